@@ -1,0 +1,1 @@
+"""Learnable filtered backprojection for low-dose CT: train on a laptop or a cluster, tune, serve."""
