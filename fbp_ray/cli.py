@@ -1,0 +1,133 @@
+"""From a command line to a configuration, and from an error to a message: what all programs of the package share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError, create_model
+from pydantic_settings import BaseSettings, CliSettingsSource
+
+from fbp_ray.errors import ConfigError, FbpRayError
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def run_program(main: Callable[[Sequence[str]], None]) -> None:
+    """Runs `main` on the command line; an `FbpRayError` becomes one message on stderr and an exit code."""
+    try:
+        main(sys.argv[1:])
+    except FbpRayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def parse(model: type[Config], argv: Sequence[str], program: str) -> Config:
+    """The options of a command line as a `model`: `--name value`, nested fields as `--part.name value`.
+
+    Raises:
+        ConfigError: a value that the model refuses.
+        SystemExit: `--help` (0), or an option that does not exist (2).
+    """
+    return _validate(model, _options(model, argv, program))
+
+
+def parse_with_recipe(model: type[Config], argv: Sequence[str], program: str) -> Config:
+    """The same, on top of `--recipe NAME` (shipped with the package) and `--config FILE` (YAML); the later wins."""
+    options = _options(_with_config_file(model), argv, program)
+    path = options.pop("config", None)
+    from_file = read_yaml(Path(path)) if path is not None else {}
+    default = model.model_fields["recipe"].default
+    recipe = str(options.get("recipe", from_file.get("recipe", default)))
+    return _validate(model, _merge(_merge(_merge({"recipe": recipe}, read_recipe(recipe)), from_file), options))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The settings of a recipe that ships with the package."""
+    folder = resources.files("fbp_ray") / "recipes"
+    file = folder / f"{name}.yaml"
+    if not name.replace("_", "").isalnum() or not file.is_file():
+        known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+        raise ConfigError(f"no recipe is called {name!r}; there are {', '.join(known)}. For a file use --config FILE")
+    return _parse_yaml(file.read_text(encoding="utf-8"), name)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping."""
+    try:
+        return _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration file {path} cannot be read: {error}") from None
+
+
+def _parse_yaml(text: str, name: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name} is not valid YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name} should hold a mapping such as 'optim: {{lr: 0.001}}', but holds a {type(content)}")
+    return content
+
+
+def _options(model: type[BaseModel], argv: Sequence[str], program: str) -> dict[str, Any]:
+    """What the command line says, unvalidated, as a nested dictionary."""
+    fields: Any = {name: (field.annotation, field) for name, field in model.model_fields.items()}
+    settings = create_model(model.__name__, __base__=BaseSettings, __doc__=model.__doc__, **fields)
+    source: CliSettingsSource[Any] = CliSettingsSource(
+        settings,
+        cli_prog_name=program,
+        cli_parse_args=list(argv),
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        cli_use_class_docs_for_groups=True,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return source()
+
+
+def _with_config_file(model: type[BaseModel]) -> type[BaseModel]:
+    from pydantic import Field
+
+    field = Field(default=None, description="YAML file with settings that take the place of the recipe's")
+    fields: Any = {"config": (Path | None, field)}
+    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        known = merged.get(key)
+        merged[key] = _merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _validate(model: type[Config], values: dict[str, Any]) -> Config:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """A pydantic error as lines that name the option, what was wrong and what came."""
+    lines = []
+    for item in error.errors(include_url=False, include_context=False):
+        option = ".".join(str(part) for part in item["loc"]) or "the settings"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "there is no such setting; --help lists them"
+        given = "" if isinstance(item["input"], dict | BaseModel) else f" (got {item['input']!r})"
+        lines.append(f"{option}: {message}{given}")
+    return "\n       ".join(lines)

@@ -1,0 +1,91 @@
+"""The configuration of a training run: one frozen tree, the same on a command line, in a recipe and in a saved run.
+
+A part of the tree that configures one module lives beside it (`WindowConfig`, `LossConfig`); here are the others, and
+the tree. `fbp_ray.cli` fills it from a recipe, a file and the command line, in that order.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fbp_ray.filters import WindowConfig
+from fbp_ray.losses import LossConfig
+from fbp_ray.model import PostprocessingConfig
+
+Samples = Annotated[int, Field(ge=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Frozen):
+    """Where the data is, and how much of it to use."""
+
+    dir: Path | None = Field(
+        default=None, description="folder in the LoDoPaB-CT layout; without it the sample CT, made at first use"
+    )
+    train_samples: Samples | None = Field(default=None, description="use the first so many training samples")
+    validation_samples: Samples | None = Field(default=None, description="use the first so many validation samples")
+
+
+class OptimConfig(_Frozen):
+    """Adam, and when its learning rate falls (ReduceLROnPlateau on the validation loss)."""
+
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(default=1e-3, description="learning rate of Adam")
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.5, description="the learning rate is multiplied by this on a plateau"
+    )
+    plateau_patience: Annotated[int, Field(ge=0)] = Field(
+        default=1, description="epochs without a better validation loss before that"
+    )
+
+
+class LoopConfig(_Frozen):
+    """The training loop."""
+
+    epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training part")
+    batch_size: Annotated[int, Field(ge=1)] = Field(default=4, description="samples a step and worker")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of everything random")
+
+
+class ScalingConfig(_Frozen):
+    """How many processes train."""
+
+    num_workers: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="training processes; without it one a GPU, or two on a machine with CPUs alone"
+    )
+
+
+class InitConfig(_Frozen):
+    """What the training starts from."""
+
+    checkpoint: Path | None = Field(default=None, description="start from the weights of this run or checkpoint folder")
+    optimizer: bool = Field(default=False, description="take over its optimiser's state too")
+
+
+class RunConfig(_Frozen):
+    """What the run is called and where its folder goes."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = Field(
+        default=None, description="name of the run, unique in its storage; without it the recipe and the time"
+    )
+    storage: Path = Field(default=Path("runs"), description="folder that holds the run folders")
+
+
+class TrainConfig(_Frozen):
+    """All that determines a training run."""
+
+    recipe: str = Field(default="quickstart", description="the settings to start from: quickstart or reference")
+    data: DataConfig = DataConfig()
+    window: WindowConfig = WindowConfig()
+    postprocessing: PostprocessingConfig = PostprocessingConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    train: LoopConfig = LoopConfig()
+    scaling: ScalingConfig = ScalingConfig()
+    init: InitConfig = InitConfig()
+    run: RunConfig = RunConfig()
