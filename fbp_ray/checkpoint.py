@@ -4,8 +4,8 @@
     weights-<hash>.safetensors  the learned weights
     training-<hash>.pt          optimiser, scheduler, epoch and history, where a run is to go on from here
 
-The manifest is replaced last and in one step, and it names its files by their content: a crash leaves the checkpoint that
-was there before. `load_model(path)` takes such a folder, or a run folder, and needs nothing else.
+The manifest is replaced last and in one step, and it names its files by their content: a crash leaves the checkpoint
+that was there before. `load_model(path)` takes such a folder, or a run folder, and needs nothing else.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     edge     mean |Gx p - Gx t| + mean |Gy p - Gy t|, G the 3 x 3 Sobel operator, on the pixels that have all neighbours
     mse      mean (prediction - target)^2
 
-Images are (B, H, W) with values about [0, 1]. Every term is a mean over the batch, so batches of different sizes combine
-by their sizes. A term is a function in `_TERMS` and a field of `LossConfig`.
+Images are (B, H, W) with values about [0, 1]. Every term is a mean over the batch, so batches of different sizes
+combine by their sizes. A term is a function in `_TERMS` and a field of `LossConfig`.
 """
 
 from __future__ import annotations

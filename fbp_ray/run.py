@@ -1,12 +1,12 @@
 """A run folder: everything that a training run leaves, so that the folder explains itself.
 
-    STORAGE/NAME/
-      config.yaml     the resolved configuration
-      versions.json   of Python and the packages that matter
-      baseline.json   the classic FBP on the validation part
-      history.csv     a row an epoch: learning rate, every loss part, PSNR, SSIM, samples/s, seconds
-      status.json     running, completed or failed, and why
-      best/  last/    checkpoints (fbp_ray.checkpoint); last/ also holds what resuming needs
+STORAGE/NAME/
+  config.yaml     the resolved configuration
+  versions.json   of Python and the packages that matter
+  baseline.json   the classic FBP on the validation part
+  history.csv     a row an epoch: learning rate, every loss part, PSNR, SSIM, samples/s, seconds
+  status.json     running, completed or failed, and why
+  best/  last/    checkpoints (fbp_ray.checkpoint); last/ also holds what resuming needs
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class RunFolder:
             write_atomically(self.path / "versions.json", json.dumps(versions(), indent=2))
             self.set_status("running")
         except OSError as error:
-            raise RunError(f"the run folder {self.path} cannot be written: {error}; choose another --run.storage") from None
+            raise RunError(
+                f"the run folder {self.path} cannot be written: {error}; choose another --run.storage"
+            ) from None
 
     def resumable(self) -> bool:
         """Whether an epoch has been finished before."""

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from fbp_ray.filters.ramp import fft_length, frequencies, ramp
-from fbp_ray.filters.stages import AngleFrequencyWindow, FixedWindow, FrequencyWindow
+from fbp_ray.filters.stages import AngleFrequencyWindow, FixedWindow, FrequencyWindow, TableWindow
 from fbp_ray.filters.windows import WindowName, analytic_window
 from fbp_ray.geometry import ParallelBeam
 
@@ -25,6 +25,7 @@ __all__ = [
     "AngleFrequencyWindow",
     "FixedWindow",
     "FrequencyWindow",
+    "TableWindow",
     "WindowConfig",
     "WindowKind",
     "WindowName",
@@ -59,8 +60,8 @@ class WindowConfig(BaseModel):
     def _ones_have_no_cutoff(self) -> WindowConfig:
         if self.init == "ones" and self.cutoff != 1:
             raise ValueError(
-                f"a window of ones has no cut-off, but cutoff is {self.cutoff}; set it to 1, or choose an init that has "
-                "one, for example none (the ideal low-pass)"
+                f"a window of ones has no cut-off, but cutoff is {self.cutoff}; set it to 1, or choose an init that "
+                "has one, for example none (the ideal low-pass)"
             )
         return self
 

@@ -35,8 +35,8 @@ def ramp(cells: int, cell_size: float) -> NDArray[np.float64]:
     """The frequency response of the ramp filter in cycles a metre, shape (F,), F = fft_length(D) / 2 + 1.
 
     The transform of the band-limited kernel h[0] = 1 / (4 d^2), h[n odd] = -1 / (pi n d)^2, h[n even] = 0 (Kak and
-    Slaney, Principles of Computerized Tomographic Imaging, 1988, section 3.3), times d for the convolution sum. Sampling
-    |f| instead would set the response at 0 to exactly 0 and bias the image.
+    Slaney, Principles of Computerized Tomographic Imaging, 1988, section 3.3), times d for the convolution sum.
+    Sampling |f| instead would set the response at 0 to exactly 0 and bias the image.
     """
     length = fft_length(cells)
     n = np.minimum(np.arange(length), length - np.arange(length))

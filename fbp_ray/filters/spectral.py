@@ -27,7 +27,7 @@ def filter_projections(sinogram: Tensor, response: Tensor) -> Tensor:
     Returns:
         (B, A, D): the convolution of each zero-padded projection with the response's kernel, on the same cells.
     """
-    result: Tensor = _FilterProjections.apply(sinogram, response)  # type: ignore[no-untyped-call]
+    result: Tensor = _FilterProjections.apply(sinogram, response)
     return result
 
 
@@ -39,9 +39,7 @@ class _FilterProjections(torch.autograd.Function):
         spectrum = None
         if keep_spectrum:
             complex_dtype = torch.complex128 if sinogram.dtype == torch.float64 else torch.complex64
-            spectrum = torch.empty(
-                (*sinogram.shape[:-1], length // 2 + 1), dtype=complex_dtype, device=sinogram.device
-            )
+            spectrum = torch.empty((*sinogram.shape[:-1], length // 2 + 1), dtype=complex_dtype, device=sinogram.device)
         filtered = torch.empty_like(sinogram, memory_format=torch.contiguous_format)
         for sample, angles in _blocks(sinogram):
             block = torch.fft.rfft(sinogram[sample, angles], n=length)

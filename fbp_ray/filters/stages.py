@@ -11,7 +11,7 @@ from fbp_ray.filters.spectral import filter_projections
 from fbp_ray.geometry import ParallelBeam
 
 
-class _Windowed(nn.Module):
+class TableWindow(nn.Module):
     """ramp x window, times the part of the half circle that each angle stands for.
 
     Args:
@@ -40,21 +40,21 @@ class _Windowed(nn.Module):
         return filter_projections(sinogram, (self.response * self.weight).to(sinogram.dtype))
 
 
-class FixedWindow(_Windowed):
+class FixedWindow(TableWindow):
     """An analytic window that is not learned: the classic FBP."""
 
     def _set_weight(self, start: Tensor, geometry: ParallelBeam) -> None:
         self.register_buffer("weight", start, persistent=False)
 
 
-class FrequencyWindow(_Windowed):
+class FrequencyWindow(TableWindow):
     """One learned weight a frequency, shared by all angles: `weight` (F,)."""
 
     def _set_weight(self, start: Tensor, geometry: ParallelBeam) -> None:
         self.weight = nn.Parameter(start)
 
 
-class AngleFrequencyWindow(_Windowed):
+class AngleFrequencyWindow(TableWindow):
     """One learned weight for every angle and frequency: `weight` (A, F)."""
 
     def _set_weight(self, start: Tensor, geometry: ParallelBeam) -> None:

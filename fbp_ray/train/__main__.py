@@ -1,0 +1,52 @@
+"""`python -m fbp_ray.train`: trains a learnable FBP. On two processors: `python -m fbp_ray.train --train.epochs 2`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from fbp_ray.cli import parse_with_recipe, run_program
+from fbp_ray.config import TrainConfig
+from fbp_ray.errors import FbpRayError
+from fbp_ray.run import RunFolder
+from fbp_ray.simulate import sample_data
+from fbp_ray.train.progress import TrainingProgress
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains the run that the options describe."""
+    config = resolve(parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train"))
+    assert config.run.name is not None
+    run = RunFolder(config.run.storage / config.run.name)
+    run.begin(config)
+    print(f"run {run.path}", flush=True)
+
+    from fbp_ray.train.launch import launch  # after the options are known to hold: Ray takes seconds to import
+
+    try:
+        with TrainingProgress() as progress:
+            launch(config, run, progress.show)
+    except FbpRayError as error:
+        run.set_status("failed", str(error))
+        raise
+    run.set_status("completed")
+    print(f"best and last checkpoint: {run.best}, {run.last}")
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """The configuration with nothing left open: the sample data, a name, absolute paths that every worker can use."""
+    folder: Path = config.data.dir if config.data.dir is not None else sample_data()
+    name = config.run.name or f"{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+    init = config.init.checkpoint.absolute() if config.init.checkpoint else None
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"dir": folder.absolute()}),
+            "run": config.run.model_copy(update={"name": name}),
+            "init": config.init.model_copy(update={"checkpoint": init}),
+        }
+    )
+
+
+if __name__ == "__main__":
+    run_program(main)
