@@ -16,7 +16,7 @@ import platform
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors.torch
 import torch
@@ -42,7 +42,9 @@ class Manifest(BaseModel):
     data: dict[str, Any]
     versions: dict[str, str]
     created: datetime
-    files: dict[str, str]  # role (weights, training) -> file name
+    files: dict[
+        str, Annotated[str, Field(pattern=r"^[a-z]+-[0-9a-f]+\.[a-z]+$")]
+    ]  # role (weights, training) -> file name
     sha256: dict[str, str]  # role -> checksum
 
 

@@ -87,10 +87,8 @@ def _ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
     # The images as channels of one: piq treats channels apart and averages over them, so the value is the same, and a
     # depthwise convolution is ten times as fast on a CPU as one with a single channel (hence no fewer than two).
     channels = (1, max(2, prediction.shape[0]), *prediction.shape[1:])
-    similarity = piq.multi_scale_ssim(
-        prediction.clamp(0, 1).expand(channels), target.clamp(0, 1).expand(channels), data_range=1.0
-    )
-    return 1 - similarity  # type: ignore[no-any-return]
+    loss = piq.MultiScaleSSIMLoss(data_range=1.0).to(prediction)
+    return loss(prediction.clamp(0, 1).expand(channels), target.clamp(0, 1).expand(channels))  # type: ignore[no-any-return]
 
 
 def _edge(prediction: Tensor, target: Tensor) -> Tensor:

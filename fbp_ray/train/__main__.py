@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+import torch
+
+from fbp_ray.checkpoint import read_manifest
 from fbp_ray.cli import parse_with_recipe, run_program
 from fbp_ray.config import TrainConfig
-from fbp_ray.errors import FbpRayError
+from fbp_ray.data import LoDoPaB, geometry_of
+from fbp_ray.errors import ConfigError, FbpRayError
+from fbp_ray.losses import composite_loss
 from fbp_ray.run import RunFolder
 from fbp_ray.simulate import sample_data
 from fbp_ray.train.progress import TrainingProgress
@@ -19,6 +24,7 @@ def main(argv: Sequence[str]) -> None:
     config = resolve(parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train"))
     assert config.run.name is not None
     run = RunFolder(config.run.storage / config.run.name)
+    check(config)
     run.begin(config)
     print(f"run {run.path}", flush=True)
 
@@ -32,6 +38,20 @@ def main(argv: Sequence[str]) -> None:
         raise
     run.set_status("completed")
     print(f"best and last checkpoint: {run.best}, {run.last}")
+
+
+def check(config: TrainConfig) -> None:
+    """Finds out now, on this machine, what would otherwise stop every worker later."""
+    assert config.data.dir is not None
+    geometry = geometry_of(config.data.dir)
+    LoDoPaB(config.data.dir, "train", geometry, config.data.train_samples)
+    LoDoPaB(config.data.dir, "validation", geometry, config.data.validation_samples)
+    image = torch.zeros(1, *geometry.image_shape)
+    composite_loss(image, image, config.loss)
+    if config.window.kind == "fixed":
+        raise ConfigError("a fixed window learns nothing; use --window.kind frequency or angle_frequency")
+    if config.init.checkpoint is not None:
+        read_manifest(config.init.checkpoint)
 
 
 def resolve(config: TrainConfig) -> TrainConfig:

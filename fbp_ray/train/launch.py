@@ -43,7 +43,7 @@ def launch(config: TrainConfig, run: RunFolder, show: Callable[[dict[str, Any]],
     Raises:
         FbpRayError: what a worker raised; RunError for anything else that ends the run.
     """
-    with _cluster():
+    with cluster():
         workers, cpus, use_gpu = _share_out(config)
         events = Queue(actor_options={"num_cpus": 0})
         trainer = ray.train.torch.TorchTrainer(
@@ -120,14 +120,14 @@ def cpus_per_worker(processors: list[int], workers: int) -> int:
 
 
 @contextmanager
-def _cluster() -> Iterator[None]:
+def cluster(num_cpus: int | None = None) -> Iterator[None]:
     """Joins the cluster that RAY_ADDRESS names, or starts a local one and stops it in the end."""
     if ray.is_initialized():
         yield
         return
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield
     finally:

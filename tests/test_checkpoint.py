@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fbp_ray.checkpoint import find_checkpoint, load_model, load_training, load_weights, read_manifest, save_checkpoint
+from fbp_ray.errors import CheckpointError
+from fbp_ray.filters import WindowConfig
+from fbp_ray.model import LearnableFBP, ModelConfig
+from tests.scans import COARSE
+
+
+def model(kind: str = "frequency", seed: int = 0) -> LearnableFBP:
+    made = LearnableFBP(ModelConfig(geometry=COARSE, window=WindowConfig(kind=kind)))  # type: ignore[arg-type]
+    weight = made.filter.weight
+    with torch.no_grad():
+        weight.copy_(torch.rand(weight.shape, generator=torch.Generator().manual_seed(seed)))
+    return made
+
+
+def save(folder: Path, made: LearnableFBP, epoch: int = 3, training: dict[str, object] | None = None) -> None:
+    save_checkpoint(folder, made, epoch=epoch, metrics={"psnr": 30.5}, data={"dir": "d"}, training=training)
+
+
+@pytest.mark.parametrize("kind", ["frequency", "angle_frequency"])
+def test_a_folder_gives_back_the_model_with_nothing_else_known(tmp_path: Path, kind: str) -> None:
+    made = model(kind)
+    save(tmp_path / "best", made)
+    sinogram = torch.rand(2, *COARSE.sinogram_shape)
+    for path in (tmp_path, tmp_path / "best"):
+        loaded = load_model(path)
+        assert loaded.config == made.config
+        assert torch.equal(loaded(sinogram), made(sinogram))
+        assert not loaded.training
+    manifest = read_manifest(tmp_path)
+    assert (manifest.epoch, manifest.metrics) == (3, {"psnr": 30.5})
+    assert manifest.versions["torch"] == torch.__version__.split("+")[0]
+
+
+def test_a_run_folder_means_its_best_then_its_last(tmp_path: Path) -> None:
+    save(tmp_path / "last", model())
+    assert find_checkpoint(tmp_path) == tmp_path / "last"
+    save(tmp_path / "best", model())
+    assert find_checkpoint(tmp_path) == tmp_path / "best"
+
+
+def test_the_training_state_comes_back(tmp_path: Path) -> None:
+    made = model()
+    optimizer = torch.optim.Adam(made.parameters())
+    made.filter.weight.grad = torch.ones_like(made.filter.weight)
+    optimizer.step()
+    save(tmp_path, made, training={"optimizer": optimizer.state_dict(), "history": [{"epoch": 1, "loss": 0.5}]})
+    state = load_training(tmp_path)
+    assert state["history"] == [{"epoch": 1, "loss": 0.5}]
+    torch.testing.assert_close(state["optimizer"]["state"], optimizer.state_dict()["state"])
+
+
+def test_replacing_a_checkpoint_leaves_only_the_new_one(tmp_path: Path) -> None:
+    save(tmp_path, model(seed=0), training={"a": 1})
+    save(tmp_path, model(seed=1))
+    assert torch.equal(load_model(tmp_path).filter.weight, model(seed=1).filter.weight)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("failing", ["weights-", "manifest.json"])
+def test_a_crash_while_replacing_leaves_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    save(tmp_path, model(seed=0))
+    replace = Path.replace
+
+    def crash(self: Path, target: Path) -> Path:
+        if target.name.startswith(failing):
+            raise OSError("no space left on device")
+        return replace(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", crash)
+        with pytest.raises(OSError, match="no space"):
+            save(tmp_path, model(seed=1))
+    assert torch.equal(load_model(tmp_path).filter.weight, model(seed=0).filter.weight)
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_what_is_no_checkpoint_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=r"has no manifest.json"):
+        load_model(tmp_path)
+
+
+def test_a_damaged_file_is_recognised(tmp_path: Path) -> None:
+    save(tmp_path, model())
+    weights = next(tmp_path.glob("weights-*"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match="checksum"):
+        load_model(tmp_path)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_model(tmp_path)
+
+
+def test_a_damaged_manifest_is_recognised(tmp_path: Path) -> None:
+    save(tmp_path, model())
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text()[:-50])
+    with pytest.raises(CheckpointError, match=r"manifest.json cannot be read"):
+        load_model(tmp_path)
+
+
+def test_a_file_name_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "c", model())
+    manifest = tmp_path / "c" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["files"]["weights"] = "../stolen.safetensors"
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="files"):
+        load_model(tmp_path / "c")
+
+
+def test_weights_of_another_model_are_refused_leaf_by_leaf(tmp_path: Path) -> None:
+    save(tmp_path, model("frequency"))
+    other = model("angle_frequency")
+    before = other.filter.weight.clone()
+    with pytest.raises(CheckpointError, match=r"filter.weight: the checkpoint has \(73,\).*the model \(60, 73\)"):
+        load_weights(other, tmp_path, read_manifest(tmp_path))
+    assert torch.equal(other.filter.weight, before)
+
+
+def test_a_checkpoint_without_optimiser_says_where_there_is_one(tmp_path: Path) -> None:
+    save(tmp_path, model())
+    with pytest.raises(CheckpointError, match="last/"):
+        load_training(tmp_path)

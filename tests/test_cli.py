@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fbp_ray.cli import parse_with_recipe, read_recipe, run_program
+from fbp_ray.config import TrainConfig
+from fbp_ray.errors import ConfigError, RunError
+
+
+def parse(*argv: str) -> TrainConfig:
+    return parse_with_recipe(TrainConfig, argv, "train")
+
+
+def test_without_options_it_is_the_quickstart() -> None:
+    assert parse().recipe == "quickstart"
+    assert parse().train.epochs == read_recipe("quickstart")["train"]["epochs"]
+
+
+def test_the_reference_recipe_is_the_reference_experiment() -> None:
+    config = parse("--recipe", "reference")
+    assert (config.window.kind, config.window.init) == ("angle_frequency", "ones")
+    assert config.loss.weights == {"l1": 0.25, "ms_ssim": 1.0, "edge": 1.0, "mse": 0.0}
+    assert (config.optim.lr, config.optim.plateau_factor, config.optim.plateau_patience) == (1e-3, 0.5, 1)
+    assert (config.train.epochs, config.train.batch_size) == (10, 4)
+    assert (config.data.train_samples, config.data.validation_samples) == (1000, 1000)
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("recipe: reference\noptim: {lr: 0.5}\ntrain: {epochs: 3, seed: 7}\n")
+    config = parse("--config", str(file), "--train.epochs", "4")
+    assert (config.recipe, config.window.kind) == ("reference", "angle_frequency")
+    assert (config.optim.lr, config.train.epochs, config.train.seed) == (0.5, 4, 7)
+    assert config.optim.plateau_factor == 0.5
+
+
+def test_a_saved_configuration_is_a_configuration_file(tmp_path: Path) -> None:
+    config = parse("--recipe", "reference", "--data.dir", "/data", "--window.init", "hann", "--window.cutoff", "0.6")
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert parse("--config", str(file)) == config
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--optim.lr", "-1"), r"optim.lr: Input should be greater than 0 \(got '-1'\)"),
+        (("--window.kind", "learned"), "window.kind: Input should be 'fixed', 'frequency' or 'angle_frequency'"),
+        (("--recipe", "slow"), "no recipe is called 'slow'; there are quickstart, reference"),
+        (("--recipe", "../secret"), "no recipe is called"),
+        (("--config", "/nowhere.yaml"), "cannot be read"),
+        (("--loss.l1", "0", "--loss.ms_ssim", "0", "--loss.edge", "0"), "all loss weights are 0"),
+        (("--run.name", "../up"), "run.name"),
+    ],
+)
+def test_bad_values_name_the_option(argv: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(*argv)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("optim: {learning_rate: 1}", "optim.learning_rate: there is no such setting"),
+        ("a: [", "not valid YAML"),
+        ("3", "mapping"),
+    ],
+)
+def test_bad_files_name_what_is_wrong(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        parse("--config", str(file))
+
+
+def test_an_unknown_option_ends_the_program_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse("--optim.learning_rate", "1")
+    assert ended.value.code == 2
+    assert "--optim.learning_rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(ConfigError("no"), 2), (RunError("stopped"), 1)])
+def test_an_error_is_a_message_and_an_exit_code(
+    capsys: pytest.CaptureFixture[str], error: Exception, code: int
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_program(fail)
+    assert ended.value.code == code
+    assert capsys.readouterr().err == f"error: {error}\n"

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from fbp_ray.baseline import best_hann
+from fbp_ray.checkpoint import save_checkpoint
+from fbp_ray.data import LoDoPaB
+from fbp_ray.errors import DataError, FbpRayError, GeometryError, RunError
+from fbp_ray.evaluate.__main__ import main
+from fbp_ray.filters import WindowConfig
+from fbp_ray.model import LearnableFBP, ModelConfig, fbp
+from tests.scans import COARSE, write_scan
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scan(tmp_path_factory.mktemp("scan") / "data")
+
+
+@pytest.fixture(scope="module", params=["frequency", "angle_frequency"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, scan: Path) -> Path:
+    window = WindowConfig(kind=request.param, init="hann", cutoff=0.5)
+    model = LearnableFBP(ModelConfig(geometry=COARSE, window=window))
+    folder = tmp_path_factory.mktemp("run") / "best"
+    save_checkpoint(folder, model, epoch=2, metrics={"psnr": 20.0}, data={"dir": str(scan)})
+    return folder
+
+
+def test_the_figures_are_those_of_scikit_image(checkpoint: Path, scan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    main(["--checkpoint", str(checkpoint), "--data.dir", str(scan), "--split", "test", "--out", str(out)])
+    figures = json.loads((out / "metrics.json").read_text())
+    assert list(figures) == ["ramp", "hann_psnr", "hann_ssim", "learned"]
+    dataset = LoDoPaB(scan, "test", COARSE)
+    expected = []
+    for sample in dataset:
+        truth = sample.ground_truth.numpy().astype(np.float64)
+        image = fbp(sample.observation, COARSE, "hann", 0.5).numpy().astype(np.float64)
+        spread = truth.max() - truth.min()
+        expected.append(
+            [
+                peak_signal_noise_ratio(truth, image, data_range=spread),
+                structural_similarity(truth, image, data_range=spread),
+                peak_signal_noise_ratio(truth, image, data_range=1),
+                structural_similarity(truth, image, data_range=1),
+            ]
+        )
+    learned = figures["learned"]
+    assert list(learned) == ["psnr", "ssim", "psnr_fr", "ssim_fr"]
+    np.testing.assert_allclose(list(learned.values()), np.mean(expected, axis=0), atol=2e-4)
+    with (out / "images.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "learned"]
+    assert [row["name"] for row in rows] == [dataset.name(k) for k in range(4)]
+    np.testing.assert_allclose([float(row["psnr"]) for row in rows], np.array(expected)[:, 0], atol=1e-3)
+
+
+def test_the_cutoffs_are_the_best_on_the_validation_part(checkpoint: Path, scan: Path, tmp_path: Path) -> None:
+    main(["--checkpoint", str(checkpoint), "--data.dir", str(scan), "--out", str(tmp_path / "out")])
+    about = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    samples = list(LoDoPaB(scan, "validation", COARSE))
+    truths = [sample.ground_truth.numpy().astype(np.float64) for sample in samples]
+
+    def mean_psnr(cutoff: float) -> float:
+        images = [fbp(s.observation, COARSE, "hann", cutoff).numpy().astype(np.float64) for s in samples]
+        return float(
+            np.mean([peak_signal_noise_ratio(t, i, data_range=np.ptp(t)) for t, i in zip(truths, images, strict=True)])
+        )
+
+    best = mean_psnr(about["hann_psnr_cutoff"])
+    assert all(best >= mean_psnr(cutoff) - 1e-6 for cutoff in np.linspace(0.2, 1, 9))
+
+
+def test_the_pictures_show_every_method(checkpoint: Path, scan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    main(["--checkpoint", str(checkpoint), "--data.dir", str(scan), "--out", str(out), "--panels", "2"])
+    pictures = sorted(path.name for path in out.glob("*.png"))
+    assert pictures == ["image_0000.png", "image_0002.png", "window.png"]
+    for name in pictures:
+        pixels = imread(out / name)[..., :3]
+        assert min(pixels.shape[:2]) > 300
+        assert pixels.std() > 0.05
+
+
+def test_results_are_not_overwritten(checkpoint: Path, scan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "metrics.json").write_text("old")
+    with pytest.raises(RunError, match="choose another --out"):
+        main(["--checkpoint", str(checkpoint), "--data.dir", str(scan), "--out", str(out)])
+    assert (out / "metrics.json").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (["--data.dir", "/nowhere"], DataError, "/nowhere"),
+        (["--checkpoint", "/nowhere"], FbpRayError, "is no checkpoint"),
+        (["--split", "challenge"], FbpRayError, "split"),
+        (["--data.samples", "99"], DataError, "99 samples"),
+    ],
+)
+def test_what_cannot_be_evaluated_says_why(
+    checkpoint: Path, scan: Path, tmp_path: Path, options: list[str], error: type[Exception], message: str
+) -> None:
+    given = ["--checkpoint", str(checkpoint), "--data.dir", str(scan), "--out", str(tmp_path / "out"), *options]
+    with pytest.raises(error, match=message):
+        main(given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_of_another_geometry_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    sparse = write_scan(tmp_path / "sparse", COARSE.every(2))
+    with pytest.raises(GeometryError, match="another geometry"):
+        main(["--checkpoint", str(checkpoint), "--data.dir", str(sparse), "--out", str(tmp_path / "out")])
+
+
+def test_without_a_validation_part_the_cutoffs_must_be_given(checkpoint: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "data")
+    for file in scan.glob("*_validation_*"):
+        file.unlink()
+    given = ["--checkpoint", str(checkpoint), "--data.dir", str(scan), "--out", str(tmp_path / "out")]
+    with pytest.raises(DataError, match="--hann_psnr C --hann_ssim C"):
+        main(given)
+    main([*given, "--hann_psnr", "0.6", "--hann_ssim", "0.5"])
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert figures["hann_ssim"]["psnr"] == pytest.approx(figures["learned"]["psnr"], abs=1e-3)
+
+
+def test_the_best_hann_shares_its_work_over_processes(scan: Path) -> None:
+    samples = list(LoDoPaB(scan, "validation", COARSE))
+
+    def pairs_of(chosen: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(samples[k].observation[None], samples[k].ground_truth[None]) for k in chosen]
+
+    whole = best_hann(lambda: pairs_of([0, 1, 2, 3, 4]), COARSE)
+    collected: list[torch.Tensor] = []
+    best_hann(lambda: pairs_of([0, 1]), COARSE, lambda sums: collected.append(sums.clone()) or sums)
+    shared = iter(collected[:1])
+    again = best_hann(lambda: pairs_of([2, 3, 4]), COARSE, lambda sums: sums + next(shared, torch.zeros(1)))
+    assert abs(whole.psnr - again.psnr) <= 0.1

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fbp_ray.errors import GeometryError
+from fbp_ray.geometry import ParallelBeam, RegularAngles
+
+LODOPAB = ParallelBeam.lodopab()
+
+
+def beam(angles: RegularAngles | tuple[float, ...], axis_offset: float = 0.0) -> ParallelBeam:
+    return ParallelBeam(
+        angles=angles, cells=9, cell_size=2e-3, image_shape=(6, 5), pixel_size=1e-3, axis_offset=axis_offset
+    )
+
+
+def test_lodopab_has_the_published_angles_cells_and_pixels() -> None:
+    assert LODOPAB.sinogram_shape == (1000, 513)
+    assert LODOPAB.image_shape == (362, 362)
+    np.testing.assert_allclose(LODOPAB.theta, (np.arange(1000) + 0.5) * math.pi / 1000, rtol=1e-14)
+    rho, cell = 0.13 * math.sqrt(2), 2 * 0.13 * math.sqrt(2) / 513
+    np.testing.assert_allclose(LODOPAB.detector, -rho + (np.arange(513) + 0.5) * cell, atol=1e-15)
+    assert LODOPAB.pixel_size == pytest.approx(7.18232e-4, rel=1e-6)
+    assert LODOPAB.x[0] == pytest.approx(-0.13 + LODOPAB.pixel_size / 2)
+
+
+@pytest.mark.parametrize("geometry", [LODOPAB, beam((0.0, 1.5, 0.3)), beam((0.5,), axis_offset=1e-3)])
+def test_a_geometry_is_its_repr_and_its_json(geometry: ParallelBeam) -> None:
+    assert eval(repr(geometry)) == geometry
+    again = ParallelBeam.model_validate_json(geometry.model_dump_json())
+    assert again == geometry
+    assert hash(again) == hash(geometry)
+    assert again.digest == geometry.digest
+
+
+def test_geometries_that_differ_have_other_digests() -> None:
+    assert len({LODOPAB.digest, LODOPAB.every(2).digest, LODOPAB.every(2, start=1).digest}) == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("cells", 0),
+        ("cell_size", -1.0),
+        ("cell_size", math.nan),
+        ("pixel_size", math.inf),
+        ("image_shape", (0, 5)),
+        ("angles", ()),
+        ("angles", (0.0, math.nan)),
+        ("axis_offset", 1.0),
+        ("unknown", 1),
+    ],
+)
+def test_what_cannot_be_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        ParallelBeam(**{**beam((0.0,)).model_dump(), field: value})
+
+
+def test_a_geometry_does_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        LODOPAB.cells = 5  # type: ignore[misc]
+
+
+def test_regular_angles_weigh_the_same_and_cover_the_half_circle() -> None:
+    np.testing.assert_allclose(LODOPAB.angle_weights, math.pi / 1000, rtol=1e-9)
+    full_circle = beam(RegularAngles(count=20, first=0.1, step=math.pi / 10))
+    np.testing.assert_allclose(full_circle.angle_weights, math.pi / 20, rtol=1e-9)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=30))
+def test_weights_are_positive_and_never_exceed_the_half_circle(angles: list[float]) -> None:
+    weights = beam(tuple(angles)).angle_weights
+    assert np.all(weights > 0)
+    assert weights.sum() <= math.pi * (1 + 1e-6)
+
+
+def test_irregular_angles_weigh_by_the_distance_to_their_neighbours() -> None:
+    weights = beam((0.0, 0.4, 1.0, 2.0)).angle_weights
+    gap = math.pi - 2.0
+    np.testing.assert_allclose(weights, [(0.4 + gap) / 2, 0.5, 0.8, (1.0 + gap) / 2], rtol=1e-12)
+
+
+def test_a_limited_angle_scan_does_not_weigh_its_ends_by_the_missing_wedge() -> None:
+    wedge = LODOPAB.limited(0.5, 1.5)
+    np.testing.assert_allclose(wedge.angle_weights, math.pi / 1000, rtol=1e-9)
+    assert wedge.theta.min() >= 0.5
+    assert wedge.theta.max() < 1.5
+
+
+@pytest.mark.parametrize(("n", "start"), [(1, 0), (7, 0), (7, 6), (1000, 3)])
+def test_every_keeps_each_nth_angle(n: int, start: int) -> None:
+    np.testing.assert_allclose(LODOPAB.every(n, start).theta, LODOPAB.theta[start::n], rtol=1e-13)
+    listed = beam(tuple(LODOPAB.theta))
+    np.testing.assert_array_equal(listed.every(n, start).theta, LODOPAB.theta[start::n])
+
+
+def test_selections_that_keep_nothing_say_what_there_is() -> None:
+    with pytest.raises(GeometryError, match="0 <= start < 1000"):
+        LODOPAB.every(2, start=1000)
+    with pytest.raises(GeometryError, match=r"angles from 0\.0016"):
+        LODOPAB.limited(4.0, 5.0)
+
+
+def test_a_transposed_sinogram_is_recognised() -> None:
+    with pytest.raises(GeometryError, match="swap its last two axes"):
+        LODOPAB.check(np.zeros((2, 513, 1000)), "sinogram")
+    with pytest.raises(GeometryError, match=r"362, 362\), but this one is \(512, 512\)"):
+        LODOPAB.check(np.zeros((512, 512)), "image")

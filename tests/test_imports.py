@@ -1,0 +1,64 @@
+"""Imports flow one way, and the core runs wherever torch does."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "fbp_ray"
+CORE = ("errors", "geometry", "projector", "filters", "model", "losses", "metrics", "baseline", "storage", "checkpoint")
+ORDER = (
+    ("errors",),
+    ("geometry",),
+    ("projector",),
+    ("filters",),
+    ("model",),
+    ("metrics", "losses", "storage"),
+    ("checkpoint", "baseline", "data", "config", "cli"),
+    ("run", "simulate"),
+    ("train", "evaluate"),
+)
+
+
+def imports_of(module: str) -> set[str]:
+    """The top-level parts of fbp_ray, and the other packages, that a part's files import."""
+    files = (PACKAGE / module).rglob("*.py") if (PACKAGE / module).is_dir() else [PACKAGE / f"{module}.py"]
+    found: set[str] = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = {f"fbp_ray.{a.name}" for a in node.names} if node.module == "fbp_ray" else {node.module}
+                found |= names
+    return {name.split(".")[1] if name.startswith("fbp_ray.") else name.split(".")[0] for name in found}
+
+
+def parts() -> set[str]:
+    return {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+
+
+def test_every_part_has_its_place() -> None:
+    assert {name for layer in ORDER for name in layer} == parts() - {"__init__"}
+
+
+@pytest.mark.parametrize("layer", range(len(ORDER)))
+def test_imports_flow_one_way(layer: int) -> None:
+    later = {name for names in ORDER[layer + 1 :] for name in names}
+    for module in ORDER[layer]:
+        assert not imports_of(module) & later, module
+
+
+def test_the_core_imports_neither_ray_nor_fastapi() -> None:
+    modules = ", ".join(f"fbp_ray.{name}" for name in (*CORE, "data", "simulate", "config", "train.loop"))
+    code = (
+        "import sys\n"
+        f"import fbp_ray, {modules}\n"
+        "loaded = sorted({'ray', 'fastapi', 'starlette', 'numba', 'matplotlib'} & set(sys.modules))\n"
+        "assert not loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
