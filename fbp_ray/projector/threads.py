@@ -1,0 +1,41 @@
+"""Sharing out the tasks of a kernel among as many threads as torch is told to use."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+
+def share(task: Callable[[int], None], count: int) -> None:
+    """Calls `task(0)` to `task(count - 1)`, each once, on `torch.get_num_threads()` threads, this one among them.
+
+    The caller works through the tasks itself, others only help: any number of threads may call at once, and none waits
+    for a thread that has not started on its tasks.
+    """
+    tasks = iter(range(count))
+
+    def work() -> None:
+        for number in tasks:
+            task(number)
+
+    helpers = min(torch.get_num_threads(), count) - 1
+    if helpers < 1:
+        work()
+        return
+    helping = [_pool(os.getpid()).submit(work) for _ in range(helpers)]
+    try:
+        work()
+    finally:
+        for helper in helping:
+            if not helper.cancel():
+                helper.result()
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The helpers of this process: a forked child does not inherit threads, and so has its own."""
+    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="fbp-ray")
