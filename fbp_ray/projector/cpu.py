@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from fbp_ray.projector import reference
 from fbp_ray.projector.kernels import backprojector, projector
 from fbp_ray.projector.lanes import BLOCK, PAD_CELLS, PAD_PIXELS, SIDE, TILE
 from fbp_ray.projector.layout import layout
-from fbp_ray.projector.symmetry import Views, mirror_views, plain_views, swapped
+from fbp_ray.projector.symmetry import Views, mirror_views, plain_views, steep_views
 from fbp_ray.projector.threads import share
 
 _LANES = (8, 16, 32)
@@ -48,7 +49,8 @@ def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
         return reference.project(image, geometry)
     sinogram = image.new_zeros((image.shape[0], *geometry.sinogram_shape))
     for views, part, images in _groups(image.shape[0], geometry):
-        _project(image[part].contiguous(), geometry, views, images, sinogram[part])
+        for steep in steep_views(views):
+            _project(image[part].contiguous(), geometry, steep, images, sinogram[part])
     return sinogram
 
 
@@ -96,75 +98,39 @@ def _positions(geometry: ParallelBeam, views: Views) -> _Positions:
 def _backproject(sinogram: Tensor, geometry: ParallelBeam, views: Views, images: int, image: Tensor) -> None:
     lanes = views.maps.shape[0] * images
     num_angles, cells = views.theta.size, geometry.cells
-    height = _up(views.shape[0], SIDE)
-    width = _up(views.shape[1] - views.begin, SIDE)
-    dx, dy, origin = _positions(geometry, views)
+    height, width = _up(views.shape[0], SIDE), _up(views.shape[1] - views.begin, SIDE)
     rows = torch.empty(num_angles * (cells + 2 * PAD_CELLS) * lanes).numpy()
     sums = torch.empty(height * width * lanes).numpy()
-    source, target = _flat(sinogram), _flat(image)
-    kernel, change = backprojector(lanes), layout()
-
-    def fold(task: int) -> None:
-        first = task * _ANGLES
-        last = min(first + _ANGLES, num_angles)
-        change.fold_sinogram(
-            source, tuple(sinogram.shape), views.angle_of, views.turned, images, first, last, rows
-        )  # fmt: skip
-
-    def gather(task: int) -> None:
-        kernel(rows, dx, dy, origin, cells, height, width, task, sums)
-
-    def unfold(task: int) -> None:
-        first = task * _ROWS
-        last = min(first + _ROWS, image.shape[1])
-        change.unfold_image(
-            sums, width * lanes, tuple(image.shape), views.maps, views.shape, views.begin, images, _scale(geometry),
-            first, last, target,
-        )  # fmt: skip
-
-    share(fold, math.ceil(num_angles / _ANGLES))
-    share(gather, math.ceil(height / TILE) * math.ceil(width / TILE))
-    share(unfold, math.ceil(image.shape[1] / _ROWS))
+    fold = partial(
+        layout().fold_sinogram, _flat(sinogram), tuple(sinogram.shape), views.angle_of, views.turned, images, rows
+    )
+    gather = partial(backprojector(lanes), rows, *_positions(geometry, views), cells, height, width, sums)
+    unfold = partial(
+        layout().unfold_image, sums, width * lanes, tuple(image.shape), views.maps, views.shape, views.begin, images,
+        _scale(geometry), _flat(image),
+    )  # fmt: skip
+    share(fold, num_angles, _ANGLES)
+    share(gather, math.ceil(height / TILE) * math.ceil(width / TILE), 1)
+    share(unfold, image.shape[1], _ROWS)
 
 
 def _project(image: Tensor, geometry: ParallelBeam, views: Views, images: int, sinogram: Tensor) -> None:
     lanes = views.maps.shape[0] * images
     num_angles, cells = views.theta.size, _up(geometry.cells, BLOCK)
+    length, num_lines = views.shape[0], views.shape[1] - views.begin
+    lines = torch.empty(num_lines * (length + 2 * PAD_PIXELS) * lanes).numpy()
     sums = torch.empty(num_angles * cells * lanes).numpy()
-    source, target = _flat(image), _flat(sinogram)
-    kernel, change = projector(lanes), layout()
-    crosses_axis_0 = np.abs(np.cos(views.theta)) >= np.abs(np.sin(views.theta))
-
-    for along, chosen in ((views, crosses_axis_0), (swapped(views), ~crosses_axis_0)):
-        angles = np.flatnonzero(chosen)
-        if angles.size == 0:
-            continue
-        steep, shallow, origin = _positions(geometry, along)
-        length, num_lines = along.shape[0], along.shape[1] - along.begin
-        lines = torch.empty(num_lines * (length + 2 * PAD_PIXELS) * lanes).numpy()
-
-        def fold(task: int, along: Views = along, num_lines: int = num_lines, lines: Any = lines) -> None:
-            first = task * _ROWS
-            change.fold_image(
-                source, tuple(image.shape), along.maps, along.shape, along.begin, images, first,
-                min(first + _ROWS, num_lines), lines,
-            )  # fmt: skip
-
-        def gather(task: int) -> None:
-            first = task * _ANGLES
-            kernel(lines, length, steep, shallow, origin, angles, first, min(first + _ANGLES, angles.size), cells, sums)
-
-        share(fold, math.ceil(num_lines / _ROWS))
-        share(gather, math.ceil(angles.size / _ANGLES))
-
-    def unfold(task: int) -> None:
-        first = task * _ANGLES
-        last = min(first + _ANGLES, num_angles)
-        change.unfold_sinogram(
-            sums, tuple(sinogram.shape), views.angle_of, views.turned, images, _scale(geometry), first, last, target
-        )
-
-    share(unfold, math.ceil(num_angles / _ANGLES))
+    fold = partial(
+        layout().fold_image, _flat(image), tuple(image.shape), views.maps, views.shape, views.begin, images, lines
+    )
+    gather = partial(projector(lanes), lines, length, *_positions(geometry, views), cells, sums)
+    unfold = partial(
+        layout().unfold_sinogram, sums, tuple(sinogram.shape), views.angle_of, views.turned, images,
+        _scale(geometry), _flat(sinogram),
+    )  # fmt: skip
+    share(fold, num_lines, _ROWS)
+    share(gather, num_angles, _ANGLES)
+    share(unfold, num_angles, _ANGLES)
 
 
 def _scale(geometry: ParallelBeam) -> np.float32:

@@ -16,6 +16,7 @@ lines at a stretch. Both are written in LLVM's vector types, so that nothing han
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding
@@ -34,10 +35,11 @@ PAD_PIXELS = TAPS  # zero pixels on either side of a line of the image
 
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FUSED = ["contract"]
+_vector_code: Callable[[Callable[..., Any]], Any] = intrinsic(prefer_literal=True)
 
 
 def sums_in_registers(lanes: int) -> int:
-    """How many outputs of `lanes` samples have their sums in vector registers at once, half of the registers at most."""
+    """How many outputs of `lanes` samples have their sums in vector registers at once; they get half of them."""
     features = llvmlite.binding.get_host_cpu_features()
     floats, registers = (16, 32) if features.get("avx512f") else (8, 16) if features.get("avx") else (4, 16)
     return max(1, min(BLOCK, registers // 2 * floats // lanes))
@@ -67,7 +69,7 @@ def _data(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
     ]
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+@_vector_code
 def footprint(
     typingctx: Any, lanes: Any, taps: Any, whole: Any, part: Any, skipped: Any, step: Any, last: Any,
     offset_whole: Any, offset_part: Any, offsets_at: Any, at: Any, cells: Any, weights: Any,
@@ -125,7 +127,7 @@ def footprint(
     return signature, generate
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+@_vector_code
 def gather(
     typingctx: Any, lanes: Any, taps: Any, across: Any, together: Any, sums: Any, at: Any, down: Any,
     source: Any, starts: Any, cells: Any, weights: Any, count: Any,

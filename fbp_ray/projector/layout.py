@@ -32,7 +32,7 @@ def layout() -> Layout:
 
 
 def _fold_sinogram(
-    sinogram: Any, shape: Any, angle_of: Any, turned: Any, images: int, first: int, last: int, rows: Any
+    sinogram: Any, shape: Any, angle_of: Any, turned: Any, images: int, rows: Any, first: int, last: int
 ) -> None:
     """Writes the rows `first:last` of (A', D + 2 PAD_CELLS, L) from the sinogram of `shape` (B, A, D)."""
     batch, num_angles, cells = shape
@@ -61,7 +61,7 @@ def _fold_sinogram(
 
 
 def _unfold_sinogram(
-    sums: Any, shape: Any, angle_of: Any, turned: Any, images: int, scale: Any, first: int, last: int, sinogram: Any
+    sums: Any, shape: Any, angle_of: Any, turned: Any, images: int, scale: Any, sinogram: Any, first: int, last: int
 ) -> None:
     """Adds `scale` times the angles `first:last` of (A', D', L), D' >= D, to the sinogram of `shape` (B, A, D)."""
     batch, num_angles, cells = shape
@@ -85,7 +85,7 @@ def _unfold_sinogram(
 
 
 def _fold_image(
-    image: Any, shape: Any, maps: Any, view_shape: Any, begin: int, images: int, first: int, last: int, lines: Any
+    image: Any, shape: Any, maps: Any, view_shape: Any, begin: int, images: int, lines: Any, first: int, last: int
 ) -> None:
     """Writes the lines `first:last` of (W', H' + 2 PAD_PIXELS, L) from the image of `shape` (B, H, W)."""
     batch, height, width = shape
@@ -117,7 +117,7 @@ def _fold_image(
 
 def _unfold_image(
     sums: Any, down: int, shape: Any, maps: Any, view_shape: Any, begin: int, images: int, scale: Any,
-    first: int, last: int, image: Any,
+    image: Any, first: int, last: int,
 ) -> None:  # fmt: skip
     """Writes the rows `first:last` of the image of `shape` (B, H, W) from (H', W', L), lines `down` floats apart.
 

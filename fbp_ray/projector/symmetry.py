@@ -58,10 +58,20 @@ def plain_views(geometry: ParallelBeam) -> Views:
     )
 
 
-def swapped(views: Views) -> Views:
-    """The same views of the image, with the axes in each other's place, at the angles that this turns them to."""
+def steep_views(views: Views) -> list[Views]:
+    """The views parted by angle so that, in each part, a step along axis 0 is the longer one on the detector.
+
+    Where it is not, the axes of the views change places: (y, x) at pi/2 - theta lies where (x, y) at theta does.
+    """
     height, width = views.shape
-    return views._replace(theta=math.pi / 2 - views.theta, maps=views.maps[:, [1, 0, 3, 2]], shape=(width, height))
+    theta = math.pi / 2 - views.theta
+    swapped = views._replace(theta=theta, maps=views.maps[:, [1, 0, 3, 2]], shape=(width, height))
+    steep = np.abs(np.cos(views.theta)) >= np.abs(np.sin(views.theta))
+    return [
+        part._replace(theta=part.theta[chosen], angle_of=part.angle_of[chosen], turned=part.turned[chosen])
+        for part, chosen in ((views, steep), (swapped, ~steep))
+        if chosen.any()
+    ]
 
 
 def mirror_views(geometry: ParallelBeam) -> Views | None:

@@ -10,19 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 
-def share(task: Callable[[int], None], count: int) -> None:
-    """Calls `task(0)` to `task(count - 1)`, each once, on `torch.get_num_threads()` threads, this one among them.
+def share(task: Callable[[int, int], None], count: int, size: int) -> None:
+    """Calls `task(first, last)` for the numbers 0 to count - 1, `size` at a time, on `torch.get_num_threads()` threads.
 
-    The caller works through the tasks itself, others only help: any number of threads may call at once, and none waits
-    for a thread that has not started on its tasks.
+    The caller works through the tasks itself and others only help: any number of threads may call at once, and none
+    waits for a thread that has not started on its tasks.
     """
-    tasks = iter(range(count))
+    starts = range(0, count, size)
+    waiting = iter(starts)  # each number is handed out once, whichever thread asks
 
     def work() -> None:
-        for number in tasks:
-            task(number)
+        for first in waiting:
+            task(first, min(first + size, count))
 
-    helpers = min(torch.get_num_threads(), count) - 1
+    helpers = min(torch.get_num_threads(), len(starts)) - 1
     if helpers < 1:
         work()
         return
