@@ -1,7 +1,146 @@
-"""The two operators on a CPU in Numba: float32, the samples of a batch innermost."""
+"""The two operators on a CPU in Numba: float32, the samples of a batch innermost.
+
+A batch is worked on in groups that fill 32, 16 or 8 lanes: with images, or with the mirror images of fewer where the
+scan is symmetric and the batch small. Each group has three steps, each shared among torch's threads: the samples are
+laid side by side, the kernel runs, and its result goes back to one sample after the other. Results do not depend on the
+number of threads, nor on what else is in the batch beyond rounding.
+"""
 
 from __future__ import annotations
 
-from fbp_ray.projector.reference import backproject, project
+import functools
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
 
-__all__ = ["backproject", "project"]
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fbp_ray.geometry import ParallelBeam
+from fbp_ray.projector import reference
+from fbp_ray.projector.kernels import backprojector, projector
+from fbp_ray.projector.lanes import BLOCK, PAD_CELLS, PAD_PIXELS, SIDE, TILE
+from fbp_ray.projector.layout import layout
+from fbp_ray.projector.symmetry import Views, mirror_views, plain_views, steep_views
+from fbp_ray.projector.threads import share
+
+_LANES = (8, 16, 32)
+_ANGLES = 16  # angles a task: enough for them to share what the first-level cache holds of the image
+_ROWS = 16  # rows or lines of an image a task, where only the layout changes
+_LARGEST = 2**30  # positions are kept in 32-bit integers
+
+
+def backproject(sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
+    """(B, A, D) -> (B, H, W), float32."""
+    if not _fits(geometry):
+        return reference.backproject(sinogram, geometry)
+    image = sinogram.new_empty((sinogram.shape[0], *geometry.image_shape))
+    for views, part, images in _groups(sinogram.shape[0], geometry):
+        _backproject(sinogram[part].contiguous(), geometry, views, images, image[part])
+    return image
+
+
+def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
+    """(B, H, W) -> (B, A, D), float32: the transpose of `backproject`."""
+    if not _fits(geometry):
+        return reference.project(image, geometry)
+    sinogram = image.new_zeros((image.shape[0], *geometry.sinogram_shape))
+    for views, part, images in _groups(image.shape[0], geometry):
+        for steep in steep_views(views):
+            _project(image[part].contiguous(), geometry, steep, images, sinogram[part])
+    return sinogram
+
+
+def _fits(geometry: ParallelBeam) -> bool:
+    """Whether positions, in cells and in pixels, fit 32-bit integers, as those of any scanner's geometry do."""
+    ratio = geometry.pixel_size / geometry.cell_size
+    return max(geometry.image_shape) * ratio + geometry.cells < _LARGEST > 4 * (geometry.cells + 32) / ratio
+
+
+def _groups(batch: int, geometry: ParallelBeam) -> Iterator[tuple[Views, slice, int]]:
+    """The views, the part of the batch and the number of images (the last may be missing) of each group."""
+    plain, mirrored = _views(geometry)
+    done = 0
+    while done < batch:
+        left = batch - done
+        views = plain if mirrored is None or left > _LANES[-1] // 2 else mirrored
+        wanted = left * views.maps.shape[0]
+        lanes = next((lanes for lanes in _LANES if lanes >= wanted), _LANES[-1])
+        images = lanes // views.maps.shape[0]
+        yield views, slice(done, done + images), images
+        done += images
+
+
+@functools.lru_cache(maxsize=32)
+def _views(geometry: ParallelBeam) -> tuple[Views, Views | None]:
+    return plain_views(geometry), mirror_views(geometry)
+
+
+class _Positions(NamedTuple):
+    """The pixel (i, j) of the views lies at `origin + i dx + j dy` on the detector, in cells; each (A',)."""
+
+    dx: NDArray[np.float64]
+    dy: NDArray[np.float64]
+    origin: NDArray[np.float64]
+
+
+def _positions(geometry: ParallelBeam, views: Views) -> _Positions:
+    ratio = geometry.pixel_size / geometry.cell_size
+    dx, dy = np.cos(views.theta) * ratio, np.sin(views.theta) * ratio
+    axis = geometry.axis_offset / geometry.cell_size + (geometry.cells - 1) / 2
+    height, width = views.shape
+    return _Positions(dx, dy, axis - (height - 1) / 2 * dx - ((width - 1) / 2 - views.begin) * dy)
+
+
+def _backproject(sinogram: Tensor, geometry: ParallelBeam, views: Views, images: int, image: Tensor) -> None:
+    lanes = views.maps.shape[0] * images
+    num_angles, cells = views.theta.size, geometry.cells
+    height, width = _up(views.shape[0], SIDE), _up(views.shape[1] - views.begin, SIDE)
+    rows = torch.empty(num_angles * (cells + 2 * PAD_CELLS) * lanes).numpy()
+    sums = torch.empty(height * width * lanes).numpy()
+    fold = partial(
+        layout().fold_sinogram, _flat(sinogram), tuple(sinogram.shape), views.angle_of, views.turned, images, rows
+    )
+    gather = partial(backprojector(lanes), rows, *_positions(geometry, views), cells, height, width, sums)
+    unfold = partial(
+        layout().unfold_image, sums, width * lanes, tuple(image.shape), views.maps, views.shape, views.begin, images,
+        _scale(geometry), _flat(image),
+    )  # fmt: skip
+    share(fold, num_angles, _ANGLES)
+    share(gather, math.ceil(height / TILE) * math.ceil(width / TILE), 1)
+    share(unfold, image.shape[1], _ROWS)
+
+
+def _project(image: Tensor, geometry: ParallelBeam, views: Views, images: int, sinogram: Tensor) -> None:
+    lanes = views.maps.shape[0] * images
+    num_angles, cells = views.theta.size, _up(geometry.cells, BLOCK)
+    length, num_lines = views.shape[0], views.shape[1] - views.begin
+    lines = torch.empty(num_lines * (length + 2 * PAD_PIXELS) * lanes).numpy()
+    sums = torch.empty(num_angles * cells * lanes).numpy()
+    fold = partial(
+        layout().fold_image, _flat(image), tuple(image.shape), views.maps, views.shape, views.begin, images, lines
+    )
+    gather = partial(projector(lanes), lines, length, *_positions(geometry, views), cells, sums)
+    unfold = partial(
+        layout().unfold_sinogram, sums, tuple(sinogram.shape), views.angle_of, views.turned, images,
+        _scale(geometry), _flat(sinogram),
+    )  # fmt: skip
+    share(fold, num_lines, _ROWS)
+    share(gather, num_angles, _ANGLES)
+    share(unfold, num_angles, _ANGLES)
+
+
+def _scale(geometry: ParallelBeam) -> np.float32:
+    return np.float32(geometry.pixel_size**2 / geometry.cell_size)
+
+
+def _flat(array: Tensor) -> NDArray[np.float32]:
+    flat: NDArray[np.float32] = array.detach().view(-1).numpy()
+    return flat
+
+
+def _up(count: int, multiple: int) -> int:
+    return math.ceil(count / multiple) * multiple

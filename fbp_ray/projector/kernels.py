@@ -1,0 +1,142 @@
+"""The CPU kernels: backprojection of one tile of the image, projection onto a few angles, each as one task.
+
+Arrays are flat, float32, samples innermost (see `lanes`):
+
+    rows    (A, D + 2 PAD_CELLS, L)         the sinogram, every row between zero cells
+    lines   (W, H + 2 PAD_PIXELS, L)        the image, for the angles whose rays cross its axis 0 steeply; W and H
+                                            change places for the others
+    sums    the output: (H, W, L), H and W rounded up to SIDE, or (A, D, L), D rounded up to BLOCK
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from fbp_ray.projector.jit import compiled
+from fbp_ray.projector.lanes import (
+    BLOCK,
+    LINES,
+    PAD_CELLS,
+    PAD_PIXELS,
+    SIDE,
+    SUBTILE,
+    TAPS,
+    TILE,
+    footprint,
+    gather,
+    sums_in_registers,
+)
+
+
+@functools.cache
+def backprojector(lanes: int) -> Any:
+    """The kernel `(rows, dx, dy, origin, cells, height, width, sums, first, last)` for L lanes.
+
+    It writes the tiles `first:last`, numbered row by row, of (height, width, L). The pixel (i, j) lies at `origin[a] +
+    i dx[a] + j dy[a]` on the detector, in cells.
+    """
+    together = sums_in_registers(lanes)
+
+    def backproject_tiles(
+        rows: Any, dx: Any, dy: Any, origin: Any, cells: int, height: int, width: int, sums: Any, first: int, last: int
+    ) -> None:
+        row_length = (cells + 2 * PAD_CELLS) * lanes
+        down = width * lanes
+        tiles_across = (width + TILE - 1) // TILE
+        starts = np.empty(LINES, np.int64)
+        offset_whole, offset_part = np.empty(LINES * BLOCK, np.int32), np.empty(LINES * BLOCK, np.float32)
+        first_cell, weights = np.empty(LINES * BLOCK, np.int32), np.empty(LINES * BLOCK, np.float32)
+        for tile in range(first, last):
+            top, left = tile // tiles_across * TILE, tile % tiles_across * TILE
+            bottom, right = min(top + TILE, height), min(left + TILE, width)
+            for i in range(top, bottom):
+                sums[i * down + left * lanes : i * down + right * lanes] = np.float32(0)
+            for first_angle in range(0, dx.size, LINES):
+                count = min(LINES, dx.size - first_angle)
+                for t in range(count):
+                    starts[t] = (first_angle + t) * row_length
+                    for p in range(BLOCK):
+                        offset = p // SIDE * dx[first_angle + t] + p % SIDE * dy[first_angle + t]
+                        offset_whole[t * BLOCK + p] = np.int32(math.floor(offset))
+                        offset_part[t * BLOCK + p] = np.float32(offset - math.floor(offset))
+                for near_top in range(top, bottom, SUBTILE):
+                    for near_left in range(left, right, SUBTILE):
+                        for i in range(near_top, min(near_top + SUBTILE, bottom), SIDE):
+                            for j in range(near_left, min(near_left + SUBTILE, right), SIDE):
+                                for t in range(count):
+                                    a = first_angle + t
+                                    position = origin[a] + PAD_CELLS + i * dx[a] + j * dy[a]
+                                    whole = math.floor(position)
+                                    footprint(
+                                        lanes, 2, np.int32(whole), np.float32(position - whole), np.float32(0),
+                                        np.float32(1), np.int32(cells + PAD_CELLS), offset_whole, offset_part,
+                                        t * BLOCK, t * BLOCK, first_cell, weights,
+                                    )  # fmt: skip
+                                gather(
+                                    lanes, 2, SIDE, together, sums, i * down + j * lanes, down, rows, starts,
+                                    first_cell, weights, count,
+                                )  # fmt: skip
+
+    return compiled(backproject_tiles)
+
+
+@functools.cache
+def projector(lanes: int) -> Any:
+    """The kernel `(lines, length, dx, dy, origin, cells, sums, first, last)` for L lanes.
+
+    It writes the angles `first:last` of (A', cells, L) from lines of `length` pixels. The pixel i of line j lies at
+    `origin[a] + i dx[a] + j dy[a]` on the detector, in cells, where `|dx| >= |dy|`: a ray crosses every line steeply.
+    """
+    together = sums_in_registers(lanes)
+
+    def project_angles(
+        lines: Any, length: int, dx: Any, dy: Any, origin: Any, cells: int, sums: Any, first: int, last: int
+    ) -> None:
+        line_length = (length + 2 * PAD_PIXELS) * lanes
+        num_lines = lines.size // line_length
+        starts = np.empty(LINES, np.int64)
+        offset_whole = np.empty((last - first) * BLOCK, np.int32)
+        offset_part = np.empty((last - first) * BLOCK, np.float32)
+        first_pixel, weights = np.empty(LINES * BLOCK, np.int32), np.empty(TAPS * LINES * BLOCK, np.float32)
+        sums[first * cells * lanes : last * cells * lanes] = np.float32(0)
+        for a in range(first, last):
+            for p in range(BLOCK):
+                offset = p / dx[a]
+                offset_whole[(a - first) * BLOCK + p] = np.int32(math.floor(offset))
+                offset_part[(a - first) * BLOCK + p] = np.float32(offset - math.floor(offset))
+        for first_line in range(0, num_lines, LINES):
+            count = min(LINES, num_lines - first_line)
+            for t in range(count):
+                starts[t] = (first_line + t) * line_length
+            for cell in range(0, cells, BLOCK):
+                for a in range(first, last):
+                    # the pixels whose centres lie within one cell of a cell's ray fill the 2 * reach after `low`
+                    reach = 1 / abs(dx[a])
+                    per_cell, per_line = 1 / dx[a], -dy[a] / dx[a]
+                    low = (cell - origin[a] - first_line * dy[a]) / dx[a] - reach
+                    across, down = (BLOCK - 1) * per_cell, (count - 1) * per_line
+                    lowest = low + min(across, 0.0) + min(down, 0.0)
+                    highest = low + max(across, 0.0) + max(down, 0.0)
+                    if lowest > length or highest + 2 * reach < -1:
+                        continue
+                    begin = max(0, (-math.floor(highest) - 1) // TAPS * TAPS - TAPS)
+                    end = min(math.floor(2 * reach) + 1, length - math.floor(lowest))
+                    for skipped in range(begin, end, TAPS):
+                        for t in range(count):
+                            position = low + t * per_line
+                            whole = math.floor(position)
+                            footprint(
+                                lanes, TAPS, np.int32(whole + skipped + 1 + PAD_PIXELS), np.float32(position - whole),
+                                np.float32(skipped), np.float32(abs(dx[a])), np.int32(length + PAD_PIXELS),
+                                offset_whole, offset_part, (a - first) * BLOCK, t * BLOCK, first_pixel, weights,
+                            )  # fmt: skip
+                        gather(
+                            lanes, TAPS, BLOCK, together, sums, (a * cells + cell) * lanes, 0, lines, starts,
+                            first_pixel, weights, count,
+                        )  # fmt: skip
+
+    return compiled(project_angles)
