@@ -96,7 +96,7 @@ def _follow(
 
 
 # Of fast-math only the fused multiply-add: the order of the sums is part of the result.
-@numba.njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
 def _sweep(
     lanes: NDArray[np.float32],
     sinogram: NDArray[np.float32],

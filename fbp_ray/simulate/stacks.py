@@ -2,7 +2,7 @@
 
 Each .npz holds `hu`, (slices, rows, columns) in HU, and may hold `patient`, a name for each slice. The index is a list:
 
-    [{"file": "a.npz", "patient": "LIDC-IDRI-0001", "collection": "LIDC-IDRI", "licence": "CC BY 3.0", "split": "train"}]
+    [{"file": "a.npz", "patient": "A-0001", "collection": "LIDC-IDRI", "licence": "CC BY 3.0", "split": "train"}]
 
 `split` is train, validation or test, for all of the entries or for none.
 """
@@ -77,8 +77,8 @@ def _slices(folder: Path, entry: _Entry) -> list[Slice]:
         raise DataError(f"{path} cannot be read: {error}") from None
     if stack.ndim != 3 or stack.dtype.kind not in "iuf" or patients.shape != stack.shape[:1]:
         raise DataError(
-            f"{path}: `hu` should be numbers of shape (slices, rows, columns) and `patient`, where there is one, a name "
-            f"for each slice; got {stack.dtype} {stack.shape} and {patients.shape}"
+            f"{path}: `hu` should be numbers of shape (slices, rows, columns) and `patient`, where there is one, a "
+            f"name for each slice; got {stack.dtype} {stack.shape} and {patients.shape}"
         )
     return [
         Slice(f"{entry.file}[{number}]", str(patients[number]), partial(stack.__getitem__, number), entry.split)
