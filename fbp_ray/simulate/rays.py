@@ -62,8 +62,8 @@ def _project_lanes(images: NDArray[np.float32], geometry: ParallelBeam) -> NDArr
     along_x = np.abs(sine) >= np.abs(cosine)
     sinogram = np.zeros((*geometry.sinogram_shape, LANES), np.float32)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        _follow(pool, images, sinogram, geometry, np.flatnonzero(along_x), cosine, sine, *pixel)
-        _follow(pool, images.swapaxes(1, 2), sinogram, geometry, np.flatnonzero(~along_x), sine, cosine, *pixel[::-1])
+        _follow(pool, images, sinogram, geometry, np.flatnonzero(along_x), (cosine, sine), *pixel)
+        _follow(pool, images.swapaxes(1, 2), sinogram, geometry, np.flatnonzero(~along_x), (sine, cosine), *pixel[::-1])
     return np.moveaxis(sinogram, -1, 0)[: len(images)]
 
 
@@ -73,12 +73,12 @@ def _follow(
     sinogram: NDArray[np.float32],
     geometry: ParallelBeam,
     angles: NDArray[np.int64],
-    across: NDArray[np.float64],
-    along: NDArray[np.float64],
+    direction: tuple[NDArray[np.float64], NDArray[np.float64]],
     row_size: float,
     column_size: float,
 ) -> None:
     """Follows the rays of some angles, `row * across + column * along = s`, through the rows of the images."""
+    across, along = direction[0][angles], direction[1][angles]
     rows, columns = images.shape[1:]
     lanes = np.zeros((rows, columns + 2 * _PAD, LANES), np.float32)
     lanes[:, _PAD:-_PAD, : len(images)] = np.moveaxis(images, 0, -1)
@@ -89,8 +89,8 @@ def _follow(
     per_cell = geometry.cell_size / along / column_size
     length = row_size / np.abs(along)
     lines = np.stack([first, per_row, per_cell, length], axis=1)
-    shares = np.array_split(angles, 4 * torch.get_num_threads())  # four each: another program may hold up a core
-    jobs = [pool.submit(_sweep, lanes, sinogram.reshape(-1), share, lines) for share in shares]
+    shares = np.array_split(np.arange(len(angles)), 4 * torch.get_num_threads())  # four each: a core may be held up
+    jobs = [pool.submit(_sweep, lanes, sinogram, angles[share], lines[share]) for share in shares]
     for job in jobs:
         job.result()
 
@@ -103,14 +103,13 @@ def _sweep(
     angles: NDArray[np.int64],
     lines: NDArray[np.float64],
 ) -> None:
-    """Adds what the rays of some angles collect in [row][column][lane] to the flat [angle][cell][lane]."""
+    """Adds what the rays of some angles collect in [row][column][lane] to [angle][cell][lane]."""
     rows, padded, _ = lanes.shape
-    image = lanes.reshape(-1)
-    columns = padded - 2 * _PAD
-    cells = sinogram.size // (len(lines) * LANES)
+    columns, cells = padded - 2 * _PAD, sinogram.shape[1]
+    image, collected = lanes.reshape(-1), sinogram.reshape(-1)
     for top in range(0, rows, _STRIP):
-        for angle in angles:
-            first, per_row, per_cell, length = lines[angle]
+        for k in range(len(angles)):
+            first, per_row, per_cell, length = lines[k]
             for row in range(top, min(top + _STRIP, rows)):
                 at_row = first + row * per_row
                 # The cells whose rays cross this row between -1 and `columns`: beyond is air.
@@ -124,8 +123,8 @@ def _sweep(
                     left = np.float32(length) - right
                     # Unsigned: no test for negative indices, which would keep the loop from being vectorised.
                     source = np.uint64((row * padded + column) * LANES)
-                    target = np.uint64((angle * cells + cell) * LANES)
+                    target = np.uint64((angles[k] * cells + cell) * LANES)
                     for lane in range(np.uint64(LANES)):
-                        sinogram[target + lane] += (
+                        collected[target + lane] += (
                             left * image[source + lane] + right * image[source + lane + np.uint64(LANES)]
                         )
