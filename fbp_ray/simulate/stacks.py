@@ -14,6 +14,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -68,11 +69,11 @@ def _slices(folder: Path, entry: _Entry) -> list[Slice]:
     if not path.is_file():
         raise DataError(f"{folder / INDEX} names {entry.file}, which is not there; add it, or take out its entry")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as arrays:
             if "hu" not in arrays:
                 raise DataError(f"{path} should have an array `hu` (slices, rows, columns), but has {sorted(arrays)}")
             stack: NDArray[np.generic] = arrays["hu"]
-            patients = arrays["patient"] if "patient" in arrays else np.full(len(stack), entry.patient)
+            patients = arrays["patient"] if "patient" in arrays else np.full(stack.shape[:1], entry.patient)
     except (OSError, ValueError, BadZipFile) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if stack.ndim != 3 or stack.dtype.kind not in "iuf" or patients.shape != stack.shape[:1]:
