@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -316,6 +318,18 @@ class TestDicom:
         with pytest.raises(DataError, match=r"1.dcm cannot be decoded: .*gdcmconv --raw"):
             dicom_folder(tmp_path).slices[0].load()
 
+    def test_damaged_files(self, tmp_path: Path) -> None:
+        write_dicom(tmp_path / "1.dcm")
+        whole = (tmp_path / "1.dcm").read_bytes()
+        (tmp_path / "1.dcm").write_bytes(whole[:-100])
+        with pytest.raises(DataError, match=r"1.dcm cannot be decoded"):
+            dicom_folder(tmp_path).slices[0].load()
+        write_dicom(tmp_path / "1.dcm", z=-7.25)
+        whole = (tmp_path / "1.dcm").read_bytes()
+        (tmp_path / "1.dcm").write_bytes(whole.replace(b"-7.25", b"-7x25"))
+        with pytest.raises(DataError, match=r"1.dcm is damaged: could not convert string to float"):
+            dicom_folder(tmp_path)
+
     def test_folders_without_slices(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "out"
         assert run("--images", tmp_path / "none", "--out", out) == 2
@@ -558,6 +572,14 @@ class TestCommandLine:
         (tmp_path / "file").write_text("")
         assert run("--phantoms", 3, "--geometry", geometry, "--out", tmp_path / "file" / "out") == 1
         assert "could not be written" in capsys.readouterr().err
+
+    def test_a_disk_without_room(
+        self, geometry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=20_000))
+        assert run("--phantoms", 6, "--geometry", geometry, "--out", tmp_path / "deep" / "out") == 1
+        assert f"6 samples take 0.00 GB, but the disk of {tmp_path} has" in capsys.readouterr().err
+        assert not (tmp_path / "deep").exists()
 
     def test_it_runs_as_a_module(self, tmp_path: Path) -> None:
         done = subprocess.run(

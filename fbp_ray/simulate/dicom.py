@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +33,20 @@ _HEADER = [
 ]
 
 
+# What pydicom raises for files that are cut short, damaged or compressed in a way that it cannot decode.
+_DAMAGED = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,  # of which NotImplementedError is one
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
 class Member(NamedTuple):
     """A file that may be DICOM: in a folder, or read from an archive."""
 
@@ -39,6 +56,13 @@ class Member(NamedTuple):
     def open(self) -> Any:
         """What pydicom reads from."""
         return BytesIO(self.content) if isinstance(self.content, bytes) else self.content
+
+
+class _Found(NamedTuple):
+    patient: str
+    series: str
+    place: float
+    member: Member
 
 
 def dicom_folder(folder: Path) -> Source:
@@ -58,42 +82,43 @@ def dicom_folder(folder: Path) -> Source:
 
 
 def dicom_slices(members: Iterable[Member], where: str) -> list[Slice]:
-    """The CT slices among some files, by patient, series and place along the body."""
-    found: list[tuple[str, str, float, str, Member]] = []
-    others: dict[str, int] = {}
+    """The CT slices among some files, by patient, series and place along the body; errors as of `dicom_folder`."""
+    found: list[_Found] = []
+    others: Counter[str] = Counter()
     for member in members:
         try:
             header = pydicom.dcmread(member.open(), stop_before_pixels=True, specific_tags=_HEADER)
-        except InvalidDicomError:
-            others["not DICOM"] = others.get("not DICOM", 0) + 1
-            continue
-        modality = str(header.get("Modality", "no modality"))
-        if modality != "CT" or "Rows" not in header or "LOCALIZER" in header.get("ImageType", ()):
-            kind = modality if modality != "CT" else "CT without axial pixels"
-            others[kind] = others.get(kind, 0) + 1
-            continue
-        _check(header, member.name)
-        position = header.get("ImagePositionPatient") or (0, 0, header.get("InstanceNumber") or 0)
-        found.append(
-            (
-                str(header.get("PatientID", "")),
-                str(header.get("SeriesInstanceUID", "")),
-                float(position[2]),
-                member.name,
-                member,
+            kind = _kind(header)
+            if kind != "CT":
+                others[kind] += 1
+                continue
+            _check(header, member.name)
+            # Without a position, as in some exports, the number within the series stands for it.
+            place = header.get("ImagePositionPatient") or [header.get("InstanceNumber") or 0]
+            found.append(
+                _Found(
+                    str(header.get("PatientID", "")), str(header.get("SeriesInstanceUID", "")), float(place[-1]), member
+                )
             )
-        )
+        except InvalidDicomError:
+            others["not DICOM"] += 1
+        except _DAMAGED as error:
+            raise DataError(f"{member.name} is damaged: {_first_line(error)}; take it out, or copy it again") from None
     if not found:
         counts = ", ".join(f"{count} x {kind}" for kind, count in sorted(others.items()))
-        raise DataError(
-            f"{where} has no CT slice in DICOM (found: {counts or 'nothing'}) and no index.json of .npz files; "
-            "give a folder of axial CT slices"
-        )
-    numbers = {patient: number for number, patient in enumerate(sorted({entry[0] for entry in found}))}
+        raise DataError(f"{where} has no CT slice in DICOM (found: {counts}); give a folder of axial CT slices")
+    numbers = {patient: number for number, patient in enumerate(sorted({one.patient for one in found}))}
     return [
-        Slice(name, f"patient {numbers[patient]}", _loader(member))
-        for patient, _, _, name, member in sorted(found, key=lambda entry: entry[:4])
+        Slice(one.member.name, f"patient {numbers[one.patient]}", partial(_load, one.member))
+        for one in sorted(found, key=lambda one: (*one[:3], one.member.name))
     ]
+
+
+def _kind(header: pydicom.Dataset) -> str:
+    modality = str(header.get("Modality", "no modality"))
+    if modality == "CT" and ("Rows" not in header or "LOCALIZER" in header.get("ImageType", ())):
+        return "CT without axial pixels"
+    return modality
 
 
 def _check(header: pydicom.Dataset, name: str) -> None:
@@ -108,18 +133,19 @@ def _check(header: pydicom.Dataset, name: str) -> None:
         raise DataError(f"{name} has no {' and no '.join(missing)}, so its values are not in HU; take it out")
 
 
-def _loader(member: Member) -> Any:
-    def load() -> NDArray[np.float32]:
-        try:
-            image = pydicom.dcmread(member.open())
-            stored = image.pixel_array.astype(np.float32)
-        except (RuntimeError, NotImplementedError, AttributeError, ValueError, OSError) as error:
-            raise DataError(
-                f"{member.name} cannot be decoded: {str(error).splitlines()[0]}. Decompress it first (for example with "
-                "`gdcmconv --raw`), or install a decoder for it: pip install pylibjpeg pylibjpeg-libjpeg "
-                "pylibjpeg-openjpeg"
-            ) from None
+def _load(member: Member) -> NDArray[np.float32]:
+    try:
+        image = pydicom.dcmread(member.open())
+        stored = image.pixel_array.astype(np.float32)
         hounsfield: NDArray[np.float32] = stored * np.float32(image.RescaleSlope) + np.float32(image.RescaleIntercept)
-        return hounsfield
+    except _DAMAGED as error:
+        raise DataError(
+            f"{member.name} cannot be decoded: {_first_line(error)}. If it is compressed, decompress it first (for "
+            "example with `gdcmconv --raw`), or install a decoder: pip install pylibjpeg pylibjpeg-libjpeg "
+            "pylibjpeg-openjpeg"
+        ) from None
+    return hounsfield
 
-    return load
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

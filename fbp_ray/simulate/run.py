@@ -28,6 +28,7 @@ from fbp_ray.simulate.stacks import INDEX, stack_folder
 from fbp_ray.simulate.writer import (
     ROWS,
     attribution,
+    check_room,
     file_pair,
     whole_folder,
     write_description,
@@ -56,6 +57,7 @@ def simulate(config: SimulateConfig) -> None:
     parts = divide(source, config)
     patients = {name: number for number, name in enumerate(sorted({piece.patient for piece in source.slices}))}
     total = sum(len(slices) for slices in parts.values())
+    check_room(config.out.absolute(), total, geometry)
     with whole_folder(config.out.absolute()) as folder, progress("Simulating", total) as advance:
         for part, slices in parts.items():
             for number, first in enumerate(range(0, len(slices), ROWS)):

@@ -9,6 +9,7 @@ Each .npz holds `hu`, (slices, rows, columns) in HU, and may hold `patient`, a n
 
 from __future__ import annotations
 
+import zlib
 from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
@@ -60,7 +61,7 @@ def stack_folder(folder: Path) -> Source:
         "CT slices from .npz files",
         tuple(slices),
         tuple(Origin(entry.patient, entry.collection, entry.licence) for entry in entries),
-        split=f"as {INDEX} says, by patient" if divided else "",
+        split=f"as {INDEX} says" if divided else "",
     )
 
 
@@ -74,7 +75,7 @@ def _slices(folder: Path, entry: _Entry) -> list[Slice]:
                 raise DataError(f"{path} should have an array `hu` (slices, rows, columns), but has {sorted(arrays)}")
             stack: NDArray[np.generic] = arrays["hu"]
             patients = arrays["patient"] if "patient" in arrays else np.full(stack.shape[:1], entry.patient)
-    except (OSError, ValueError, BadZipFile) as error:
+    except (OSError, ValueError, BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if stack.ndim != 3 or stack.dtype.kind not in "iuf" or patients.shape != stack.shape[:1]:
         raise DataError(

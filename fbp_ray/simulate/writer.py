@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,18 @@ from fbp_ray.simulate.source import Origin, Part
 
 ROWS = 128
 """Samples a file, as in LoDoPaB-CT."""
+
+
+def check_room(target: Path, samples: int, geometry: ParallelBeam) -> None:
+    """Raises RunError where the disk has no room for so many samples: HDF5 takes a full disk badly."""
+    needed = 4 * samples * (math.prod(geometry.sinogram_shape) + math.prod(geometry.image_shape))
+    there = next(folder for folder in target.parents if folder.exists())
+    free = shutil.disk_usage(there).free
+    if needed * 1.02 > free:
+        raise RunError(
+            f"{samples} samples take {needed / 1e9:.2f} GB, but the disk of {there} has {free / 1e9:.2f} GB left; "
+            "choose another --out, or fewer samples (--train, --validation, --test)"
+        )
 
 
 @contextmanager
