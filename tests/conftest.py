@@ -60,3 +60,23 @@ def lodopab_folder(tmp_path_factory: pytest.TempPathFactory, write_part: Callabl
     write_part(folder, "test", [3], spare_rows=1)
     write_part(folder, "challenge", [2], ground_truth=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def scan() -> ParallelBeam:
+    """A scan of a 0.26 m square or so with few angles, cells and pixels: what the simulator is tested with."""
+    return ParallelBeam(
+        angles=RegularAngles(count=16, first=0.05, step=np.pi / 16),
+        cells=33,
+        cell_size=0.011,
+        image_shape=(24, 20),
+        pixel_size=0.011,
+    )
+
+
+@pytest.fixture
+def scan_file(scan: ParallelBeam, tmp_path: Path) -> Path:
+    """`scan` in a file."""
+    path = tmp_path / "geometry.json"
+    path.write_text(scan.model_dump_json())
+    return path

@@ -21,7 +21,7 @@ PAIR = Path(__file__).parent / "data" / "lodopab_pair" / "lodopab_test_3456.npz"
 
 
 @pytest.fixture(scope="module")
-def scan() -> ParallelBeam:
+def crooked() -> ParallelBeam:
     """Irregular angles, among them those along the axes, an image that is not square, an axis that is off."""
     return ParallelBeam(
         angles=(0.0, 0.3, math.pi / 4, 1.2, math.pi / 2, 2.0, 3 * math.pi / 4, 3.0, -2.5, 4.4),
@@ -42,32 +42,32 @@ def grid(geometry: ParallelBeam, shape: tuple[int, int]) -> tuple[NDArray[np.flo
     return x[:, None], y[None, :]
 
 
-def test_line_integrals_of_a_gaussian(scan: ParallelBeam) -> None:
-    x, y = grid(scan, (330, 250))
+def test_line_integrals_of_a_gaussian(crooked: ParallelBeam) -> None:
+    x, y = grid(crooked, (330, 250))
     centre, widths, turn = (0.008, -0.006), (0.009, 0.005), 0.4
     along = (x - centre[0]) * math.cos(turn) + (y - centre[1]) * math.sin(turn)
     across = (y - centre[1]) * math.cos(turn) - (x - centre[0]) * math.sin(turn)
     image = np.exp(-((along / widths[0]) ** 2 + (across / widths[1]) ** 2) / 2).astype(np.float32)
 
-    theta = scan.theta[:, None]
-    s = scan.detector - scan.axis_offset - centre[0] * np.cos(theta) - centre[1] * np.sin(theta)
+    theta = crooked.theta[:, None]
+    s = crooked.detector - crooked.axis_offset - centre[0] * np.cos(theta) - centre[1] * np.sin(theta)
     variance = (widths[0] * np.cos(theta - turn)) ** 2 + (widths[1] * np.sin(theta - turn)) ** 2
     exact = widths[0] * widths[1] * np.sqrt(2 * np.pi / variance) * np.exp(-(s**2) / variance / 2)
-    np.testing.assert_allclose(project_rays(image[None], scan)[0], exact, atol=5e-4 * exact.max())
+    np.testing.assert_allclose(project_rays(image[None], crooked)[0], exact, atol=5e-4 * exact.max())
 
 
-def test_line_integrals_of_an_ellipse(scan: ParallelBeam) -> None:
+def test_line_integrals_of_an_ellipse(crooked: ParallelBeam) -> None:
     a, b, centre = 0.035, 0.025, (-0.01, 0.005)
-    x, y = grid(scan, (480, 352))
+    x, y = grid(crooked, (480, 352))
     parts = (np.arange(8) + 0.5) / 8 - 0.5  # 8 x 8 points a pixel: the share that lies inside
     share = np.zeros((480, 352))
     for px in parts * 0.12 / 480:
         for py in parts * 0.088 / 352:
             share += ((x + px - centre[0]) / a) ** 2 + ((y + py - centre[1]) / b) ** 2 < 1
-    sinogram = project_rays((20 * share / 64).astype(np.float32)[None], scan)[0]
+    sinogram = project_rays((20 * share / 64).astype(np.float32)[None], crooked)[0]
 
-    theta = scan.theta[:, None]
-    s = scan.detector - scan.axis_offset - centre[0] * np.cos(theta) - centre[1] * np.sin(theta)
+    theta = crooked.theta[:, None]
+    s = crooked.detector - crooked.axis_offset - centre[0] * np.cos(theta) - centre[1] * np.sin(theta)
     reach = (a * np.cos(theta)) ** 2 + (b * np.sin(theta)) ** 2
     exact = 20 * 2 * a * b * np.sqrt(np.maximum(reach - s**2, 0)) / reach
     inside = np.abs(s) < 0.97 * np.sqrt(reach)  # at its very edge the ellipse has no slope that pixels can follow
@@ -76,30 +76,30 @@ def test_line_integrals_of_an_ellipse(scan: ParallelBeam) -> None:
     assert abs(sinogram.sum() / exact.sum() - 1) < 1e-3
 
 
-def test_rays_beside_the_image_meet_nothing(scan: ParallelBeam) -> None:
-    sinogram = project_rays(np.ones((1, 60, 44), np.float32), scan)[0]
-    along_x = scan.theta.tolist().index(math.pi / 2)
-    y = scan.detector - scan.axis_offset
+def test_rays_beside_the_image_meet_nothing(crooked: ParallelBeam) -> None:
+    sinogram = project_rays(np.ones((1, 60, 44), np.float32), crooked)[0]
+    along_x = crooked.theta.tolist().index(math.pi / 2)
+    y = crooked.detector - crooked.axis_offset
     np.testing.assert_allclose(sinogram[along_x][np.abs(y) < 0.043], 0.12, rtol=1e-5)
     assert not sinogram[along_x][np.abs(y) > 0.046].any()
 
 
-def test_neither_threads_nor_the_batch_change_the_result(scan: ParallelBeam) -> None:
+def test_neither_threads_nor_the_batch_change_the_result(crooked: ParallelBeam) -> None:
     images = np.random.default_rng(0).random((LANES + 3, 70, 50), dtype=np.float32)
-    together = project_rays(images, scan)
+    together = project_rays(images, crooked)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1 if threads > 1 else 2)
         for number in (0, 5, LANES + 2):
-            np.testing.assert_array_equal(project_rays(images[number : number + 1], scan)[0], together[number])
+            np.testing.assert_array_equal(project_rays(images[number : number + 1], crooked)[0], together[number])
     finally:
         torch.set_num_threads(threads)
 
 
-def test_other_arrays_are_refused(scan: ParallelBeam) -> None:
+def test_other_arrays_are_refused(crooked: ParallelBeam) -> None:
     for images in (np.zeros((60, 44), np.float32), np.zeros((1, 60, 44))):
         with pytest.raises(GeometryError, match="images should be float32"):
-            project_rays(images, scan)
+            project_rays(images, crooked)
 
 
 @pytest.mark.parametrize("shape", [(362, 362), (13, 7), (1, 5)])
