@@ -1,0 +1,82 @@
+"""Small data sets in the layout of LoDoPaB-CT, written once for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from fbp_ray.geometry import ParallelBeam, RegularAngles
+
+
+@pytest.fixture(scope="session")
+def small_geometry() -> ParallelBeam:
+    """A scan of 12 angles and 9 cells of a 6 x 5 image."""
+    return ParallelBeam(
+        angles=RegularAngles(count=12, first=0.1, step=np.pi / 12),
+        cells=9,
+        cell_size=1e-3,
+        image_shape=(6, 5),
+        pixel_size=1e-3,
+    )
+
+
+@pytest.fixture(scope="session")
+def write_part(small_geometry: ParallelBeam) -> Callable[..., None]:
+    """Writes a part of numbered files; sample n is filled with n (observation) and n / 1000 (ground truth)."""
+
+    def write(folder: Path, part: str, rows: Sequence[int], spare_rows: int = 0, ground_truth: bool = True) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        first = 0
+        for number, count in enumerate(rows):
+            values = np.arange(first, first + count + spare_rows, dtype=np.float32)[:, None, None]
+            observation = np.broadcast_to(values[:count], (count, *small_geometry.sinogram_shape))
+            image = np.broadcast_to(values / 1000, (count + spare_rows, *small_geometry.image_shape))
+            _write(folder / f"observation_{part}_{number:03d}.hdf5", observation)
+            if ground_truth:
+                _write(folder / f"ground_truth_{part}_{number:03d}.hdf5", image)
+            first += count
+
+    return write
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=array, chunks=(1, *array.shape[1:]))
+
+
+@pytest.fixture(scope="session")
+def lodopab_folder(tmp_path_factory: pytest.TempPathFactory, write_part: Callable[..., None]) -> Path:
+    """A mock of LoDoPaB-CT in `small_geometry`: train of 4 + 4 + 3 samples, validation of 2, test of 3, challenge of 2.
+
+    The last ground-truth file of each part is padded, as the genuine ones are.
+    """
+    folder = tmp_path_factory.mktemp("lodopab")
+    write_part(folder, "train", [4, 4, 3], spare_rows=1)
+    write_part(folder, "validation", [2], spare_rows=2)
+    write_part(folder, "test", [3], spare_rows=1)
+    write_part(folder, "challenge", [2], ground_truth=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scan() -> ParallelBeam:
+    """A scan of a 0.26 m square or so with few angles, cells and pixels: what the simulator is tested with."""
+    return ParallelBeam(
+        angles=RegularAngles(count=16, first=0.05, step=np.pi / 16),
+        cells=33,
+        cell_size=0.011,
+        image_shape=(24, 20),
+        pixel_size=0.011,
+    )
+
+
+@pytest.fixture
+def scan_file(scan: ParallelBeam, tmp_path: Path) -> Path:
+    """`scan` in a file."""
+    path = tmp_path / "geometry.json"
+    path.write_text(scan.model_dump_json())
+    return path
