@@ -22,7 +22,7 @@ from torch import Tensor
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.projector import reference
 from fbp_ray.projector.kernels import backprojector, projector
-from fbp_ray.projector.lanes import BLOCK, PAD_CELLS, PAD_PIXELS, SIDE, TILE
+from fbp_ray.projector.lanes import BAND_ANGLES, BAND_CELLS, BLOCK, PAD_CELLS, PAD_PIXELS, SIDE, TILE
 from fbp_ray.projector.layout import layout
 from fbp_ray.projector.symmetry import Views, mirror_views, plain_views, steep_views
 from fbp_ray.projector.threads import share
@@ -129,7 +129,7 @@ def _project(image: Tensor, geometry: ParallelBeam, views: Views, images: int, s
         _scale(geometry), _flat(sinogram),
     )  # fmt: skip
     share(fold, num_lines, _ROWS)
-    share(gather, num_angles, _ANGLES)
+    share(gather, math.ceil(num_angles / BAND_ANGLES) * math.ceil(cells / BAND_CELLS), 1)
     share(unfold, num_angles, _ANGLES)
 
 

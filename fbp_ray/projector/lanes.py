@@ -29,6 +29,7 @@ BLOCK = 16  # outputs in a block: what one vector of 32-bit numbers holds on the
 SIDE = 4  # a block of pixels is SIDE x SIDE
 TILE = 64  # pixels along the side of a tile; one tile's sums and its share of a few angles fit the second-level cache
 SUBTILE = 16  # the same for the first-level cache
+BAND_ANGLES, BAND_CELLS = 32, 64  # a task of the projection: its sums fit the second-level cache
 PAD_CELLS = 2  # zero cells on either side of a row of the sinogram: a pixel beyond the detector is moved onto them
 TAPS = 3  # pixels that a cell gathers from at a time
 PAD_PIXELS = TAPS  # zero pixels on either side of a line of the image
