@@ -30,7 +30,6 @@ from fbp_ray.projector.threads import share
 _LANES = (8, 16, 32)
 _ANGLES = 16  # angles a task: enough for them to share what the first-level cache holds of the image
 _ROWS = 16  # rows or lines of an image a task, where only the layout changes
-_LARGEST = 2**30  # positions are kept in 32-bit integers
 
 
 def backproject(sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
@@ -57,26 +56,38 @@ def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
 def _fits(geometry: ParallelBeam) -> bool:
     """Whether positions, in cells and in pixels, fit 32-bit integers, as those of any scanner's geometry do."""
     ratio = geometry.pixel_size / geometry.cell_size
-    return max(geometry.image_shape) * ratio + geometry.cells < _LARGEST > 4 * (geometry.cells + 32) / ratio
+    in_cells = max(geometry.image_shape) * ratio + geometry.cells
+    return max(in_cells, in_cells / ratio) < 2**28
 
 
 def _groups(batch: int, geometry: ParallelBeam) -> Iterator[tuple[Views, slice, int]]:
     """The views, the part of the batch and the number of images (the last may be missing) of each group."""
-    plain, mirrored = _views(geometry)
     done = 0
     while done < batch:
         left = batch - done
-        views = plain if mirrored is None or left > _LANES[-1] // 2 else mirrored
-        wanted = left * views.maps.shape[0]
-        lanes = next((lanes for lanes in _LANES if lanes >= wanted), _LANES[-1])
-        images = lanes // views.maps.shape[0]
+        views = min(_views(geometry), key=lambda views: _effort(views, left))
+        images = _lanes(views, left) // views.maps.shape[0]
         yield views, slice(done, done + images), images
         done += images
 
 
 @functools.lru_cache(maxsize=32)
-def _views(geometry: ParallelBeam) -> tuple[Views, Views | None]:
-    return plain_views(geometry), mirror_views(geometry)
+def _views(geometry: ParallelBeam) -> tuple[Views, ...]:
+    mirrored = mirror_views(geometry)
+    return (plain_views(geometry),) if mirrored is None else (mirrored, plain_views(geometry))
+
+
+def _lanes(views: Views, left: int) -> int:
+    """The fewest lanes that hold what is left of a batch; the most there are where none do."""
+    return next((lanes for lanes in _LANES if lanes >= left * views.maps.shape[0]), _LANES[-1])
+
+
+def _effort(views: Views, left: int) -> float:
+    """What an image costs next: an update takes the time of 12 lanes, and that of the lanes it is made on."""
+    lanes = _lanes(views, left)
+    pixels = views.shape[0] * (views.shape[1] - views.begin)
+    images = min(left, lanes // views.maps.shape[0])
+    return float(views.theta.size * pixels * (lanes + 12) / images)
 
 
 class _Positions(NamedTuple):
