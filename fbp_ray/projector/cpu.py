@@ -1,9 +1,12 @@
 """The two operators on a CPU in Numba: float32, the samples of a batch innermost.
 
-A batch is worked on in groups that fill 32, 16 or 8 lanes: with images, or with the mirror images of fewer where the
-scan is symmetric and the batch small. Each group has three steps, each shared among torch's threads: the samples are
-laid side by side, the kernel runs, and its result goes back to one sample after the other. Results do not depend on the
-number of threads, nor on what else is in the batch beyond rounding.
+A batch is worked on in groups that fill 32, 16 or 8 lanes: with images or, where the scan is symmetric, with the mirror
+images of fewer. Each group has three steps, each shared among torch's threads: the samples are laid side by side, the
+kernel runs, and its result goes back to one sample after the other. Results do not depend on the number of threads and,
+but for rounding, not on what else is in the batch.
+
+For four images of LoDoPaB-CT the arrays in between take three times the memory of the sinograms; a larger batch takes
+them group by group.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -28,8 +30,7 @@ from fbp_ray.projector.symmetry import Views, mirror_views, plain_views, steep_v
 from fbp_ray.projector.threads import share
 
 _LANES = (8, 16, 32)
-_ANGLES = 16  # angles a task: enough for them to share what the first-level cache holds of the image
-_ROWS = 16  # rows or lines of an image a task, where only the layout changes
+_ROWS = 16  # rows of a sinogram or an image that a task takes, where only the layout changes
 
 
 def backproject(sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
@@ -112,15 +113,15 @@ def _backproject(sinogram: Tensor, geometry: ParallelBeam, views: Views, images:
     height, width = _up(views.shape[0], SIDE), _up(views.shape[1] - views.begin, SIDE)
     rows = torch.empty(num_angles * (cells + 2 * PAD_CELLS) * lanes).numpy()
     sums = torch.empty(height * width * lanes).numpy()
-    fold = partial(
+    fold = functools.partial(
         layout().fold_sinogram, _flat(sinogram), tuple(sinogram.shape), views.angle_of, views.turned, images, rows
     )
-    gather = partial(backprojector(lanes), rows, *_positions(geometry, views), cells, height, width, sums)
-    unfold = partial(
+    gather = functools.partial(backprojector(lanes), rows, *_positions(geometry, views), cells, height, width, sums)
+    unfold = functools.partial(
         layout().unfold_image, sums, width * lanes, tuple(image.shape), views.maps, views.shape, views.begin, images,
         _scale(geometry), _flat(image),
     )  # fmt: skip
-    share(fold, num_angles, _ANGLES)
+    share(fold, num_angles, _ROWS)
     share(gather, math.ceil(height / TILE) * math.ceil(width / TILE), 1)
     share(unfold, image.shape[1], _ROWS)
 
@@ -131,17 +132,17 @@ def _project(image: Tensor, geometry: ParallelBeam, views: Views, images: int, s
     length, num_lines = views.shape[0], views.shape[1] - views.begin
     lines = torch.empty(num_lines * (length + 2 * PAD_PIXELS) * lanes).numpy()
     sums = torch.empty(num_angles * cells * lanes).numpy()
-    fold = partial(
+    fold = functools.partial(
         layout().fold_image, _flat(image), tuple(image.shape), views.maps, views.shape, views.begin, images, lines
     )
-    gather = partial(projector(lanes), lines, length, *_positions(geometry, views), cells, sums)
-    unfold = partial(
+    gather = functools.partial(projector(lanes), lines, length, *_positions(geometry, views), cells, sums)
+    unfold = functools.partial(
         layout().unfold_sinogram, sums, tuple(sinogram.shape), views.angle_of, views.turned, images,
         _scale(geometry), _flat(sinogram),
     )  # fmt: skip
     share(fold, num_lines, _ROWS)
     share(gather, math.ceil(num_angles / BAND_ANGLES) * math.ceil(cells / BAND_CELLS), 1)
-    share(unfold, num_angles, _ANGLES)
+    share(unfold, num_angles, _ROWS)
 
 
 def _scale(geometry: ParallelBeam) -> np.float32:

@@ -1,10 +1,10 @@
-"""The CPU kernels: backprojection of one tile of the image, projection onto a few angles, each as one task.
+"""The CPU kernels: backprojection onto a tile of the image, projection onto a band of a few angles and cells.
 
 Arrays are flat, float32, samples innermost (see `lanes`):
 
     rows    (A, D + 2 PAD_CELLS, L)         the sinogram, every row between zero cells
-    lines   (W, H + 2 PAD_PIXELS, L)        the image, for the angles whose rays cross its axis 0 steeply; W and H
-                                            change places for the others
+    lines   (W, H + 2 PAD_PIXELS, L)        the image, for angles at which a step along its axis 0 is the longer one on
+                                            the detector; for the others W and H change places
     sums    the output: (H, W, L), H and W rounded up to SIDE, or (A, D, L), D rounded up to BLOCK
 """
 
@@ -25,7 +25,6 @@ from fbp_ray.projector.lanes import (
     PAD_CELLS,
     PAD_PIXELS,
     SIDE,
-    SUBTILE,
     TAPS,
     TILE,
     footprint,
@@ -65,23 +64,21 @@ def backprojector(lanes: int) -> Any:
                         offset = p // SIDE * dx[first_angle + t] + p % SIDE * dy[first_angle + t]
                         offset_whole[t * BLOCK + p] = np.int32(math.floor(offset))
                         offset_part[t * BLOCK + p] = np.float32(offset - math.floor(offset))
-                for near_top in range(top, bottom, SUBTILE):
-                    for near_left in range(left, right, SUBTILE):
-                        for i in range(near_top, min(near_top + SUBTILE, bottom), SIDE):
-                            for j in range(near_left, min(near_left + SUBTILE, right), SIDE):
-                                for t in range(count):
-                                    a = first_angle + t
-                                    position = origin[a] + PAD_CELLS + i * dx[a] + j * dy[a]
-                                    whole = math.floor(position)
-                                    footprint(
-                                        lanes, 2, np.int32(whole), np.float32(position - whole), np.float32(0),
-                                        np.float32(1), np.int32(cells + PAD_CELLS), offset_whole, offset_part,
-                                        t * BLOCK, t * BLOCK, first_cell, weights,
-                                    )  # fmt: skip
-                                gather(
-                                    lanes, 2, SIDE, together, sums, i * down + j * lanes, down, rows, starts,
-                                    first_cell, weights, count,
-                                )  # fmt: skip
+                for i in range(top, bottom, SIDE):
+                    for j in range(left, right, SIDE):
+                        for t in range(count):
+                            a = first_angle + t
+                            position = origin[a] + PAD_CELLS + i * dx[a] + j * dy[a]
+                            whole = math.floor(position)
+                            footprint(
+                                lanes, 2, np.int32(whole), np.float32(position - whole), np.float32(0), np.float32(1),
+                                np.int32(cells + PAD_CELLS), offset_whole, offset_part, t * BLOCK, t * BLOCK,
+                                first_cell, weights,
+                            )  # fmt: skip
+                        gather(
+                            lanes, 2, SIDE, together, sums, i * down + j * lanes, down, rows, starts, first_cell,
+                            weights, count,
+                        )  # fmt: skip
 
     return compiled(backproject_tiles)
 
@@ -92,7 +89,7 @@ def projector(lanes: int) -> Any:
 
     It writes the bands `first:last` of (A', cells, L), each `BAND_ANGLES` angles by `BAND_CELLS` cells and numbered
     angle by angle, from lines of `length` pixels. The pixel i of line j lies at `origin[a] + i dx[a] + j dy[a]` on the
-    detector, in cells, where `|dx| >= |dy|`: a ray crosses every line steeply.
+    detector, in cells, where `|dx| >= |dy|`, so that few pixels of a line lie within a cell of a ray.
     """
     together = sums_in_registers(lanes)
 

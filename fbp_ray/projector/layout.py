@@ -139,14 +139,13 @@ def _unfold_image(
                 j = (m[1] * x - m[3] * (width - 1) + num_lines - 1) // 2 - begin
                 lowest = 2 * begin - (num_lines - 1)
                 lowest = 1 if lowest == 0 and v >= views // 2 > 0 else 0
-                # the columns s for which lowest <= j + s * m[3] < num_lines - begin
-                left, right = 0, width
-                if m[3] == 0:
-                    right = width if lowest <= j < num_lines - begin else 0
-                elif m[3] > 0:
+                left, right = 0, width  # the columns s of which the view has the line, j + s * m[3] >= lowest
+                if m[3] > 0:
                     left = max(0, lowest - j)
-                else:
-                    right = min(width, j - lowest + 1)
+                elif m[3] < 0:
+                    right = j - lowest + 1
+                elif j < lowest:
+                    continue
                 start = i * down + j * lanes + v * images + b
                 step = m[2] * down + m[3] * lanes
                 for s in range(left, right):
