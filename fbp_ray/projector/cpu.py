@@ -47,7 +47,7 @@ def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
     """(B, H, W) -> (B, A, D), float32: the transpose of `backproject`."""
     if not _fits(geometry):
         return reference.project(image, geometry)
-    sinogram = image.new_zeros((image.shape[0], *geometry.sinogram_shape))
+    sinogram = image.new_empty((image.shape[0], *geometry.sinogram_shape))
     for views, part, images in _groups(image.shape[0], geometry):
         for steep in steep_views(views):
             _project(image[part].contiguous(), geometry, steep, images, sinogram[part])
