@@ -1,9 +1,12 @@
 """The two operators on a CPU in Numba: float32, the samples of a batch innermost.
 
-A batch is worked on in groups that fill 32, 16 or 8 lanes: with images, or with the mirror images of fewer where the
-scan is symmetric and the batch small. Each group has three steps, each shared among torch's threads: the samples are
-laid side by side, the kernel runs, and its result goes back to one sample after the other. Results do not depend on the
-number of threads, nor on what else is in the batch beyond rounding.
+A batch is worked on in groups that fill 32, 16 or 8 lanes: with images or, where the scan is symmetric, with the mirror
+images of fewer. Each group has three steps, each shared among torch's threads: the samples are laid side by side, the
+kernel runs, and its result goes back to one sample after the other. Results do not depend on the number of threads and,
+but for rounding, not on what else is in the batch.
+
+For four images of LoDoPaB-CT the arrays in between take three times the memory of the sinograms; a larger batch takes
+them group by group.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,15 +24,13 @@ from torch import Tensor
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.projector import reference
 from fbp_ray.projector.kernels import backprojector, projector
-from fbp_ray.projector.lanes import BLOCK, PAD_CELLS, PAD_PIXELS, SIDE, TILE
+from fbp_ray.projector.lanes import BAND_ANGLES, BAND_CELLS, BLOCK, PAD_CELLS, PAD_PIXELS, SIDE, TILE
 from fbp_ray.projector.layout import layout
 from fbp_ray.projector.symmetry import Views, mirror_views, plain_views, steep_views
 from fbp_ray.projector.threads import share
 
 _LANES = (8, 16, 32)
-_ANGLES = 16  # angles a task: enough for them to share what the first-level cache holds of the image
-_ROWS = 16  # rows or lines of an image a task, where only the layout changes
-_LARGEST = 2**30  # positions are kept in 32-bit integers
+_ROWS = 16  # rows of a sinogram or an image that a task takes, where only the layout changes
 
 
 def backproject(sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
@@ -47,7 +47,7 @@ def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
     """(B, H, W) -> (B, A, D), float32: the transpose of `backproject`."""
     if not _fits(geometry):
         return reference.project(image, geometry)
-    sinogram = image.new_zeros((image.shape[0], *geometry.sinogram_shape))
+    sinogram = image.new_empty((image.shape[0], *geometry.sinogram_shape))
     for views, part, images in _groups(image.shape[0], geometry):
         for steep in steep_views(views):
             _project(image[part].contiguous(), geometry, steep, images, sinogram[part])
@@ -57,26 +57,38 @@ def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
 def _fits(geometry: ParallelBeam) -> bool:
     """Whether positions, in cells and in pixels, fit 32-bit integers, as those of any scanner's geometry do."""
     ratio = geometry.pixel_size / geometry.cell_size
-    return max(geometry.image_shape) * ratio + geometry.cells < _LARGEST > 4 * (geometry.cells + 32) / ratio
+    in_cells = max(geometry.image_shape) * ratio + geometry.cells
+    return max(in_cells, in_cells / ratio) < 2**28
 
 
 def _groups(batch: int, geometry: ParallelBeam) -> Iterator[tuple[Views, slice, int]]:
     """The views, the part of the batch and the number of images (the last may be missing) of each group."""
-    plain, mirrored = _views(geometry)
     done = 0
     while done < batch:
         left = batch - done
-        views = plain if mirrored is None or left > _LANES[-1] // 2 else mirrored
-        wanted = left * views.maps.shape[0]
-        lanes = next((lanes for lanes in _LANES if lanes >= wanted), _LANES[-1])
-        images = lanes // views.maps.shape[0]
+        views = min(_views(geometry), key=lambda views: _effort(views, left))
+        images = _lanes(views, left) // views.maps.shape[0]
         yield views, slice(done, done + images), images
         done += images
 
 
 @functools.lru_cache(maxsize=32)
-def _views(geometry: ParallelBeam) -> tuple[Views, Views | None]:
-    return plain_views(geometry), mirror_views(geometry)
+def _views(geometry: ParallelBeam) -> tuple[Views, ...]:
+    mirrored = mirror_views(geometry)
+    return (plain_views(geometry),) if mirrored is None else (mirrored, plain_views(geometry))
+
+
+def _lanes(views: Views, left: int) -> int:
+    """The fewest lanes that hold what is left of a batch; the most there are where none do."""
+    return next((lanes for lanes in _LANES if lanes >= left * views.maps.shape[0]), _LANES[-1])
+
+
+def _effort(views: Views, left: int) -> float:
+    """What an image costs next: an update takes the time of 12 lanes, and that of the lanes it is made on."""
+    lanes = _lanes(views, left)
+    pixels = views.shape[0] * (views.shape[1] - views.begin)
+    images = min(left, lanes // views.maps.shape[0])
+    return float(views.theta.size * pixels * (lanes + 12) / images)
 
 
 class _Positions(NamedTuple):
@@ -101,15 +113,15 @@ def _backproject(sinogram: Tensor, geometry: ParallelBeam, views: Views, images:
     height, width = _up(views.shape[0], SIDE), _up(views.shape[1] - views.begin, SIDE)
     rows = torch.empty(num_angles * (cells + 2 * PAD_CELLS) * lanes).numpy()
     sums = torch.empty(height * width * lanes).numpy()
-    fold = partial(
+    fold = functools.partial(
         layout().fold_sinogram, _flat(sinogram), tuple(sinogram.shape), views.angle_of, views.turned, images, rows
     )
-    gather = partial(backprojector(lanes), rows, *_positions(geometry, views), cells, height, width, sums)
-    unfold = partial(
+    gather = functools.partial(backprojector(lanes), rows, *_positions(geometry, views), cells, height, width, sums)
+    unfold = functools.partial(
         layout().unfold_image, sums, width * lanes, tuple(image.shape), views.maps, views.shape, views.begin, images,
         _scale(geometry), _flat(image),
     )  # fmt: skip
-    share(fold, num_angles, _ANGLES)
+    share(fold, num_angles, _ROWS)
     share(gather, math.ceil(height / TILE) * math.ceil(width / TILE), 1)
     share(unfold, image.shape[1], _ROWS)
 
@@ -120,17 +132,17 @@ def _project(image: Tensor, geometry: ParallelBeam, views: Views, images: int, s
     length, num_lines = views.shape[0], views.shape[1] - views.begin
     lines = torch.empty(num_lines * (length + 2 * PAD_PIXELS) * lanes).numpy()
     sums = torch.empty(num_angles * cells * lanes).numpy()
-    fold = partial(
+    fold = functools.partial(
         layout().fold_image, _flat(image), tuple(image.shape), views.maps, views.shape, views.begin, images, lines
     )
-    gather = partial(projector(lanes), lines, length, *_positions(geometry, views), cells, sums)
-    unfold = partial(
+    gather = functools.partial(projector(lanes), lines, length, *_positions(geometry, views), cells, sums)
+    unfold = functools.partial(
         layout().unfold_sinogram, sums, tuple(sinogram.shape), views.angle_of, views.turned, images,
         _scale(geometry), _flat(sinogram),
     )  # fmt: skip
     share(fold, num_lines, _ROWS)
-    share(gather, num_angles, _ANGLES)
-    share(unfold, num_angles, _ANGLES)
+    share(gather, math.ceil(num_angles / BAND_ANGLES) * math.ceil(cells / BAND_CELLS), 1)
+    share(unfold, num_angles, _ROWS)
 
 
 def _scale(geometry: ParallelBeam) -> np.float32:

@@ -1,10 +1,10 @@
-"""The CPU kernels: backprojection of one tile of the image, projection onto a few angles, each as one task.
+"""The CPU kernels: backprojection onto a tile of the image, projection onto a band of a few angles and cells.
 
 Arrays are flat, float32, samples innermost (see `lanes`):
 
     rows    (A, D + 2 PAD_CELLS, L)         the sinogram, every row between zero cells
-    lines   (W, H + 2 PAD_PIXELS, L)        the image, for the angles whose rays cross its axis 0 steeply; W and H
-                                            change places for the others
+    lines   (W, H + 2 PAD_PIXELS, L)        the image, for angles at which a step along its axis 0 is the longer one on
+                                            the detector; for the others W and H change places
     sums    the output: (H, W, L), H and W rounded up to SIDE, or (A, D, L), D rounded up to BLOCK
 """
 
@@ -18,12 +18,13 @@ import numpy as np
 
 from fbp_ray.projector.jit import compiled
 from fbp_ray.projector.lanes import (
+    BAND_ANGLES,
+    BAND_CELLS,
     BLOCK,
     LINES,
     PAD_CELLS,
     PAD_PIXELS,
     SIDE,
-    SUBTILE,
     TAPS,
     TILE,
     footprint,
@@ -63,23 +64,21 @@ def backprojector(lanes: int) -> Any:
                         offset = p // SIDE * dx[first_angle + t] + p % SIDE * dy[first_angle + t]
                         offset_whole[t * BLOCK + p] = np.int32(math.floor(offset))
                         offset_part[t * BLOCK + p] = np.float32(offset - math.floor(offset))
-                for near_top in range(top, bottom, SUBTILE):
-                    for near_left in range(left, right, SUBTILE):
-                        for i in range(near_top, min(near_top + SUBTILE, bottom), SIDE):
-                            for j in range(near_left, min(near_left + SUBTILE, right), SIDE):
-                                for t in range(count):
-                                    a = first_angle + t
-                                    position = origin[a] + PAD_CELLS + i * dx[a] + j * dy[a]
-                                    whole = math.floor(position)
-                                    footprint(
-                                        lanes, 2, np.int32(whole), np.float32(position - whole), np.float32(0),
-                                        np.float32(1), np.int32(cells + PAD_CELLS), offset_whole, offset_part,
-                                        t * BLOCK, t * BLOCK, first_cell, weights,
-                                    )  # fmt: skip
-                                gather(
-                                    lanes, 2, SIDE, together, sums, i * down + j * lanes, down, rows, starts,
-                                    first_cell, weights, count,
-                                )  # fmt: skip
+                for i in range(top, bottom, SIDE):
+                    for j in range(left, right, SIDE):
+                        for t in range(count):
+                            a = first_angle + t
+                            position = origin[a] + PAD_CELLS + i * dx[a] + j * dy[a]
+                            whole = math.floor(position)
+                            footprint(
+                                lanes, 2, np.int32(whole), np.float32(position - whole), np.float32(0), np.float32(1),
+                                np.int32(cells + PAD_CELLS), offset_whole, offset_part, t * BLOCK, t * BLOCK,
+                                first_cell, weights,
+                            )  # fmt: skip
+                        gather(
+                            lanes, 2, SIDE, together, sums, i * down + j * lanes, down, rows, starts, first_cell,
+                            weights, count,
+                        )  # fmt: skip
 
     return compiled(backproject_tiles)
 
@@ -88,55 +87,62 @@ def backprojector(lanes: int) -> Any:
 def projector(lanes: int) -> Any:
     """The kernel `(lines, length, dx, dy, origin, cells, sums, first, last)` for L lanes.
 
-    It writes the angles `first:last` of (A', cells, L) from lines of `length` pixels. The pixel i of line j lies at
-    `origin[a] + i dx[a] + j dy[a]` on the detector, in cells, where `|dx| >= |dy|`: a ray crosses every line steeply.
+    It writes the bands `first:last` of (A', cells, L), each `BAND_ANGLES` angles by `BAND_CELLS` cells and numbered
+    angle by angle, from lines of `length` pixels. The pixel i of line j lies at `origin[a] + i dx[a] + j dy[a]` on the
+    detector, in cells, where `|dx| >= |dy|`, so that few pixels of a line lie within a cell of a ray.
     """
     together = sums_in_registers(lanes)
 
-    def project_angles(
+    def project_bands(
         lines: Any, length: int, dx: Any, dy: Any, origin: Any, cells: int, sums: Any, first: int, last: int
     ) -> None:
         line_length = (length + 2 * PAD_PIXELS) * lanes
         num_lines = lines.size // line_length
+        bands_across = (cells + BAND_CELLS - 1) // BAND_CELLS
+        pixels_per_cell = 1 / dx
         starts = np.empty(LINES, np.int64)
-        offset_whole = np.empty((last - first) * BLOCK, np.int32)
-        offset_part = np.empty((last - first) * BLOCK, np.float32)
+        offset_whole = np.empty(BAND_ANGLES * BLOCK, np.int32)
+        offset_part = np.empty(BAND_ANGLES * BLOCK, np.float32)
         first_pixel, weights = np.empty(LINES * BLOCK, np.int32), np.empty(TAPS * LINES * BLOCK, np.float32)
-        sums[first * cells * lanes : last * cells * lanes] = np.float32(0)
-        for a in range(first, last):
-            for p in range(BLOCK):
-                offset = p / dx[a]
-                offset_whole[(a - first) * BLOCK + p] = np.int32(math.floor(offset))
-                offset_part[(a - first) * BLOCK + p] = np.float32(offset - math.floor(offset))
-        for first_line in range(0, num_lines, LINES):
-            count = min(LINES, num_lines - first_line)
-            for t in range(count):
-                starts[t] = (first_line + t) * line_length
-            for cell in range(0, cells, BLOCK):
-                for a in range(first, last):
-                    # the pixels whose centres lie within one cell of a cell's ray fill the 2 * reach after `low`
-                    reach = 1 / abs(dx[a])
-                    per_cell, per_line = 1 / dx[a], -dy[a] / dx[a]
-                    low = (cell - origin[a] - first_line * dy[a]) / dx[a] - reach
-                    across, down = (BLOCK - 1) * per_cell, (count - 1) * per_line
-                    lowest = low + min(across, 0.0) + min(down, 0.0)
-                    highest = low + max(across, 0.0) + max(down, 0.0)
-                    if lowest > length or highest + 2 * reach < -1:
-                        continue
-                    begin = max(0, (-math.floor(highest) - 1) // TAPS * TAPS - TAPS)
-                    end = min(math.floor(2 * reach) + 1, length - math.floor(lowest))
-                    for skipped in range(begin, end, TAPS):
-                        for t in range(count):
-                            position = low + t * per_line
-                            whole = math.floor(position)
-                            footprint(
-                                lanes, TAPS, np.int32(whole + skipped + 1 + PAD_PIXELS), np.float32(position - whole),
-                                np.float32(skipped), np.float32(abs(dx[a])), np.int32(length + PAD_PIXELS),
-                                offset_whole, offset_part, (a - first) * BLOCK, t * BLOCK, first_pixel, weights,
+        for band in range(first, last):
+            left, top = band % bands_across * BAND_CELLS, band // bands_across * BAND_ANGLES
+            right, bottom = min(left + BAND_CELLS, cells), min(top + BAND_ANGLES, dx.size)
+            for a in range(top, bottom):
+                sums[(a * cells + left) * lanes : (a * cells + right) * lanes] = np.float32(0)
+                for p in range(BLOCK):
+                    offset = p * pixels_per_cell[a]
+                    offset_whole[(a - top) * BLOCK + p] = np.int32(math.floor(offset))
+                    offset_part[(a - top) * BLOCK + p] = np.float32(offset - math.floor(offset))
+            for first_line in range(0, num_lines, LINES):
+                count = min(LINES, num_lines - first_line)
+                for t in range(count):
+                    starts[t] = (first_line + t) * line_length
+                for cell in range(left, right, BLOCK):
+                    for a in range(top, bottom):
+                        # the pixels whose centres lie within one cell of a cell's ray fill the 2 * reach after `low`
+                        per_cell = pixels_per_cell[a]
+                        per_line, reach = -dy[a] * per_cell, abs(per_cell)
+                        low = (cell - origin[a] - first_line * dy[a]) * per_cell - reach
+                        across, down = (BLOCK - 1) * per_cell, (count - 1) * per_line
+                        lowest = low + min(across, 0.0) + min(down, 0.0)
+                        highest = low + max(across, 0.0) + max(down, 0.0)
+                        if lowest > length or highest + 2 * reach < -1:
+                            continue
+                        begin = max(0, (-math.floor(highest) - 1) // TAPS * TAPS - TAPS)
+                        end = min(math.floor(2 * reach) + 1, length - math.floor(lowest))
+                        for skipped in range(begin, end, TAPS):
+                            for t in range(count):
+                                position = low + t * per_line
+                                whole = math.floor(position)
+                                footprint(
+                                    lanes, TAPS, np.int32(whole + skipped + 1 + PAD_PIXELS),
+                                    np.float32(position - whole), np.float32(skipped), np.float32(abs(dx[a])),
+                                    np.int32(length + PAD_PIXELS), offset_whole, offset_part, (a - top) * BLOCK,
+                                    t * BLOCK, first_pixel, weights,
+                                )  # fmt: skip
+                            gather(
+                                lanes, TAPS, BLOCK, together, sums, (a * cells + cell) * lanes, 0, lines, starts,
+                                first_pixel, weights, count,
                             )  # fmt: skip
-                        gather(
-                            lanes, TAPS, BLOCK, together, sums, (a * cells + cell) * lanes, 0, lines, starts,
-                            first_pixel, weights, count,
-                        )  # fmt: skip
 
-    return compiled(project_angles)
+    return compiled(project_bands)

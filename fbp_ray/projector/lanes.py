@@ -6,8 +6,8 @@ an angle, the cell it falls on and its weight, then serves L samples, and an upd
 Both operators gather, so neither writes to the same place twice and no result depends on the number of threads:
 
     backproject   a pixel gathers, over the angles, from the 2 cells that it lies between
-    project       a cell gathers, over the lines of the image, from the pixels within one cell of its ray; along the
-                  axis that the ray crosses steeply they are few, and are taken 3 at a time
+    project       a cell gathers, over the lines of the image, from the pixels within one cell of its ray; on lines
+                  along the axis whose steps on the detector are the longer ones they are few, and are taken 3 at a time
 
 A block of 16 outputs (4 x 4 pixels, or 16 cells) is worked on at once. `footprint` works out the positions of the 16
 in vectors; `gather` keeps the sums of as many of them as the processor has registers for, over `LINES` angles or
@@ -27,8 +27,8 @@ from numba.extending import intrinsic
 LINES = 16  # angles (lines of the image) that a block takes up between loading its sums and storing them
 BLOCK = 16  # outputs in a block: what one vector of 32-bit numbers holds on the widest processors
 SIDE = 4  # a block of pixels is SIDE x SIDE
-TILE = 64  # pixels along the side of a tile; one tile's sums and its share of a few angles fit the second-level cache
-SUBTILE = 16  # the same for the first-level cache
+TILE = 48  # pixels along the side of a task of the backprojection: its sums fit the second-level cache
+BAND_ANGLES, BAND_CELLS = 32, 64  # a task of the projection: so do its sums
 PAD_CELLS = 2  # zero cells on either side of a row of the sinogram: a pixel beyond the detector is moved onto them
 TAPS = 3  # pixels that a cell gathers from at a time
 PAD_PIXELS = TAPS  # zero pixels on either side of a line of the image

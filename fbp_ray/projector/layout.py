@@ -3,6 +3,7 @@
 A lane holds one view of one image: that of the view v and the image b is `v * images + b`. `symmetry.Views` says what
 the views are; without symmetry there is one, the image itself. Each function works on a range of angles, lines or rows,
 so that threads can share the work. Folding is the transpose of unfolding, so the operators stay each other's transpose.
+Innermost indices are unsigned: a signed one would be tested for counting from the end.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ def _fold_sinogram(
 def _unfold_sinogram(
     sums: Any, shape: Any, angle_of: Any, turned: Any, images: int, scale: Any, sinogram: Any, first: int, last: int
 ) -> None:
-    """Adds `scale` times the angles `first:last` of (A', D', L), D' >= D, to the sinogram of `shape` (B, A, D)."""
+    """Writes, to the sinogram of `shape` (B, A, D), the angles that the lines `first:last` of (A', D', L) hold.
+
+    D' >= D. The first half of the views has each angle once, and the second half adds what it has seen of it.
+    """
     batch, num_angles, cells = shape
     views = angle_of.shape[1]
     lanes = views * images
@@ -76,6 +80,8 @@ def _unfold_sinogram(
                 lane = sums[a * length + v * images + b : (a + 1) * length]
                 begin = (b * num_angles + angle_of[a, v]) * cells
                 target = sinogram[begin : begin + cells]
+                if 2 * v < views:
+                    target[:] = np.float32(0)
                 if turned[a, v]:
                     for k in range(cells):
                         target[k] += scale * lane[np.uint64((cells - 1 - k) * lanes)]
@@ -139,14 +145,13 @@ def _unfold_image(
                 j = (m[1] * x - m[3] * (width - 1) + num_lines - 1) // 2 - begin
                 lowest = 2 * begin - (num_lines - 1)
                 lowest = 1 if lowest == 0 and v >= views // 2 > 0 else 0
-                # the columns s for which lowest <= j + s * m[3] < num_lines - begin
-                left, right = 0, width
-                if m[3] == 0:
-                    right = width if lowest <= j < num_lines - begin else 0
-                elif m[3] > 0:
+                left, right = 0, width  # the columns s of which the view has the line, j + s * m[3] >= lowest
+                if m[3] > 0:
                     left = max(0, lowest - j)
-                else:
-                    right = min(width, j - lowest + 1)
+                elif m[3] < 0:
+                    right = j - lowest + 1
+                elif j < lowest:
+                    continue
                 start = i * down + j * lanes + v * images + b
                 step = m[2] * down + m[3] * lanes
                 for s in range(left, right):

@@ -14,6 +14,7 @@ eight. The scan of LoDoPaB-CT is one of these.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -75,10 +76,10 @@ def steep_views(views: Views) -> list[Views]:
 
 
 def mirror_views(geometry: ParallelBeam) -> Views | None:
-    """The eight mirror images, at angles between 0 and pi/4; None where mirroring does not take the scan to itself.
+    """The eight mirror images, at angles between 0 and pi/4; None for an oblong image or an axis off the middle.
 
     Any angle has a mirror image between 0 and pi/4. Where the scan is symmetric four of its angles share one, and the
-    views are looked at from a quarter as many; where it is not, some lanes stay empty.
+    views are looked at from a quarter as many; where it is not, some lanes stay empty, which still pays for one image.
     """
     height, width = geometry.image_shape
     if height != width or geometry.axis_offset != 0:
@@ -90,21 +91,19 @@ def mirror_views(geometry: ParallelBeam) -> Views | None:
     mirrored = np.choose(eighth, (reduced, 2 * quarter - reduced, reduced - 2 * quarter, 4 * quarter - reduced))
     order = np.argsort(mirrored, kind="stable")
     group = np.cumsum(np.diff(mirrored[order], prepend=-1) > _SAME_ANGLE)
-    places: dict[tuple[int, int, int], int] = {}  # of each angle: the group, which one of several alike, the view
+    against = np.round((geometry.theta - reduced) / math.pi) % 2 == 1
+    alike: Counter[tuple[int, int]] = Counter()  # angles of one group and one view: each needs a line of its own
+    lines: dict[tuple[int, int], int] = {}
+    theta = np.empty(order.size)
+    angle_of = np.full((order.size, 8), -1, dtype=np.int64)
+    turned = np.zeros((order.size, 8), dtype=np.bool_)
     for angle, number in zip(order.tolist(), group.tolist(), strict=True):
-        alike = 0
-        while (number, alike, int(view[angle])) in places:
-            alike += 1
-        places[number, alike, int(view[angle])] = angle
-    numbers = {key: n for n, key in enumerate(sorted({(number, alike) for number, alike, _ in places}))}
-    theta = np.empty(len(numbers))
-    angle_of = np.full((len(numbers), 8), -1, dtype=np.int64)
-    turned = np.zeros((len(numbers), 8), dtype=np.bool_)
-    for (number, alike, seen), angle in places.items():
-        n = numbers[number, alike]
-        theta[n] = mirrored[angle]
-        against = round((geometry.theta[angle] - reduced[angle]) / math.pi) % 2 == 1
-        angle_of[n, [seen, seen + 4]] = angle
-        turned[n, [seen, seen + 4]] = against, not against
+        seen = int(view[angle])
+        line = lines.setdefault((number, alike[number, seen]), len(lines))
+        alike[number, seen] += 1
+        theta[line] = mirrored[angle]
+        angle_of[line, [seen, seen + 4]] = angle
+        turned[line, [seen, seen + 4]] = against[angle], not against[angle]
+    theta, angle_of, turned = theta[: len(lines)], angle_of[: len(lines)], turned[: len(lines)]
     maps = np.array([_IDENTITY, _MIRROR, _TRANSPOSE, _TURN], dtype=np.int64)
     return Views(theta, angle_of, turned, np.concatenate([maps, -maps]), (height, width), width // 2)
