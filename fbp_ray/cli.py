@@ -124,10 +124,10 @@ def explain(error: ValidationError) -> str:
     """A pydantic error as lines that name the option, what was wrong and what came."""
     lines = []
     for item in error.errors(include_url=False, include_context=False):
-        option = ".".join(str(part) for part in item["loc"]) or "the settings"
+        option = ".".join(part for part in item["loc"] if isinstance(part, str))
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = "there is no such setting; --help lists them"
         given = "" if isinstance(item["input"], dict | BaseModel) else f" (got {item['input']!r})"
-        lines.append(f"{option}: {message}{given}")
+        lines.append(f"--{option}: {message}{given}" if option else message)
     return "\n       ".join(lines)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from fbp_ray.cli import run_program
 from fbp_ray.simulate.__main__ import main
 
 
@@ -57,9 +58,10 @@ def entry(file: str, split: str | None = None, patient: str = "A") -> dict[str, 
 def run(*arguments: object) -> int:
     """The exit code of the command line."""
     try:
-        return main([str(argument) for argument in arguments])
+        run_program(lambda _: main([str(argument) for argument in arguments]))
     except SystemExit as exit_:
         return int(exit_.code or 0)
+    return 0
 
 
 def contents(folder: Path) -> dict[str, bytes]:

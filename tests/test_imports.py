@@ -17,7 +17,7 @@ ORDER = (
     ("projector",),
     ("filters",),
     ("model",),
-    ("metrics", "losses", "storage"),
+    ("metrics", "losses", "storage", "progress"),
     ("checkpoint", "baseline", "data", "config", "cli"),
     ("run", "simulate"),
     ("train", "evaluate"),
@@ -54,7 +54,7 @@ def test_imports_flow_one_way(layer: int) -> None:
 
 
 def test_the_core_imports_neither_ray_nor_fastapi() -> None:
-    modules = ", ".join(f"fbp_ray.{name}" for name in (*CORE, "data", "simulate", "config", "train.loop"))
+    modules = ", ".join(f"fbp_ray.{name}" for name in (*CORE, "data", "config", "train.loop"))
     code = (
         "import sys\n"
         f"import fbp_ray, {modules}\n"

@@ -12,13 +12,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from simulating import contents, run
 
 from fbp_ray.data import LoDoPaB, describe, geometry_of
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.simulate import SimulateConfig, simulate
 from fbp_ray.simulate.phantoms import phantoms
 from fbp_ray.simulate.source import PARTS
+from tests.simulating import contents, run
 
 
 class TestPhantoms:

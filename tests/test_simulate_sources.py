@@ -11,7 +11,6 @@ import pydicom
 import pytest
 import torch
 from pydicom.uid import JPEGLosslessSV1
-from simulating import entry, run, write_dicom, write_stacks
 
 from fbp_ray.data import LoDoPaB, describe, geometry_of
 from fbp_ray.data.units import MU_MAX
@@ -22,6 +21,7 @@ from fbp_ray.simulate.dicom import dicom_folder
 from fbp_ray.simulate.source import PARTS, Slice, Source
 from fbp_ray.simulate.split import divide
 from fbp_ray.simulate.stacks import stack_folder
+from tests.simulating import entry, run, write_dicom, write_stacks
 
 
 class TestStacks:

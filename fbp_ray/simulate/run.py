@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from fbp_ray.data.description import describe
 from fbp_ray.errors import ConfigError, DataError
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.progress import progress
 from fbp_ray.simulate.config import SimulateConfig
 from fbp_ray.simulate.dicom import dicom_folder
 from fbp_ray.simulate.phantoms import phantoms
-from fbp_ray.simulate.progress import progress
 from fbp_ray.simulate.protocol import finer, generator, ground_truth, observe
 from fbp_ray.simulate.rays import LANES, project_rays
 from fbp_ray.simulate.sample import FetchError, sample
@@ -35,8 +35,14 @@ from fbp_ray.simulate.writer import (
     write_patients,
 )
 
-STAND_INS: dict[Part | None, int] = {"train": 112, "validation": 16, "test": 64}
+STAND_INS: dict[Part | None, int] = {"train": 48, "validation": 16, "test": 64}
 """Phantoms in the place of the sample's slices, as many as those, where they cannot be fetched."""
+
+
+def sample_data(folder: Path = Path("data/sample")) -> Path:
+    """The sample data, made at first use; returns their folder. Errors as of `simulate`."""
+    simulate(SimulateConfig(sample=True, out=folder, test=32))
+    return folder
 
 
 def simulate(config: SimulateConfig) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 
 import torch
 
@@ -15,7 +14,6 @@ from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import ConfigError, FbpRayError
 from fbp_ray.losses import composite_loss
 from fbp_ray.run import RunFolder
-from fbp_ray.simulate import sample_data
 from fbp_ray.train.progress import TrainingProgress
 
 
@@ -56,7 +54,11 @@ def check(config: TrainConfig) -> None:
 
 def resolve(config: TrainConfig) -> TrainConfig:
     """The configuration with nothing left open: the sample data, a name, absolute paths that every worker can use."""
-    folder: Path = config.data.dir if config.data.dir is not None else sample_data()
+    folder = config.data.dir
+    if folder is None:
+        from fbp_ray.simulate import sample_data  # here, not above: it compiles, and those with data do not need it
+
+        folder = sample_data()
     name = config.run.name or f"{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
     init = config.init.checkpoint.absolute() if config.init.checkpoint else None
     return config.model_copy(
