@@ -20,7 +20,7 @@ class TrainingProgress:
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("loss {task.fields[loss]:.4g}"),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
@@ -55,13 +55,13 @@ class TrainingProgress:
         if self._task is not None:
             self._bar.update(self._task, completed=event["step"], epoch=event["epoch"], loss=event["loss"])
         if not self.console.is_terminal and time.monotonic() - self._last_line > QUIET_SECONDS:
-            self._line(f"epoch {event['epoch']} step {event['step']}/{event['steps']} loss {event['loss']:.4f}")
+            self._line(f"epoch {event['epoch']} step {event['step']}/{event['steps']} loss {event['loss']:.4g}")
 
     def _epoch(self, event: dict[str, Any]) -> None:
         width = len(str(self._epochs))
         self._line(
-            f"epoch {event['epoch']:{width}d}/{self._epochs}  loss {event['train_loss']:.4f}  validation "
-            f"{event['validation_loss']:.4f}  PSNR {event['validation_psnr']:.3f} dB  SSIM "
+            f"epoch {event['epoch']:{width}d}/{self._epochs}  loss {event['train_loss']:.4g}  validation "
+            f"{event['validation_loss']:.4g}  PSNR {event['validation_psnr']:.3f} dB  SSIM "
             f"{event['validation_ssim']:.4f}  lr {event['lr']:.2g}  {event['samples_per_second']:.1f} samples/s  "
             f"{event['seconds']:.1f} s"
         )
