@@ -37,7 +37,7 @@ from fbp_ray.projector.lanes import (
 def backprojector(lanes: int) -> Any:
     """The kernel `(rows, dx, dy, origin, cells, height, width, sums, first, last)` for L lanes.
 
-    It writes the tiles `first:last`, numbered row by row, of (height, width, L). The pixel (i, j) lies at `origin[a] +
+    It adds to the tiles `first:last`, numbered row by row, of (height, width, L). The pixel (i, j) lies at `origin[a] +
     i dx[a] + j dy[a]` on the detector, in cells.
     """
     together = sums_in_registers(lanes)
@@ -54,8 +54,6 @@ def backprojector(lanes: int) -> Any:
         for tile in range(first, last):
             top, left = tile // tiles_across * TILE, tile % tiles_across * TILE
             bottom, right = min(top + TILE, height), min(left + TILE, width)
-            for i in range(top, bottom):
-                sums[i * down + left * lanes : i * down + right * lanes] = np.float32(0)
             for first_angle in range(0, dx.size, LINES):
                 count = min(LINES, dx.size - first_angle)
                 for t in range(count):
