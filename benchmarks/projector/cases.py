@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -72,22 +73,22 @@ def own_cases(geometry: ParallelBeam, device: str = "cpu", batches: tuple[int, .
     learnable = LearnableFBP(ModelConfig(geometry=geometry, window=WindowConfig(kind="angle_frequency"))).to(device)
     classic = LearnableFBP(ModelConfig(geometry=geometry, window=WindowConfig(kind="fixed", init="hann"))).to(device)
     stage = build_filter(WindowConfig(kind="fixed", init="hann"), geometry).to(device)
+
+    def step(y: torch.Tensor, x: torch.Tensor) -> None:
+        learnable.zero_grad(set_to_none=True)
+        (learnable(y) * x).sum().backward()
+
     for batch in batches:
         y, x = sinograms[:batch], images[:batch]
-
-        def step(y: torch.Tensor = y, x: torch.Tensor = x) -> None:
-            learnable.zero_grad(set_to_none=True)
-            (learnable(y) * x).sum().backward()
-
         runs: list[tuple[str, Operation, Callable[[], object]]] = [
-            (OURS, "FBP", lambda y=y: classic(y)),
-            (OURS, "training step", step),
-            (OURS, "backproject", lambda y=y: backproject(y, geometry)),
-            (OURS, "project", lambda x=x: project(x, geometry)),
-            (OURS, "filter", lambda y=y: stage(y)),
+            (OURS, "FBP", partial(classic, y)),
+            (OURS, "training step", partial(step, y, x)),
+            (OURS, "backproject", partial(backproject, y, geometry)),
+            (OURS, "project", partial(project, x, geometry)),
+            (OURS, "filter", partial(stage, y)),
         ]
         if device != "cpu":
-            runs.append((HALF, "FBP", lambda y=y: classic(y, storage=torch.float16)))
+            runs.append((HALF, "FBP", partial(classic, y, storage=torch.float16)))
         for implementation, operation, run in runs:
             yield Case(implementation, operation, batch, finished(run, device), device=device)
 

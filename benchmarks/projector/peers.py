@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -118,7 +119,9 @@ def skimage(geometry: ParallelBeam) -> Function:
     degrees = np.degrees(geometry.theta)
 
     def fbp(sinogram: Tensor) -> Tensor:
-        image = iradon(sinogram[0].numpy().T, degrees, output_size=geometry.image_shape[0], circle=False)
+        image = iradon(  # type: ignore[no-untyped-call]
+            sinogram[0].numpy().T, degrees, output_size=geometry.image_shape[0], circle=False
+        )
         return torch.from_numpy(np.flip(image.T, axis=1) / geometry.cell_size)[None]
 
     return fbp
@@ -142,7 +145,8 @@ def torchtomo(geometry: ParallelBeam, device: str = "cpu") -> Function:
     scale = 2 / geometry.image_shape[0] / geometry.cell_size
 
     def fbp(sinogram: Tensor) -> Tensor:
-        return beam.fbp(sinogram[:, None])[:, 0].flip(-2).mT * scale
+        image: Tensor = beam.fbp(sinogram[:, None])
+        return image[:, 0].flip(-2).mT * scale
 
     return fbp
 
@@ -207,19 +211,19 @@ def _astra_cases(geometry: ParallelBeam, device: str) -> Iterator[Case]:
 
 def _skimage_cases(geometry: ParallelBeam, device: str) -> Iterator[Case]:
     fbp, sinogram = skimage(geometry), torch.rand(1, *geometry.sinogram_shape)
-    yield Case(SKIMAGE, "FBP", 1, lambda: fbp(sinogram))
+    yield Case(SKIMAGE, "FBP", 1, partial(fbp, sinogram))
 
 
 def _torchtomo_cases(geometry: ParallelBeam, device: str) -> Iterator[Case]:
     fbp = torchtomo(geometry, device)
     for batch in (4,) if device == "cpu" else (1, 4, 32):
         sinogram = torch.rand(batch, *geometry.sinogram_shape, device=device)
-        yield Case(TORCHTOMO, "FBP", batch, finished(lambda y=sinogram: fbp(y), device), device=device)
+        yield Case(TORCHTOMO, "FBP", batch, finished(partial(fbp, sinogram), device), device=device)
 
 
 def _diffct_cases(geometry: ParallelBeam, device: str) -> Iterator[Case]:
     fbp, sinogram = diffct(geometry, device), torch.rand(4, *geometry.sinogram_shape, device=device)
-    yield Case(DIFFCT, "FBP", 4, finished(lambda: fbp(sinogram), device), device=device)
+    yield Case(DIFFCT, "FBP", 4, finished(partial(fbp, sinogram), device), device=device)
 
 
 def _reference_cases(geometry: ParallelBeam) -> Iterator[Case]:
@@ -230,9 +234,9 @@ def _reference_cases(geometry: ParallelBeam) -> Iterator[Case]:
 
     def forward_and_backward() -> None:
         learned.grad = None
-        operator(learned).sum().backward()
+        operator(learned).sum().backward()  # type: ignore[no-untyped-call]
 
-    yield Case(REFERENCE, "backproject", 1, lambda: operator(sinogram), part)
+    yield Case(REFERENCE, "backproject", 1, partial(operator, sinogram), part)
     yield Case(REFERENCE, "training step", 1, forward_and_backward, part)
 
 
