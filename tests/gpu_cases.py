@@ -79,7 +79,10 @@ def relative(array: Tensor, exact: Tensor) -> float:
 
 
 def compiles_for(arch: int) -> dict[str, int]:
-    """The size in bytes of each kernel's machine code for an NVIDIA GPU of this compute capability; needs none."""
+    """The size in bytes of each kernel's machine code for an NVIDIA GPU of this compute capability; needs none.
+
+    Triton makes a constant of every number that is 1, which the interpreter does not: "of ones" stands for that.
+    """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -87,22 +90,23 @@ def compiles_for(arch: int) -> dict[str, int]:
     from fbp_ray.projector import gpu_kernels
 
     options = {"num_warps": 4, "enable_fp_fusion": True}
-    constants = {"LANES": 32, "TILE_X": 4, "TILE_Y": 4, "CELLS": 16, "PIXELS": 3}
-    pointers = {"rows": "*fp16", "angles": "*i64"} | dict.fromkeys(
+    blocks = {"LANES": 32, "TILE_X": 4, "TILE_Y": 4, "CELLS": 16, "PIXELS": 3}
+    ones = dict.fromkeys(("num_angles", "cells", "height", "width", "num_lines", "length"), 1)
+    kinds = {"rows": "*fp16", "angles": "*i64", "axis": "fp32", "scale": "fp32"} | dict.fromkeys(
         ("image", "dx", "dy", "lines", "sinogram", "along", "across"), "*fp32"
     )
     sizes = {}
     for name in ("backproject_kernel", "project_kernel"):
-        kernel = getattr(gpu_kernels, name)
-        chosen = {argument: constants[argument] for argument in kernel.arg_names if argument in constants}
-        signature = {
-            argument: "constexpr"
-            if argument in constants
-            else pointers.get(argument, "fp32" if argument in ("axis", "scale") else "i32")
-            for argument in kernel.arg_names
-        }
-        source = ASTSource(fn=kernel, signature=signature, constexprs=chosen)
-        sizes[name] = len(triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options).asm["cubin"])
+        for variant, constants in (("", blocks), (" of ones", blocks | ones)):
+            kernel = getattr(gpu_kernels, name)
+            chosen = {argument: constants[argument] for argument in kernel.arg_names if argument in constants}
+            signature = {
+                argument: "constexpr" if argument in chosen else kinds.get(argument, "i32")
+                for argument in kernel.arg_names
+            }
+            source = ASTSource(fn=kernel, signature=signature, constexprs=chosen)
+            compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+            sizes[name + variant] = len(compiled.asm["cubin"])
     return sizes
 
 
