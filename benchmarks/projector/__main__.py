@@ -28,13 +28,15 @@ from benchmarks.projector.timing import interleaved
 from fbp_ray.cli import parse, run_program
 from fbp_ray.geometry import ParallelBeam
 
+ROUNDS, QUICK_ROUNDS, GROWTH_ROUNDS = 11, 3, 3
+
 
 class Options(BaseModel):
     """How fast projection, backprojection and FBP are beside other projects, in the geometry of LoDoPaB-CT."""
 
     model_config = ConfigDict(extra="forbid")
 
-    quick: bool = Field(default=False, description="3 repetitions rather than 11")
+    quick: bool = Field(default=False, description=f"{QUICK_ROUNDS} repetitions rather than {ROUNDS}")
     threads: int | None = Field(default=None, ge=1, description="the threads of torch and of the kernels")
     out: Path | None = Field(default=None, description="a folder for projector.json and growth.png")
 
@@ -44,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     options = parse(Options, argv, "python -m benchmarks.projector")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    rounds, threads = 3 if options.quick else 11, torch.get_num_threads()
+    rounds, threads = QUICK_ROUNDS if options.quick else ROUNDS, torch.get_num_threads()
     geometry = ParallelBeam.lodopab()
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for title, facts in (("machine", machine()), ("versions", versions())):
@@ -56,14 +58,14 @@ def main(argv: Sequence[str]) -> None:
     for line in skipped:
         print(line)
     others = OtherPrograms()
-    timings = interleaved(cases, rounds, lambda done: progress("speed", done, rounds))
+    timings = interleaved(cases, rounds, lambda n: progress("speed", n, rounds))
     disturbed = others.cores()
     memory = {name: size for device in devices for name, size in extra_memory(device, threads).items()}
     for timing in timings:
         timing.extra_bytes = memory.get(timing.case.name)
     found = targets(timings, geometry)
     grown = [point for device in devices for point in points(threads, device)]
-    growth = interleaved([point.case for point in grown], rounds, lambda done: progress("growth", done, rounds))
+    growth = interleaved([point.case for point in grown], GROWTH_ROUNDS, lambda n: progress("growth", n, GROWTH_ROUNDS))
 
     print(f"\nMedians of {rounds} rounds, in each of which every case had its turn; 'x' is how many times faster.")
     if disturbed is not None:
@@ -72,7 +74,7 @@ def main(argv: Sequence[str]) -> None:
     print(speed_table(timings, geometry))
     for device in devices:
         chosen = [number for number, point in enumerate(grown) if point.case.device == device]
-        print(f"\nHow the time of an FBP grows, on {device}\n")
+        print(f"\nHow the time of an FBP grows, on {device}; medians of {GROWTH_ROUNDS} rounds\n")
         print(growth_table([grown[number] for number in chosen], [growth[number] for number in chosen]))
     print("\nTargets\n")
     print(target_table(found))
