@@ -11,9 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+# Read when torch is imported. OpenMP's threads otherwise spin while they wait for each other, and as soon as another
+# program takes a core, filtering an image in 3 ms can take 280: for all that compute with torch, now and then.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
