@@ -55,19 +55,28 @@ class LearnableFBP(nn.Module):
         """The scan that this model reconstructs, and the grid on which it does."""
         return self.config.geometry
 
-    def forward(self, sinogram: Tensor) -> Tensor:
+    def forward(self, sinogram: Tensor, storage: torch.dtype | None = None) -> Tensor:
         """(..., A, D) -> (..., H, W).
+
+        For inference on a GPU, `storage=torch.float16` keeps the filtered sinogram in half precision; see
+        `fbp_ray.projector.backproject`.
 
         Raises:
             GeometryError: the sinogram does not fit the model's geometry.
         """
         self.geometry.check(sinogram, "sinogram")
         batch = sinogram.reshape(-1, *self.geometry.sinogram_shape)
-        image = backproject(self.filter(batch), self.geometry)
+        image = backproject(self.filter(batch), self.geometry, storage)
         return self.postprocessing(image).reshape(*sinogram.shape[:-2], *self.geometry.image_shape)  # type: ignore[no-any-return]
 
 
-def fbp(sinogram: Tensor, geometry: ParallelBeam, window: WindowName = "hann", cutoff: float = 1.0) -> Tensor:
+def fbp(
+    sinogram: Tensor,
+    geometry: ParallelBeam,
+    window: WindowName = "hann",
+    cutoff: float = 1.0,
+    storage: torch.dtype | None = None,
+) -> Tensor:
     """The classic filtered backprojection, in absolute units: `fbp(project(x, g), g)` gives back a smooth x.
 
     Args:
@@ -75,6 +84,8 @@ def fbp(sinogram: Tensor, geometry: ParallelBeam, window: WindowName = "hann", c
         geometry: the scan and the image grid.
         window: none (the bare ramp), shepp-logan, cosine, hamming or hann.
         cutoff: the window's cut-off as a fraction of the Nyquist frequency, above 0.
+        storage: torch.float16 keeps the filtered sinogram in half precision on a GPU; see
+            `fbp_ray.projector.backproject`.
 
     Returns:
         (..., H, W) of the same dtype and device.
@@ -85,7 +96,7 @@ def fbp(sinogram: Tensor, geometry: ParallelBeam, window: WindowName = "hann", c
     """
     geometry.check(sinogram, "sinogram")
     stage = _classic_filter(geometry, window, float(cutoff), sinogram.device, sinogram.dtype)
-    image = backproject(stage(sinogram.reshape(-1, *geometry.sinogram_shape)), geometry)
+    image = backproject(stage(sinogram.reshape(-1, *geometry.sinogram_shape)), geometry, storage)
     return image.reshape(*sinogram.shape[:-2], *geometry.image_shape)
 
 

@@ -5,10 +5,18 @@
 
 Both are linear, so the gradient of the one is the other and nothing but the geometry is kept for it. The device and
 the dtype choose the kernel; `reference` says what all of them compute.
+
+    CPU     float32             Numba kernels
+    CUDA    float32, float16    Triton kernels, which sum in float32
+    all other                   `reference`, slowly: float64 is for checking gradients, and a device without a kernel
+                                warns once
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,21 +37,51 @@ class Kernel(NamedTuple):
     project: Operator
 
 
-def kernel_for(device: torch.device, dtype: torch.dtype) -> Kernel:
+def kernel_for(device: torch.device, dtype: torch.dtype, storage: torch.dtype | None = None) -> Kernel:
     """The implementation that arrays of this device and dtype are given to: the one place where a new one is added."""
     if device.type == "cpu" and dtype == torch.float32:
         from fbp_ray.projector import cpu  # here, not above: numba takes half a second to import
 
         return Kernel(cpu.backproject, cpu.project)
+    if device.type == "cuda" and dtype in (torch.float32, torch.float16) and _has_triton():
+        from fbp_ray.projector import gpu  # here, not above: triton need not be installed
+
+        return Kernel(functools.partial(gpu.backproject, storage=storage), gpu.project)
+    if device.type != "cpu" and dtype != torch.float64:
+        _warn_of_reference(device.type)
     return Kernel(reference.backproject, reference.project)
 
 
-def backproject(sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+@functools.cache
+def _warn_of_reference(device_type: str) -> None:
+    """Once for each type of device."""
+    if device_type == "cuda" and not _has_triton():
+        reason = "triton, which its kernels are written in, is not installed: pip install triton"
+    elif device_type == "cuda":
+        reason = "its kernels take float32 and float16: convert the array to one of them"
+    else:
+        reason = f"there are kernels for the CPU and for CUDA only, none for {device_type}"
+    warnings.warn(
+        f"projection and backprojection on {device_type} run in plain torch, many times slower than they could, "
+        f"because {reason}",
+        stacklevel=2,
+    )
+
+
+def backproject(sinogram: Tensor, geometry: ParallelBeam, storage: torch.dtype | None = None) -> Tensor:
     """The transpose of `project`: every pixel gathers from the rays that pass through it.
 
     Args:
         sinogram: (..., A, D), floating point, any device.
         geometry: the scan and the image grid.
+        storage: what a CUDA kernel keeps the sinogram as while it reads it, the sinogram's own dtype unless said.
+            torch.float16 halves what it reads, each sample scaled by its largest value; sums and result stay as they
+            are. It changes the sinogram by up to 5e-4 of each value. Other devices and the gradient ignore it.
 
     Returns:
         (..., H, W) of the same dtype and device. For a filtered backprojection use `fbp_ray.fbp`, which weighs the
@@ -52,7 +90,7 @@ def backproject(sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
     Raises:
         GeometryError: the last two dimensions are not (A, D), or the dtype is not a floating one.
     """
-    return _apply(_Backproject, sinogram, geometry, "sinogram")
+    return _apply(_Backproject, sinogram, geometry, "sinogram", storage)
 
 
 def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
@@ -71,26 +109,26 @@ def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
     return _apply(_Project, image, geometry, "image")
 
 
-def _apply(function: Any, array: Tensor, geometry: ParallelBeam, kind: Any) -> Tensor:
+def _apply(function: Any, array: Tensor, geometry: ParallelBeam, kind: Any, *options: Any) -> Tensor:
     geometry.check(array, kind)
     if not array.is_floating_point():
         raise GeometryError(
             f"a {kind} holds floating-point numbers, but this one is {array.dtype}; convert it: .float()"
         )
     batch = array.reshape(-1, *array.shape[-2:])
-    result: Tensor = function.apply(batch, geometry)
+    result: Tensor = function.apply(batch, geometry, *options)
     return result.reshape(*array.shape[:-2], *result.shape[-2:])
 
 
 class _Backproject(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
+    def forward(ctx: Any, sinogram: Tensor, geometry: ParallelBeam, storage: torch.dtype | None) -> Tensor:
         ctx.geometry = geometry
-        return kernel_for(sinogram.device, sinogram.dtype).backproject(sinogram, geometry)
+        return kernel_for(sinogram.device, sinogram.dtype, storage).backproject(sinogram, geometry)
 
     @staticmethod
-    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, None]:
-        return project(gradient[0], ctx.geometry), None
+    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, None, None]:
+        return project(gradient[0], ctx.geometry), None, None
 
 
 class _Project(torch.autograd.Function):

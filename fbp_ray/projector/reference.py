@@ -46,13 +46,14 @@ def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
 def _footprint(geometry: ParallelBeam, angle: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """The left one of the two (padded) cells that each pixel falls between, and the weight of the right one."""
     theta = geometry.theta[angle]
-    x = torch.as_tensor(geometry.x, device=like.device)[:, None]
-    y = torch.as_tensor(geometry.y, device=like.device)[None, :]
+    device = "cpu" if like.device.type == "mps" else like.device  # mps has no float64
+    x = torch.as_tensor(geometry.x, device=device)[:, None]
+    y = torch.as_tensor(geometry.y, device=device)[None, :]
     s = x * math.cos(theta) + y * math.sin(theta) + geometry.axis_offset
     position = s / geometry.cell_size + (geometry.cells - 1) / 2 + 1
     position = position.clamp(0, geometry.cells + 1)
     cell = position.floor().clamp(max=geometry.cells).long()
-    return cell, (position - cell).to(like.dtype)
+    return cell.to(like.device), (position - cell).to(like.dtype).to(like.device)
 
 
 def _area_over_cell(geometry: ParallelBeam) -> float:

@@ -1,0 +1,142 @@
+"""The two operators on a GPU in Triton: float32 sums, the samples of a batch innermost, the same result every time.
+
+Nothing is built when the package is installed: Triton compiles a kernel at its first call and keeps it on disk.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fbp_ray.geometry import ParallelBeam
+from fbp_ray.projector.gpu_kernels import backproject_kernel, project_kernel
+
+_LANES = 32  # samples side by side at most: 32 float32 are one memory transaction
+_BLOCK = 512  # sums that a program keeps: pixels x lanes, or cells x lanes
+
+# Said rather than left to Triton, whose default differs between versions.
+_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+
+
+def backproject(sinogram: Tensor, geometry: ParallelBeam, storage: torch.dtype | None = None) -> Tensor:
+    """(B, A, D) -> (B, H, W) of the same dtype, float32 or float16; summed in float32.
+
+    `storage` is what the sinogram is kept as while it is read, its own dtype unless said. In float16 each sample is
+    scaled by its largest value, so that neither units nor noise can leave float16's range.
+    """
+    storage = storage or sinogram.dtype
+    batch, (height, width) = sinogram.shape[0], geometry.image_shape
+    if batch == 0:
+        return sinogram.new_empty((0, height, width))
+    largest = None
+    if storage == torch.float16 != sinogram.dtype:
+        largest = sinogram.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        sinogram = sinogram / largest
+    dtype, table = sinogram.dtype, _table(geometry, sinogram.device)
+    rows = torch.nn.functional.pad(_side_by_side(sinogram.to(storage)), (0, 0, 1, 1))
+    groups, lanes = rows.shape[0], rows.shape[-1]
+    sums = rows.new_empty((groups, height, width, lanes), dtype=torch.float32)
+    tile_x, tile_y = _tile(_BLOCK // lanes)
+    with torch.cuda.device_of(sinogram):  # type: ignore[no-untyped-call]
+        backproject_kernel[(math.ceil(height / tile_x) * math.ceil(width / tile_y), groups)](
+            rows, sums, table.dx, table.dy, table.axis, geometry.num_angles, geometry.cells, height, width,
+            _scale(geometry), LANES=lanes, TILE_X=tile_x, TILE_Y=tile_y, **_OPTIONS,
+        )  # fmt: skip
+    image = _one_by_one(sums, batch)
+    return (image if largest is None else image * largest).to(dtype)
+
+
+def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
+    """(B, H, W) -> (B, A, D) of the same dtype, float32 or float16; read and summed in float32."""
+    batch = image.shape[0]
+    if batch == 0:
+        return image.new_empty((0, *geometry.sinogram_shape))
+    table = _table(geometry, image.device)
+    sums: Tensor | None = None
+    for crossing in table.crossings:
+        lines = _side_by_side(image.float() if crossing.along_y else image.float().mT)
+        groups, num_lines, length, lanes = lines.shape
+        if sums is None:
+            sums = lines.new_empty((groups, *geometry.sinogram_shape, lanes))
+        block = _BLOCK // lanes
+        with torch.cuda.device_of(image):  # type: ignore[no-untyped-call]
+            project_kernel[(math.ceil(geometry.cells / block) * crossing.angles.numel(), groups)](
+                lines, sums, crossing.angles, crossing.along, crossing.across, table.axis, geometry.num_angles,
+                geometry.cells, num_lines, length, _scale(geometry),
+                LANES=lanes, CELLS=block, PIXELS=crossing.pixels, **_OPTIONS,
+            )  # fmt: skip
+    assert sums is not None  # there is at least one angle, and each crosses the image one way or the other
+    return _one_by_one(sums, batch).to(image.dtype)
+
+
+class _Crossing(NamedTuple):
+    """The angles whose rays are best followed along lines of x (or of y): on the device, each (A',)."""
+
+    along_y: bool
+    angles: Tensor
+    along: Tensor
+    across: Tensor
+    pixels: int
+
+
+class _Table(NamedTuple):
+    """Where pixels lie on the detector, in cells; the tensors on the device, each (A,)."""
+
+    dx: Tensor
+    dy: Tensor
+    axis: float
+    crossings: tuple[_Crossing, ...]
+
+
+@functools.lru_cache(maxsize=32)
+def _table(geometry: ParallelBeam, device: torch.device) -> _Table:
+    """Computed in float64; float32 then places a pixel to about 1e-7 of the detector's width."""
+    ratio = geometry.pixel_size / geometry.cell_size
+    dx, dy = np.cos(geometry.theta) * ratio, np.sin(geometry.theta) * ratio
+
+    def on_device(array: np.ndarray) -> Tensor:
+        return torch.as_tensor(array.astype(np.float32), device=device)
+
+    along_y = np.abs(dy) > np.abs(dx)
+    crossings = []
+    for flag, along, across, length in (
+        (False, dx, dy, geometry.image_shape[0]),
+        (True, dy, dx, geometry.image_shape[1]),
+    ):
+        chosen = np.flatnonzero(along_y == flag)
+        if chosen.size:
+            # Pixels less than one cell away: an open interval of 2 / |along| pixels, at most all of them.
+            pixels = min(math.ceil(2 / np.abs(along[chosen]).min()), length)
+            angles = torch.as_tensor(chosen, device=device)
+            crossings.append(_Crossing(flag, angles, on_device(along[chosen]), on_device(across[chosen]), pixels))
+    axis = geometry.axis_offset / geometry.cell_size + (geometry.cells - 1) / 2
+    return _Table(on_device(dx), on_device(dy), axis, tuple(crossings))
+
+
+def _side_by_side(array: Tensor) -> Tensor:
+    """(B, M, N) -> (groups, M, N, lanes), contiguous: a power of two lanes, the missing samples 0."""
+    batch = array.shape[0]
+    lanes = min(_LANES, 1 << (batch - 1).bit_length())
+    groups = math.ceil(batch / lanes)
+    full = torch.nn.functional.pad(array, (0, 0, 0, 0, 0, groups * lanes - batch))
+    return full.reshape(groups, lanes, *array.shape[1:]).permute(0, 2, 3, 1).contiguous()
+
+
+def _one_by_one(array: Tensor, batch: int) -> Tensor:
+    """The way back: (groups, M, N, lanes) -> (B, M, N), contiguous."""
+    return array.permute(0, 3, 1, 2).reshape(-1, *array.shape[1:3])[:batch]
+
+
+def _tile(pixels: int) -> tuple[int, int]:
+    """A power of two of pixels as a tile, the longer side, if any, along y."""
+    bits = pixels.bit_length() - 1
+    return 1 << bits // 2, 1 << (bits - bits // 2)
+
+
+def _scale(geometry: ParallelBeam) -> float:
+    return geometry.pixel_size**2 / geometry.cell_size
