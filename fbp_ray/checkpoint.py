@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from fbp_ray.errors import CheckpointError
+from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.storage import write_atomically
 
@@ -127,6 +128,16 @@ def read_manifest(path: Path | str) -> Manifest:
         return Manifest.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from None
+
+
+def check_geometry(path: Path | str, geometry: ParallelBeam) -> None:
+    """Raises CheckpointError when the checkpoint was trained for another geometry than that of the data."""
+    theirs = read_manifest(path).model.geometry
+    if theirs != geometry:
+        raise CheckpointError(
+            f"{path} was trained for another geometry than that of the data:\n       checkpoint {theirs}\n"
+            f"       data       {geometry}\n       use data, or a checkpoint, of the same geometry"
+        )
 
 
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> LearnableFBP:

@@ -13,7 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from fbp_ray.baseline import best_hann
 from fbp_ray.checkpoint import save_checkpoint
 from fbp_ray.data import LoDoPaB
-from fbp_ray.errors import DataError, FbpRayError, GeometryError, RunError
+from fbp_ray.errors import CheckpointError, DataError, FbpRayError, RunError
 from fbp_ray.evaluate.__main__ import main
 from fbp_ray.filters import WindowConfig
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
@@ -118,7 +118,7 @@ def test_what_cannot_be_evaluated_says_why(
 
 def test_data_of_another_geometry_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     sparse = write_scan(tmp_path / "sparse", COARSE.every(2))
-    with pytest.raises(GeometryError, match="another geometry"):
+    with pytest.raises(CheckpointError, match="another geometry"):
         main(["--checkpoint", str(checkpoint), "--data.dir", str(sparse), "--out", str(tmp_path / "out")])
 
 

@@ -14,12 +14,13 @@ import pytest
 import ray
 import torch
 
-from fbp_ray.checkpoint import load_model, read_manifest
-from fbp_ray.errors import ConfigError, DataError, RunError
+from fbp_ray.checkpoint import load_model, read_manifest, save_checkpoint
+from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
+from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.train import launch as launching
 from fbp_ray.train.__main__ import main
 from fbp_ray.train.launch import cpus_per_worker
-from tests.scans import write_scan
+from tests.scans import COARSE, write_scan
 
 
 @pytest.fixture(scope="session")
@@ -120,6 +121,17 @@ def test_images_too_small_for_the_loss_are_found_before_ray_starts(
     monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
     with pytest.raises(ConfigError, match="161"):
         main(options(scan, tmp_path, "run", **{"loss.ms_ssim": 1}))
+
+
+def test_a_checkpoint_of_another_geometry_is_refused_before_ray_starts(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = LearnableFBP(ModelConfig(geometry=COARSE.every(2)))
+    save_checkpoint(tmp_path / "sparse", model, epoch=1, metrics={}, data={})
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
+    with pytest.raises(CheckpointError, match="another geometry"):
+        main(options(scan, tmp_path, "run", **{"init.checkpoint": tmp_path / "sparse"}))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,18 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from fbp_ray.baseline import BestCutoffs, Quality
-from fbp_ray.checkpoint import find_checkpoint, load_model, read_manifest, versions
+from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_model, read_manifest, versions
 from fbp_ray.cli import parse, run_program
 from fbp_ray.data import LoDoPaB, geometry_of
-from fbp_ray.errors import DataError, GeometryError, RunError
+from fbp_ray.errors import DataError, RunError
 from fbp_ray.evaluate.pictures import panel, window_plot
 from fbp_ray.evaluate.scores import Score, as_csv, choose_cutoffs, means, methods, score
 from fbp_ray.filters import TableWindow
 from fbp_ray.model import LearnableFBP
+from fbp_ray.progress import progress
 from fbp_ray.storage import write_atomically
 
 Cutoff = Annotated[float, Field(gt=0, le=1)]
@@ -70,10 +70,11 @@ def main(argv: Sequence[str]) -> None:
     cutoffs = _cutoffs(config, checkpoint, model, device)
     compared = methods(model, cutoffs)
 
-    console = Console(soft_wrap=True)
-    found = score(dataset, compared, device)
-    total = len(dataset) * len(compared)
-    scores = list(track(found, "scoring", total, console=console, transient=True, disable=not console.is_terminal))
+    scores = []
+    with progress("Scoring", len(dataset) * len(compared)) as advance:
+        for entry in score(dataset, compared, device):
+            scores.append(entry)
+            advance(1)
     pictures = _pictures(config, dataset, compared, scores, device)
     if isinstance(model.filter, TableWindow):
         pictures["window.png"] = window_plot(model.filter, model.geometry.cells)
@@ -94,6 +95,7 @@ def main(argv: Sequence[str]) -> None:
     write_atomically(out / "images.csv", as_csv(scores))
     write_atomically(out / "evaluation.json", json.dumps(about, indent=2))
     write_atomically(out / "metrics.json", json.dumps(figures, indent=2))
+    console = Console(soft_wrap=True)
     _print(console, figures, cutoffs, f"{config.split} part, {len(dataset)} images")
     console.print(f"figures  {out / 'metrics.json'}, {out / 'images.csv'}", highlight=False)
     console.print("pictures " + ", ".join(str(out / name) for name in pictures), highlight=False)
@@ -103,12 +105,8 @@ def _open(config: EvaluateConfig, checkpoint: Path, model: LearnableFBP, part: s
     folder = config.data.dir
     if folder is None:
         folder = Path(read_manifest(checkpoint).data["dir"])
-    theirs = geometry_of(folder) if folder.is_dir() else model.geometry
-    if theirs != model.geometry:
-        raise GeometryError(
-            f"the model was trained for another geometry than that of the data in {folder}:\n       model "
-            f"{model.geometry}\n       data  {theirs}\n       evaluate on data of the model's geometry"
-        )
+    if folder.is_dir():
+        check_geometry(checkpoint, geometry_of(folder))
     return LoDoPaB(folder, part, model.geometry, config.data.samples if part == config.split else None)
 
 

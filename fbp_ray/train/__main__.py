@@ -7,7 +7,7 @@ from datetime import datetime
 
 import torch
 
-from fbp_ray.checkpoint import read_manifest
+from fbp_ray.checkpoint import check_geometry
 from fbp_ray.cli import parse_with_recipe, run_program
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import LoDoPaB, geometry_of
@@ -49,7 +49,7 @@ def check(config: TrainConfig) -> None:
     if config.window.kind == "fixed":
         raise ConfigError("a fixed window learns nothing; use --window.kind frequency or angle_frequency")
     if config.init.checkpoint is not None:
-        read_manifest(config.init.checkpoint)
+        check_geometry(config.init.checkpoint, geometry)
 
 
 def resolve(config: TrainConfig) -> TrainConfig:

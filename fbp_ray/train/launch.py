@@ -28,6 +28,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # it would call out, and wait where there is no network
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # workers wait in report() for this poll; the default is 2 s
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # a worker's prints would appear twice
+    "OMP_WAIT_POLICY": "PASSIVE",  # a worker's threads would spin while another program has their processor
 }
 STEP_SECONDS = 0.5  # steps are shown no more often than this: an event takes a worker about a millisecond
 
@@ -100,8 +101,8 @@ def _share_out(config: TrainConfig) -> tuple[int, int, bool]:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
     use_gpu = gpus > 0
-    workers = config.scaling.num_workers or (gpus if use_gpu else 2)
     processors = [int(node.get("CPU", 0)) for node in nodes]
+    workers = config.scaling.num_workers or (gpus if use_gpu else min(2, sum(processors)))
     cpus = cpus_per_worker(processors, workers)
     if cpus == 0 or (use_gpu and workers > gpus):
         raise RunError(

@@ -15,10 +15,17 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from fbp_ray.baseline import best_hann
-from fbp_ray.checkpoint import find_checkpoint, load_training, load_weights, read_manifest, save_checkpoint
+from fbp_ray.checkpoint import (
+    check_geometry,
+    find_checkpoint,
+    load_training,
+    load_weights,
+    read_manifest,
+    save_checkpoint,
+)
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import LoDoPaB, Sample, describe, geometry_of
-from fbp_ray.errors import CheckpointError, ConfigError, RunError
+from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.losses import composite_loss
 from fbp_ray.metrics import psnr, ssim
@@ -141,13 +148,8 @@ def _start(
         return history
     if config.init.checkpoint is not None:
         folder = find_checkpoint(config.init.checkpoint)
-        manifest = read_manifest(folder)
-        if manifest.model.geometry != model.geometry:
-            raise CheckpointError(
-                f"{folder} was trained for another geometry than the data's:\n       checkpoint "
-                f"{manifest.model.geometry}\n       data       {model.geometry}"
-            )
-        load_weights(model, folder, manifest)
+        check_geometry(folder, model.geometry)
+        load_weights(model, folder, read_manifest(folder))
         if config.init.optimizer:
             optimizer.load_state_dict(load_training(folder)["optimizer"])
             for group in optimizer.param_groups:
