@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -147,3 +149,63 @@ def test_non_contiguous_and_expanded_sinograms_are_filtered_alike() -> None:
     assert torch.equal(filter_projections(sinogram, response), filter_projections(sinogram.contiguous(), response))
     expanded = torch.rand(1, 5, 8).expand(3, 5, 8)
     assert torch.equal(filter_projections(expanded, response), filter_projections(expanded.contiguous(), response))
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def filtered_with_gradient(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(number)
+    sinogram = torch.randn(3, 300, 21, generator=generator)
+    response = torch.randn(fft_length(21) // 2 + 1, generator=generator, requires_grad=True)
+    filtered = filter_projections(sinogram, response)
+    (gradient,) = torch.autograd.grad(filtered.square().sum(), response)
+    return filtered.detach(), gradient
+
+
+@pytest.mark.usefixtures("threads")
+def test_the_number_of_threads_does_not_change_a_bit() -> None:
+    results = []
+    for count in (1, 2, 5):
+        torch.set_num_threads(count)
+        results.append(filtered_with_gradient(0))
+    for filtered, gradient in results[1:]:
+        assert torch.equal(filtered, results[0][0])
+        assert torch.equal(gradient, results[0][1])
+
+
+@pytest.mark.usefixtures("threads")
+def test_threads_that_filter_at_the_same_time_get_what_each_gets_alone() -> None:
+    torch.set_num_threads(2)
+    alone = [filtered_with_gradient(number) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(filtered_with_gradient, range(8)))
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+
+
+@pytest.mark.usefixtures("threads")
+def test_filtering_leaves_torchs_threads_to_others() -> None:
+    torch.set_num_threads(3)
+    filtered_with_gradient(0)
+    assert torch.get_num_threads() == 3
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 3
+
+
+@pytest.mark.usefixtures("threads")
+def test_filtering_works_in_inference_mode_and_without_gradients() -> None:
+    torch.set_num_threads(2)
+    sinogram, response = torch.randn(2, 300, 21), torch.rand(fft_length(21) // 2 + 1, requires_grad=True)
+    usual = filter_projections(sinogram, response).detach()
+    with torch.inference_mode():
+        assert torch.equal(filter_projections(sinogram, response), usual)
+    with torch.no_grad():
+        result = filter_projections(sinogram, response)
+    assert torch.equal(result, usual)
+    assert not result.requires_grad

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fbp_ray import threads
 from fbp_ray.errors import GeometryError
 from fbp_ray.geometry import ParallelBeam, RegularAngles
-from fbp_ray.projector import backproject, cpu, project, reference, threads
+from fbp_ray.projector import backproject, cpu, project, reference
 from fbp_ray.projector.symmetry import mirror_views, plain_views
 
 ROOT = Path(__file__).parents[1]

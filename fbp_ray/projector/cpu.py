@@ -27,7 +27,7 @@ from fbp_ray.projector.kernels import backprojector, projector
 from fbp_ray.projector.lanes import BAND_ANGLES, BAND_CELLS, BLOCK, PAD_CELLS, PAD_PIXELS, SIDE, TILE
 from fbp_ray.projector.layout import layout
 from fbp_ray.projector.symmetry import Views, mirror_views, plain_views, steep_views
-from fbp_ray.projector.threads import share
+from fbp_ray.threads import share
 
 _LANES = (8, 16, 32)
 _ANGLES = 128  # angles of the views that are laid out at a time, a multiple of LINES and of BAND_ANGLES

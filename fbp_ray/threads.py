@@ -1,0 +1,77 @@
+"""Sharing out tasks among as many threads as torch is told to use."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+
+def share(task: Callable[[int, int], None], count: int, size: int) -> None:
+    """Calls `task(first, last)` for the numbers 0 to count - 1, `size` at a time, on `torch.get_num_threads()` threads.
+
+    For tasks that leave the interpreter's lock and do not call torch. The caller works through the tasks itself and
+    others only help: any number of threads may call at once, and none waits for a thread that has not started on its
+    tasks.
+    """
+    starts = range(0, count, size)
+    waiting = iter(starts)  # each number is handed out once, whichever thread asks
+
+    def work() -> None:
+        for first in waiting:
+            task(first, min(first + size, count))
+
+    helpers = min(torch.get_num_threads(), len(starts)) - 1
+    if helpers < 1:
+        work()
+        return
+    helping = [_pool(os.getpid()).submit(work) for _ in range(helpers)]
+    try:
+        work()
+    finally:
+        for helper in helping:
+            if not helper.cancel():
+                helper.result()
+
+
+def share_torch(task: Callable[[int], None], count: int) -> None:
+    """Calls `task(number)` for the numbers 0 to count - 1 on `torch.get_num_threads()` threads.
+
+    For tasks that call torch on a CPU, each of them on one thread, without gradients. Torch's own threads share every
+    single operation and wait for each other after it, which takes many times longer than the operation as soon as
+    another program has one of the processors; these wait once, at the end.
+    """
+    waiting = iter(range(count))
+    inference = torch.is_inference_mode_enabled()
+
+    def work() -> None:
+        with torch.inference_mode(inference), torch.no_grad():
+            for number in waiting:
+                task(number)
+
+    helpers = min(torch.get_num_threads(), count)
+    if helpers < 2:
+        work()
+        return
+    # The caller only waits: torch would use all of its threads for what the caller calls.
+    for helper in [_pool(os.getpid()).submit(work) for _ in range(helpers)]:
+        helper.result()
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The helpers of this process: a forked child does not inherit threads, and so has its own."""
+    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="fbp-ray", initializer=_use_one_thread)
+
+
+def _use_one_thread() -> None:
+    """Has torch use one thread for what this thread calls, and as many as before for what others call."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)  # for this thread, and for threads that call torch for the first time from now on
+    restoring = threading.Thread(target=torch.set_num_threads, args=(usual,))
+    restoring.start()
+    restoring.join()
