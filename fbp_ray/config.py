@@ -77,7 +77,7 @@ class RunConfig(_Frozen):
 
 
 class TrainConfig(_Frozen):
-    """All that determines a training run."""
+    """All that determines a training run. The defaults shown are the package's; the recipe sets others."""
 
     recipe: str = Field(default="quickstart", description="the settings to start from: quickstart or reference")
     data: DataConfig = DataConfig()
