@@ -7,6 +7,7 @@ STORAGE/NAME/
   history.csv     a row an epoch: learning rate, every loss part, PSNR, SSIM, samples/s, seconds
   status.json     running, completed or failed, and why
   best/  last/    checkpoints (fbp_ray.checkpoint); last/ also holds what resuming needs
+  .ray/           Ray Train's own notes, of no use afterwards
 """
 
 from __future__ import annotations
