@@ -182,10 +182,7 @@ class ParallelBeam(_Frozen):
         return self._with(tuple(float(theta[k]) for k in kept))
 
     def _with(self, angles: RegularAngles | tuple[float, ...]) -> ParallelBeam:
-        return ParallelBeam(**{**self._fields(), "angles": angles})
-
-    def _fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in type(self).model_fields}
+        return ParallelBeam(**{**dict(self), "angles": angles})
 
     @property
     def digest(self) -> str:

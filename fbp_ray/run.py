@@ -62,7 +62,7 @@ class RunFolder:
             raise RunError(f"{self.path} exists and is no run folder; choose another --run.name or --run.storage")
         try:
             write_atomically(file, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-            write_atomically(self.path / "versions.json", json.dumps(versions(), indent=2))
+            self.write_json("versions.json", versions())
             self.set_status("running")
         except OSError as error:
             raise RunError(
@@ -75,12 +75,11 @@ class RunFolder:
 
     def status(self) -> dict[str, Any]:
         """The content of status.json, or nothing."""
-        file = self.path / "status.json"
-        return dict(json.loads(file.read_text())) if file.is_file() else {}
+        return self.read_json("status.json") or {}
 
     def set_status(self, state: State, reason: str = "") -> None:
         """Says how the run stands."""
-        write_atomically(self.path / "status.json", json.dumps({"state": state, "reason": reason}, indent=2))
+        self.write_json("status.json", {"state": state, "reason": reason})
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """history.csv, a row an epoch."""

@@ -17,8 +17,9 @@ from fbp_ray.checkpoint import load_model, read_manifest
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
 from fbp_ray.run import RunFolder
+from fbp_ray.train import loop
 from fbp_ray.train.loop import Process, train
-from tests.scans import write_scan
+from tests.scans import COARSE, write_scan
 
 ALONE = Process(rank=0, world_size=1, device=torch.device("cpu"))
 
@@ -137,14 +138,9 @@ def test_the_learning_rate_falls_on_a_plateau(scan: Path, tmp_path: Path) -> Non
     assert all(step == pytest.approx(1) or step == pytest.approx(0.1) for step in steps)
 
 
-def test_a_loss_that_is_not_finite_names_the_samples_and_keeps_the_checkpoint(scan: Path, tmp_path: Path) -> None:
-    def poison(event: dict[str, Any]) -> None:
-        if event["event"] == "epoch" and event["epoch"] == 2:
-            with torch.no_grad():
-                next(parameters).fill_(float("nan"))
-
-    import fbp_ray.train.loop as loop
-
+def test_a_loss_that_is_not_finite_names_the_samples_and_keeps_the_checkpoint(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[torch.nn.Module] = []
     original = loop.LearnableFBP
 
@@ -152,16 +148,14 @@ def test_a_loss_that_is_not_finite_names_the_samples_and_keeps_the_checkpoint(sc
         made.append(original(config))
         return made[-1]
 
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(loop, "LearnableFBP", remember)
+    def poison(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch" and event["epoch"] == 2:
+            with torch.no_grad():
+                next(made[0].parameters()).fill_(float("nan"))
 
-        class Lazy:
-            def __next__(self) -> torch.Tensor:
-                return next(iter(made[0].parameters()))
-
-        parameters = Lazy()
-        with pytest.raises(RunError, match=r"epoch 3, step 1.*observation_train_000.hdf5\[\d+\].*--optim.lr"):
-            run(tmp_path / "run", settings(scan), poison)
+    monkeypatch.setattr(loop, "LearnableFBP", remember)
+    with pytest.raises(RunError, match=r"epoch 3, step 1.*observation_train_000.hdf5\[\d+\].*--optim.lr"):
+        run(tmp_path / "run", settings(scan), poison)
     assert read_manifest(tmp_path / "run" / "last").epoch == 2
     assert torch.isfinite(weights(tmp_path / "run" / "last")).all()
 
@@ -199,8 +193,6 @@ def test_a_folder_of_something_else_is_left_alone(scan: Path, tmp_path: Path) ->
 
 
 def test_a_checkpoint_of_another_geometry_is_refused(scan: Path, tmp_path: Path) -> None:
-    from tests.scans import COARSE
-
     first = run(tmp_path / "first", settings(scan, train={"epochs": 1}))
     sparse = write_scan(tmp_path / "sparse", COARSE.every(2))
     with pytest.raises(CheckpointError, match="another geometry"):

@@ -128,7 +128,12 @@ def cluster(num_cpus: int | None = None) -> Iterator[None]:
         return
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        address = os.environ.get("RAY_ADDRESS")
+        way = f"check RAY_ADDRESS ({address}); a cluster with tokens needs RAY_AUTH_MODE=token too" if address else ""
+        raise RunError(f"Ray could not be started or joined: {error}. {way}".rstrip()) from None
     try:
         yield
     finally:
