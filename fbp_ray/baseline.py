@@ -1,6 +1,6 @@
 """The classic FBP that every learned one is measured against: the Hann window with the best cut-off.
 
-The cut-off that is best for PSNR blurs more than the one that is best for SSIM, so there are two, both chosen on the
+The cut-off that is best for SSIM blurs more than the one that is best for PSNR, so there are two, both chosen on the
 validation part.
 """
 
