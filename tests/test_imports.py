@@ -19,6 +19,7 @@ ORDER = (
     ("model",),
     ("metrics", "losses", "storage", "progress"),
     ("checkpoint", "baseline", "data", "config", "cli"),
+    ("pictures",),
     ("run", "simulate"),
     ("train", "evaluate"),
 )
@@ -54,7 +55,7 @@ def test_imports_flow_one_way(layer: int) -> None:
 
 
 def test_the_core_imports_neither_ray_nor_fastapi() -> None:
-    modules = ", ".join(f"fbp_ray.{name}" for name in (*CORE, "data", "config", "train.loop"))
+    modules = ", ".join(f"fbp_ray.{name}" for name in (*CORE, "data", "config", "pictures", "train.loop"))
     code = (
         "import sys\n"
         f"import fbp_ray, {modules}\n"

@@ -2,5 +2,4 @@
 
 __main__  the program: options, table, files
 scores    the figures of merit of every method on every image
-pictures  panels of images, and the learned window beside the analytic ones
 """

@@ -17,10 +17,10 @@ from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_model, read
 from fbp_ray.cli import parse, run_program
 from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import DataError, RunError
-from fbp_ray.evaluate.pictures import panel, window_plot
 from fbp_ray.evaluate.scores import Score, as_csv, choose_cutoffs, means, methods, score
 from fbp_ray.filters import TableWindow
 from fbp_ray.model import LearnableFBP
+from fbp_ray.pictures import evenly_spaced, panel, window_plot
 from fbp_ray.progress import progress
 from fbp_ray.storage import write_atomically
 
@@ -131,8 +131,7 @@ def _pictures(
     labels = {"hann_ssim": "FBP (Hann, best SSIM)", "learned": "learned FBP"}
     merit: dict[tuple[int, str], Quality] = {(entry.image, entry.method): entry.quality for entry in scores}
     pictures = {}
-    count = min(config.panels, len(dataset))
-    for index in (round((k + 0.5) * len(dataset) / count - 0.5) for k in range(count)):
+    for index in evenly_spaced(len(dataset), config.panels):
         sample = dataset[index]
         with torch.no_grad():
             images = {

@@ -1,21 +1,29 @@
-"""Pictures of an evaluation. All images of a panel share one grey window, all differences one signed scale."""
+"""Pictures of reconstructions and windows. All images share one grey window, all differences one signed scale."""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fbp_ray.baseline import Quality
 from fbp_ray.filters import TableWindow, analytic_window, frequencies
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 GREY = (0.0, 0.45)  # attenuation / MU_MAX: air is 0, water 0.246, dense bone 0.45
 DIFFERENCE = (-0.08, 0.08)
+
+
+def evenly_spaced(length: int, count: int) -> list[int]:
+    """The numbers of `count` samples, or of all when there are fewer, spread evenly over `length` of them."""
+    count = min(count, length)
+    return [round((k + 0.5) * length / count - 0.5) for k in range(count)]
 
 
 def panel(
@@ -30,7 +38,7 @@ def panel(
         ground_truth: (H, W).
     """
     columns = len(reconstructions) + 2
-    figure = Figure(figsize=(3.1 * columns, 6.6), layout="constrained")
+    figure = _figure(3.1 * columns, 6.6)
     axes: Any = figure.subplots(2, columns)
     _show(axes[0, 0], observation.T, "observation", "viridis", (0, float(observation.max())))
     axes[0, 0].set_aspect("auto")
@@ -56,10 +64,23 @@ def window_plot(stage: TableWindow, cells: int) -> bytes:
         stage: its weights are (F,) or (A, F).
         cells: D.
     """
+    return _png(_window_figure(stage, cells))
+
+
+def window_pixels(stage: TableWindow, cells: int) -> NDArray[np.uint8]:
+    """The same picture as pixels (H, W, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(_window_figure(stage, cells))
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3]  # type: ignore[no-untyped-call]
+
+
+def _window_figure(stage: TableWindow, cells: int) -> Figure:
     weight = stage.weight.detach().cpu().numpy()
     by_angle = weight.ndim == 2
     frequency = frequencies(cells)
-    figure = Figure(figsize=(12.5 if by_angle else 7, 4.8), layout="constrained")
+    figure = _figure(12.5 if by_angle else 7, 4.8)
     curves: Axes = figure.add_subplot(1, 2 if by_angle else 1, 1)
     for name, cutoff in (("hann", 1.0), ("hamming", 1.0), ("cosine", 1.0), ("shepp-logan", 1.0), ("hann", 0.641)):
         label = name if cutoff == 1 else f"{name} {cutoff}"
@@ -73,7 +94,7 @@ def window_plot(stage: TableWindow, cells: int) -> bytes:
     curves.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), ylim=(-0.1, 1.4))
     curves.grid(alpha=0.3)
     curves.legend(fontsize="small")
-    return _png(figure)
+    return figure
 
 
 def _weights_over_angles(axes: Axes, weight: NDArray[np.float32]) -> None:
@@ -90,7 +111,13 @@ def _show(axes: Axes, picture: Tensor, title: str, colours: str, window: tuple[f
     axes.set_yticks([])
 
 
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure  # here, not above: a training imports this module and may never draw
+
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+
+
 def _png(figure: Figure) -> bytes:
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
+    figure.savefig(content, format="png")
     return content.getvalue()
