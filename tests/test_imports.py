@@ -18,8 +18,10 @@ ORDER = (
     ("filters",),
     ("model",),
     ("metrics", "losses", "storage", "progress"),
-    ("checkpoint", "baseline", "data", "config", "cli"),
+    ("checkpoint", "baseline", "data", "cli"),
     ("pictures",),
+    ("track",),
+    ("config",),
     ("run", "simulate"),
     ("train", "evaluate"),
 )
@@ -55,11 +57,11 @@ def test_imports_flow_one_way(layer: int) -> None:
 
 
 def test_the_core_imports_neither_ray_nor_fastapi() -> None:
-    modules = ", ".join(f"fbp_ray.{name}" for name in (*CORE, "data", "config", "pictures", "train.loop"))
+    modules = ", ".join(f"fbp_ray.{name}" for name in (*CORE, "data", "config", "pictures", "track", "train.loop"))
     code = (
         "import sys\n"
         f"import fbp_ray, {modules}\n"
-        "loaded = sorted({'ray', 'fastapi', 'starlette', 'numba', 'matplotlib'} & set(sys.modules))\n"
+        "loaded = sorted({'ray', 'fastapi', 'starlette', 'numba', 'matplotlib', 'tensorboard'} & set(sys.modules))\n"
         "assert not loaded, loaded\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
