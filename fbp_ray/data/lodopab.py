@@ -5,16 +5,20 @@ Dimensions: N samples, A angles, D detector cells, H and W the image's axes (x a
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fbp_ray.data.hdf5 import AGAIN, RowReader, shape_of
+from fbp_ray.data.hdf5 import AGAIN, RowReader, Stored, stored_in
 from fbp_ray.data.layout import Kind, Place, Rows, file_name, find_files
+from fbp_ray.data.order import Numbers, blocks_of
 from fbp_ray.errors import DataError, GeometryError
 from fbp_ray.geometry import ParallelBeam
 
@@ -53,7 +57,8 @@ class _Part(Dataset[T_co]):
         self.part = part
         self.geometry = geometry
         files = find_files(self.folder, "observation", part)
-        self._rows = Rows(_counts(files, geometry, samples))
+        counts, self._together = _counts(files, geometry, samples)
+        self._rows = Rows(counts)
         self._observations = RowReader(files[: self._rows.files])
 
     def __len__(self) -> int:
@@ -92,7 +97,10 @@ class _Part(Dataset[T_co]):
         try:
             return torch.from_numpy(reader.read(place))
         except DataError as error:
-            raise DataError(f"sample {index} of {self.part} has no usable {kind}: {error}") from None
+            raise self._unusable(kind, index, error) from None
+
+    def _unusable(self, kind: Kind, index: int, error: DataError) -> DataError:
+        return DataError(f"sample {index} of {self.part} has no usable {kind}: {error}")
 
 
 class Observations(_Part[Observation]):
@@ -124,12 +132,15 @@ class LoDoPaB(_Part[Sample]):
     def __init__(self, folder: str | Path, part: str, geometry: ParallelBeam, samples: int | None = None) -> None:
         super().__init__(folder, part, geometry, samples)
         files = [self.folder / file_name("ground_truth", part, number) for number in range(self._rows.files)]
-        for observation, ground_truth, needed in zip(self._observations.paths, files, self._rows.counts, strict=True):
+        for number, (ground_truth, needed) in enumerate(zip(files, self._rows.counts, strict=True)):
+            observation = self._observations.paths[number]
             if not ground_truth.is_file():
                 raise DataError(f"{observation} has no {ground_truth.name} beside it; {AGAIN}")
-            rows = _rows_of(ground_truth, geometry.image_shape, "an image", "(rows, H, W)")
+            stored = _stored(ground_truth, geometry.image_shape, "an image", "(rows, H, W)")
+            rows = stored.shape[0]
             if rows < needed:
                 raise DataError(f"{ground_truth} has {rows} rows, but {observation.name} has {needed}; {AGAIN}")
+            self._together[number] = min(math.lcm(self._together[number], stored.together), needed)
         self._ground_truths = RowReader(files)
 
     def __getitem__(self, index: int) -> Sample:
@@ -139,32 +150,69 @@ class LoDoPaB(_Part[Sample]):
             index,
         )
 
+    @property
+    def blocks(self) -> Numbers:
+        """(blocks, 2): what is best read together, as the first sample of each block and the one after its last.
 
-def _counts(files: list[Path], geometry: ParallelBeam, samples: int | None) -> list[int]:
-    """The rows to take from each observation file; files beyond the last one needed are not opened."""
+        A block holds whole chunks of both files, so that none is read twice.
+        """
+        return blocks_of(self._rows.counts, self._together)
+
+    def read_into(self, first: int, observations: NDArray[np.float32], ground_truths: NDArray[np.float32]) -> None:
+        """Reads the samples from `first` on, all of one file, as many as the arrays have room for.
+
+        Args:
+            first: the first sample's number.
+            observations: (n, A, D), contiguous.
+            ground_truths: (n, H, W), contiguous.
+
+        Raises:
+            DataError: a sample cannot be read, or holds values that are not finite; it is named.
+        """
+        self._read_rows(self._observations, "observation", first, observations)
+        self._read_rows(self._ground_truths, "ground_truth", first, ground_truths)
+
+    def _read_rows(self, reader: RowReader, kind: Kind, first: int, buffer: NDArray[np.float32]) -> None:
+        try:
+            reader.read_into(self.place(first), buffer)
+        except DataError as error:
+            if len(buffer) == 1:
+                raise self._unusable(kind, first, error) from None
+            for number in range(len(buffer)):  # finds which of them it is
+                self._read_rows(reader, kind, first + number, buffer[number : number + 1])
+
+
+def _counts(files: list[Path], geometry: ParallelBeam, samples: int | None) -> tuple[list[int], list[int]]:
+    """The rows to take from each observation file, and those it is best read by.
+
+    Files beyond the last one needed are not opened.
+    """
     if samples is not None and samples < 1:
         raise DataError(f"samples is the number to take, 1 or more (all by default); got {samples}")
     wanted = sys.maxsize if samples is None else samples
     counts: list[int] = []
+    together: list[int] = []
     for path in files:
         if sum(counts) == wanted:
             break
-        rows = _rows_of(path, geometry.sinogram_shape, "a sinogram", "(rows, A, D)")
-        counts.append(min(rows, wanted - sum(counts)))
+        stored = _stored(path, geometry.sinogram_shape, "a sinogram", "(rows, A, D)")
+        counts.append(min(stored.shape[0], wanted - sum(counts)))
+        together.append(stored.together)
     if sum(counts) < (samples or 1):
         raise DataError(
             f"{samples or 'some'} samples were asked for, but {files[0]} and those after it have {sum(counts)} in all; "
             "ask for fewer, or leave out `samples` to take all"
         )
-    return counts
+    return counts, together
 
 
-def _rows_of(path: Path, wanted: tuple[int, int], what: str, names: str) -> int:
-    rows, *shape = shape_of(path)
+def _stored(path: Path, wanted: tuple[int, int], what: str, names: str) -> Stored:
+    stored = stored_in(path)
+    rows, *shape = stored.shape
     if tuple(shape) != wanted:
         raise GeometryError(
             f"{path}: {what} of this geometry makes `data` {names} = (rows, {wanted[0]}, {wanted[1]}), but it is "
             f"({rows}, {shape[0]}, {shape[1]}); pass the geometry that the data were made with: "
             "fbp_ray.data.geometry_of(folder)"
         )
-    return rows
+    return stored
