@@ -65,10 +65,10 @@ def share_torch(task: Callable[[int], None], count: int) -> None:
 @functools.cache
 def _pool(process: int) -> ThreadPoolExecutor:
     """The helpers of this process: a forked child does not inherit threads, and so has its own."""
-    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="fbp-ray", initializer=_use_one_thread)
+    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="fbp-ray", initializer=use_one_thread)
 
 
-def _use_one_thread() -> None:
+def use_one_thread() -> None:
     """Has torch use one thread for what this thread calls, and as many as before for what others call."""
     usual = torch.get_num_threads()
     torch.set_num_threads(1)  # for this thread, and for threads that call torch for the first time from now on

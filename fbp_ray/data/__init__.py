@@ -1,8 +1,10 @@
-"""LoDoPaB-CT files, genuine or simulated, as torch data sets."""
+"""LoDoPaB-CT files, genuine or simulated, as torch data sets and as batches."""
 
 from __future__ import annotations
 
+from fbp_ray.data.cache import SharedCache
 from fbp_ray.data.description import describe, geometry_of
+from fbp_ray.data.loader import Batches
 from fbp_ray.data.lodopab import LoDoPaB, Observation, Observations, Sample
 
-__all__ = ["LoDoPaB", "Observation", "Observations", "Sample", "describe", "geometry_of"]
+__all__ = ["Batches", "LoDoPaB", "Observation", "Observations", "Sample", "SharedCache", "describe", "geometry_of"]
