@@ -64,13 +64,12 @@ def free_bytes(folder: Path) -> int:
     if meminfo.exists():
         fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
         free.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    free += _free_in_groups(Path("/sys/fs/cgroup"))
+    free += _free_in_groups(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
     return max(0, min(free))
 
 
-def _free_in_groups(root: Path) -> list[int]:
+def _free_in_groups(root: Path, groups: Path) -> list[int]:
     """What the limits of this process's control groups (version 2) leave; files that are only cached do not count."""
-    groups = Path("/proc/self/cgroup")
     if not groups.exists():
         return []
     own = next((line[3:] for line in groups.read_text().splitlines() if line.startswith("0::")), None)
