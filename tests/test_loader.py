@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from fbp_ray.data import Batches, LoDoPaB, Sample
-from fbp_ray.data.hdf5 import RowReader
 from fbp_ray.data.layout import Place
+from fbp_ray.data.rows import Block, RowReader
 from fbp_ray.errors import DataError
 from fbp_ray.geometry import ParallelBeam
 from tests.huge import TRAIN, write_huge
@@ -91,14 +91,20 @@ def test_a_batch_stays_until_the_second_one_after_it_is_asked_for(rows: LoDoPaB)
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_each_chunk_is_read_once(data: LoDoPaB, world_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[tuple[int, int, int]] = []
-    original = RowReader.read_into
+    row, block = RowReader.read_into, RowReader.read_block
 
-    def read_into(self: RowReader, place: Place, buffer: np.ndarray) -> None:
+    def read_into(self: RowReader, place: Place, to: np.ndarray) -> None:
         if self is data._observations:
-            read.append((place.file, place.row, place.row + len(buffer)))
-        original(self, place, buffer)
+            read.append((place.file, place.row, place.row + 1))
+        row(self, place, to)
+
+    def read_block(self: RowReader, place: Place, count: int, memory: np.ndarray | None = None) -> Block:
+        if self is data._observations:
+            read.append((place.file, place.row, place.row + count))
+        return block(self, place, count, memory)
 
     monkeypatch.setattr(RowReader, "read_into", read_into)
+    monkeypatch.setattr(RowReader, "read_block", read_block)
     for rank in range(world_size):
         for _ in Batches(data, 4, rank, world_size, seed=3).epoch(1):
             pass

@@ -16,8 +16,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from fbp_ray.data import LoDoPaB, Observations, Sample, describe, geometry_of
-from fbp_ray.data.hdf5 import MOST_OPEN, RowReader
 from fbp_ray.data.layout import Place, Rows
+from fbp_ray.data.rows import MOST_OPEN, RowReader
 from fbp_ray.errors import DataError, GeometryError
 from fbp_ray.geometry import ParallelBeam
 

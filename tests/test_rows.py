@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from fbp_ray.data import LoDoPaB
-from fbp_ray.data.hdf5 import MOST_OPEN, RowReader, stored_in
+from fbp_ray.data.hdf5 import stored_in
 from fbp_ray.data.layout import Place
 from fbp_ray.data.plain import PlainFile
+from fbp_ray.data.rows import MOST_OPEN, RowReader
 from fbp_ray.errors import DataError
 from fbp_ray.geometry import ParallelBeam
 from tests.layouts import LAYOUTS, rows, write_layout
@@ -32,10 +33,15 @@ def test_rows_are_as_stored(layout: str, tmp_path: Path) -> None:
     LAYOUTS[layout](path, VALUES)
     reader = RowReader([path])
     assert np.array_equal(reader.read(Place(0, 4)), VALUES[4])
-    buffer = np.empty((7, 12, 9), np.float32)
-    reader.read_into(Place(0, 9), buffer)
-    assert np.array_equal(buffer, VALUES[9:16])
-    assert isinstance(reader._open[0], PlainFile) == (layout in ("rows", "contiguous"))
+    memory = None
+    row = np.empty((12, 9), np.float32)
+    for first, count in ((9, 7), (0, 8), (16, 3), (3, 16), (18, 1)):
+        block = reader.read_block(Place(0, first), count, memory)
+        memory = block.memory
+        for number in range(count):
+            block.copy_row(number, row)
+            assert np.array_equal(row, VALUES[first + number])
+    assert isinstance(reader._open[0], PlainFile) == (layout in ("rows", "contiguous", "blocks"))
     assert stored_in(path).shape == VALUES.shape
     assert stored_in(path).together == TOGETHER.get(layout, stored_in(path).together)
 
@@ -91,9 +97,21 @@ def test_of_a_block_the_sample_that_cannot_be_used_is_named(tmp_path: Path, smal
     with h5py.File(folder / "ground_truth_train_001.hdf5", "r+") as file:
         file["data"][3, 2, 1] = -np.inf
     data = LoDoPaB(folder, "train", small_geometry)
-    buffers = (np.empty((8, *shape), np.float32) for shape in (small_geometry.sinogram_shape, (6, 5)))
+    buffers = [np.empty(shape, np.float32) for shape in (small_geometry.sinogram_shape, small_geometry.image_shape)]
+    block = data.read_block(20, 28)
+    block.copy(22, *buffers)
     with pytest.raises(DataError, match=r"sample 23 of train .*: row 3 of .*ground_truth_train_001.hdf5 has 1 values"):
-        data.read_into(20, *buffers)
+        block.copy(23, *buffers)
+
+
+def test_a_block_that_cannot_be_read(tmp_path: Path, small_geometry: ParallelBeam) -> None:
+    folder = write_layout(tmp_path, small_geometry, "blocks", (20, 13))
+    data = LoDoPaB(folder, "train", small_geometry)
+    data.read_block(20, 28)
+    path = folder / "ground_truth_train_001.hdf5"
+    os.truncate(path, path.stat().st_size - 100)
+    with pytest.raises(DataError, match=r"sample 28 of train .*: one of the rows 8 to 12 of .* the file ends at byte"):
+        data.read_block(28, 33)
 
 
 def test_threads_read_at_once(tmp_path: Path, layout: str) -> None:

@@ -12,11 +12,11 @@ from threading import Event, Thread
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fbp_ray.data.cache import SharedCache
-from fbp_ray.data.lodopab import LoDoPaB, Sample
+from fbp_ray.data.lodopab import LoDoPaB, Sample, Samples
 from fbp_ray.data.order import WINDOW, Plan, plan, shares, steps
+from fbp_ray.data.plain import Array
 from fbp_ray.threads import use_one_thread
 
 AHEAD = 2
@@ -25,8 +25,8 @@ AHEAD = 2
 KEPT = 2
 """Batches that stay as they are for whoever took them: the latest, and the one before it."""
 
-Arrays = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Observations (B, A, D) and ground truths (B, H, W), or one of each."""
+Arrays = tuple[Array, Array]
+"""Observations (B, A, D) and ground truths (B, H, W)."""
 
 
 class Batches:
@@ -72,6 +72,7 @@ class Batches:
             tuple(torch.empty(max(self._shares), *shape, pin_memory=pin) for shape in shapes)
             for _ in range(AHEAD + KEPT)
         ]
+        self._used: list[Samples] = []  # blocks of the files whose memory is to be used again
         self._reading: _Reading | None = None
 
     def __len__(self) -> int:
@@ -133,7 +134,7 @@ class _Reading:
     def __init__(self, batches: Batches, order: Plan, epoch: int, buffers: list[Arrays]) -> None:
         self._shares = batches._shares
         self._converts = batches.cache is not None and batches.cache.mode == "half"
-        self._source = _Source(batches.dataset, batches.cache, order, epoch)
+        self._source = _Source(batches.dataset, batches.cache, order, epoch, batches._used)
         self._buffers = buffers
         self._empty: SimpleQueue[int | None] = SimpleQueue()
         self._full: SimpleQueue[int | BaseException] = SimpleQueue()
@@ -184,17 +185,19 @@ class _Source:
     before its turn, or else a whole window of blocks would have to be read between one sample and the next.
     """
 
-    def __init__(self, dataset: LoDoPaB, cache: SharedCache | None, order: Plan, epoch: int) -> None:
+    def __init__(
+        self, dataset: LoDoPaB, cache: SharedCache | None, order: Plan, epoch: int, used: list[Samples]
+    ) -> None:
         self._dataset = dataset
         self._cache = cache
         self._order = order
         self._epoch = epoch
         lengths = order.blocks[:, 1] - order.blocks[:, 0]
         self._starts = np.cumsum(lengths) - lengths
-        self._largest = int(lengths.max(initial=0))
+        self._single = bool((lengths == 1).all())
         self._read = 0  # blocks that have been read, or passed over
-        self._where: dict[int, tuple[_Block, int]] = {}  # samples that lie in a block that has been read
-        self._unused: list[Arrays] = []
+        self._where: dict[int, _Block] = {}  # of the samples that have been read and not yet copied
+        self._used = used
 
     def fill(self, buffers: Arrays, first: int, end: int, stopped: Event) -> bool:
         """Copies samples `first` to `end - 1` of the order to the front of `buffers`; False if it was stopped."""
@@ -206,45 +209,37 @@ class _Source:
         return True
 
     def _read_ahead(self, position: int) -> None:
-        soon = np.searchsorted(self._starts, position + WINDOW) if self._largest > 1 else 0
+        soon = 0 if self._single else np.searchsorted(self._starts, position + WINDOW)
         wanted = max(int(soon), int(self._order.needed[position]))
         for first, end in self._order.blocks[self._read : wanted].tolist():
             if end - first > 1 and not all(self._cached(sample) for sample in range(first, end)):
-                arrays = self._unused.pop() if self._unused else self._new_block()
-                self._dataset.read_into(first, arrays[0][: end - first], arrays[1][: end - first])
-                block = _Block(arrays, end - first)
-                self._where.update({first + row: (block, row) for row in range(end - first)})
+                used = self._used.pop() if self._used else None
+                block = _Block(self._dataset.read_block(first, end, used), end - first)
+                self._where.update(dict.fromkeys(range(first, end), block))
         self._read = max(self._read, wanted)
 
-    def _copy(self, sample: int, observation: NDArray[np.float32], ground_truth: NDArray[np.float32]) -> None:
-        block, row = self._where.pop(sample, (None, 0))
+    def _copy(self, sample: int, observation: Array, ground_truth: Array) -> None:
+        block = self._where.pop(sample, None)
         if block is not None:
-            observation[:], ground_truth[:] = block.arrays[0][row], block.arrays[1][row]
+            block.samples.copy(sample, observation, ground_truth)
             block.left -= 1
             if block.left == 0:
-                self._unused.append(block.arrays)
+                self._used.append(block.samples)
         elif self._cache is not None and self._cached(sample):
             self._cache.get(sample, observation, ground_truth)
             return
         else:
-            self._dataset.read_into(sample, observation[None], ground_truth[None])
+            self._dataset.read_into(sample, observation, ground_truth)
         if self._cache is not None:
             self._cache.put(sample, self._epoch, observation, ground_truth)
 
     def _cached(self, sample: int) -> bool:
         return self._cache is not None and self._cache.holds(sample, self._epoch)
 
-    def _new_block(self) -> Arrays:
-        geometry = self._dataset.geometry
-        return (
-            np.empty((self._largest, *geometry.sinogram_shape), np.float32),
-            np.empty((self._largest, *geometry.image_shape), np.float32),
-        )
-
 
 class _Block:
     """A block that has been read, and how many of its samples are still to be copied."""
 
-    def __init__(self, arrays: Arrays, left: int) -> None:
-        self.arrays = arrays
+    def __init__(self, samples: Samples, left: int) -> None:
+        self.samples = samples
         self.left = left

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fbp_ray.data.hdf5 import AGAIN, RowReader, Stored, stored_in
+from fbp_ray.data.hdf5 import AGAIN, Stored, stored_in
 from fbp_ray.data.layout import Kind, Place, Rows, file_name, find_files
 from fbp_ray.data.order import Numbers, blocks_of
+from fbp_ray.data.plain import Array
+from fbp_ray.data.rows import Block, RowReader
 from fbp_ray.errors import DataError, GeometryError
 from fbp_ray.geometry import ParallelBeam
 
@@ -94,13 +96,15 @@ class _Part(Dataset[T_co]):
 
     def _read(self, reader: RowReader, kind: Kind, index: int) -> Tensor:
         place = self.place(index)
-        try:
+        with self._naming(kind, index):
             return torch.from_numpy(reader.read(place))
-        except DataError as error:
-            raise self._unusable(kind, index, error) from None
 
-    def _unusable(self, kind: Kind, index: int, error: DataError) -> DataError:
-        return DataError(f"sample {index} of {self.part} has no usable {kind}: {error}")
+    @contextmanager
+    def _naming(self, kind: Kind, index: int) -> Iterator[None]:
+        try:
+            yield
+        except DataError as error:
+            raise DataError(f"sample {index} of {self.part} has no usable {kind}: {error}") from None
 
 
 class Observations(_Part[Observation]):
@@ -158,28 +162,46 @@ class LoDoPaB(_Part[Sample]):
         """
         return blocks_of(self._rows.counts, self._together)
 
-    def read_into(self, first: int, observations: NDArray[np.float32], ground_truths: NDArray[np.float32]) -> None:
-        """Reads the samples from `first` on, all of one file, as many as the arrays have room for.
+    def read_into(self, index: int, observation: Array, ground_truth: Array) -> None:
+        """Reads a sample into arrays (A, D) and (H, W), contiguous; raises DataError as `dataset[index]` does."""
+        place = self.place(index)
+        with self._naming("observation", index):
+            self._observations.read_into(place, observation)
+        with self._naming("ground_truth", index):
+            self._ground_truths.read_into(place, ground_truth)
+
+    def read_block(self, first: int, end: int, used: Samples | None = None) -> Samples:
+        """Reads the samples `first` to `end` - 1, all of one file; each chunk of its files is read once.
 
         Args:
-            first: the first sample's number.
-            observations: (n, A, D), contiguous.
-            ground_truths: (n, H, W), contiguous.
+            first, end: a block of `blocks`, or a part of one.
+            used: a block that is used no more, to take its memory.
 
         Raises:
-            DataError: a sample cannot be read, or holds values that are not finite; it is named.
+            DataError: a sample cannot be read.
         """
-        self._read_rows(self._observations, "observation", first, observations)
-        self._read_rows(self._ground_truths, "ground_truth", first, ground_truths)
+        place, count = self.place(first), end - first
+        old = (None, None) if used is None else (used.observations.memory, used.ground_truths.memory)
+        with self._naming("observation", first):
+            observations = self._observations.read_block(place, count, old[0])
+        with self._naming("ground_truth", first):
+            return Samples(self, first, observations, self._ground_truths.read_block(place, count, old[1]))
 
-    def _read_rows(self, reader: RowReader, kind: Kind, first: int, buffer: NDArray[np.float32]) -> None:
-        try:
-            reader.read_into(self.place(first), buffer)
-        except DataError as error:
-            if len(buffer) == 1:
-                raise self._unusable(kind, first, error) from None
-            for number in range(len(buffer)):  # finds which of them it is
-                self._read_rows(reader, kind, first + number, buffer[number : number + 1])
+
+class Samples(NamedTuple):
+    """Consecutive samples that have been read together."""
+
+    dataset: LoDoPaB
+    first: int
+    observations: Block
+    ground_truths: Block
+
+    def copy(self, index: int, observation: Array, ground_truth: Array) -> None:
+        """Copies a sample to (A, D) and (H, W); raises DataError if it has values that are not finite."""
+        with self.dataset._naming("observation", index):
+            self.observations.copy_row(index - self.first, observation)
+        with self.dataset._naming("ground_truth", index):
+            self.ground_truths.copy_row(index - self.first, ground_truth)
 
 
 def _counts(files: list[Path], geometry: ParallelBeam, samples: int | None) -> tuple[list[int], list[int]]:
