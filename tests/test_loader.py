@@ -147,6 +147,11 @@ def test_what_was_waited_for_is_told(rows: LoDoPaB, monkeypatch: pytest.MonkeyPa
     assert batches.waited > 0.1
 
 
+def test_pinning_is_left_out_where_there_is_no_gpu(rows: LoDoPaB) -> None:
+    batch = next(iter(Batches(rows, 4, seed=0, pin=True).epoch(1)))
+    assert batch.observation.is_pinned() == torch.cuda.is_available()
+
+
 def test_names_are_those_of_the_step(data: LoDoPaB) -> None:
     batches = Batches(data, 5, rank=1, world_size=2, seed=2)
     for step, batch in enumerate(batches.epoch(3), start=1):

@@ -67,10 +67,13 @@ def main(argv: Sequence[str]) -> None:
 
     print(f"\nReading from the page cache, batches of {BATCH} a process; medians of {rounds} rounds.")
     if disturbed is not None:
-        print(f"Meanwhile other programs, the reading processes among them, kept {disturbed:.1f} cores busy.")
+        print(f"Meanwhile other programs kept {disturbed:.1f} cores busy.")
     print(f"\n{speed_table(found)}")
     print("\nWhat it takes to read as much as one GPU computes. More than 2 processes are an extrapolation: they are")
-    print(f"taken to be as fast as each of the two was, a core each.\n\n{need_table(found)}")
+    print("taken to be as fast as each of the two was, a core each. A process reads with one thread: where one is too")
+    print(
+        f"slow, a GPU waits after its first epoch too unless the samples are kept (data.cache).\n\n{need_table(found)}"
+    )
     print(f"\n{STEPS} steps of {BATCH} samples on this processor, forwards and backwards\n\n{epoch_table(trained)}")
     if memory:
         print(f"\nResident memory of a process that reads an epoch\n\n{memory_table(memory)}")

@@ -100,7 +100,8 @@ def plan(blocks: Numbers, batch_size: int, rank: int, world_size: int, *, seed: 
 def _segment(blocks: Numbers, batch_size: int, rank: int, world_size: int) -> Numbers:
     """The process's part of the blocks laid end to end; its first and last may be cut."""
     ends = np.cumsum(blocks[:, 1] - blocks[:, 0])
-    totals = [sum(shares(int(ends[-1]), batch_size, other, world_size)) for other in range(rank + 1)]
+    full, rest = divmod(int(ends[-1]), batch_size)
+    totals = [full * share(batch_size, other, world_size) + share(rest, other, world_size) for other in range(rank + 1)]
     start, stop = sum(totals[:-1]), sum(totals)
     if start == stop:
         return blocks[:0]
