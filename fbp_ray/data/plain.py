@@ -1,8 +1,7 @@
 """Rows that lie in an HDF5 file as plain bytes, and are read as such: by many threads at once, and faster than by HDF5.
 
-HDF5 holds a lock over all of its files while it reads, and h5py holds the interpreter's. Where rows are neither
-compressed nor filtered, only the places of their bytes are asked of HDF5, once; so LoDoPaB-CT files need no open HDF5
-file while they are read, whatever their number.
+HDF5 holds a lock over all of its files while it reads. Where rows are neither compressed nor filtered, only the places
+of their bytes are asked of it, once; so no HDF5 file stays open while LoDoPaB-CT is read, whatever the number of files.
 """
 
 from __future__ import annotations
