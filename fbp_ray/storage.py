@@ -1,10 +1,243 @@
-"""Files that are whole or not there: written under a temporary name, then renamed."""
+"""Folders on a disk or in an object store, and files in them that are whole or not there.
+
+A place is a path, or a URI that pyarrow or fsspec knows: `runs`, `/mnt/shared/runs`, `s3://bucket/runs`, `gs://..`.
+Who may write to an object store, and at which address it answers, its own settings say (`AWS_ACCESS_KEY_ID`,
+`AWS_ENDPOINT_URL`, ..).
+"""
 
 from __future__ import annotations
 
 import os
+import re
+from abc import ABC, abstractmethod
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 from uuid import uuid4
+
+from fbp_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+_URI = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.DOTALL)
+
+
+class Folder(ABC):
+    """A folder. It need not exist yet: writing into it makes it. Every method may raise an OSError."""
+
+    @abstractmethod
+    def __truediv__(self, name: str) -> Folder:
+        """The folder `name` in this one."""
+
+    @property
+    @abstractmethod
+    def parent(self) -> Folder:
+        """The folder that this one is in."""
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return str(self).rstrip("/").rsplit("/", 1)[-1]
+
+    @abstractmethod
+    def absolute(self) -> Folder:
+        """The same folder, by a name that means it on every process of the machine."""
+
+    @abstractmethod
+    def exists(self) -> bool:
+        """Whether it is there; in an object store, whether anything is in it."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The files in it, sorted; none where it does not exist."""
+
+    @abstractmethod
+    def folders(self) -> list[str]:
+        """The folders in it, sorted; none where it does not exist."""
+
+    @abstractmethod
+    def has(self, name: str) -> bool:
+        """Whether the file is there."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """The content of a file; raises FileNotFoundError where there is none."""
+
+    @abstractmethod
+    def changed(self, name: str) -> datetime | None:
+        """When a file was last written, None where there is none."""
+
+    @abstractmethod
+    def write(self, name: str, content: bytes | str) -> None:
+        """Writes a file so that a reader, or a crash, finds either the old one or the whole new one."""
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Removes a file; nothing happens where there is none."""
+
+
+Place: TypeAlias = str | Path | Folder
+
+
+def open_folder(place: Place) -> Folder:
+    """The folder that a path or a URI means.
+
+    Raises:
+        ConfigError: a URI of a kind that neither pyarrow nor an installed fsspec package knows.
+    """
+    if isinstance(place, Folder):
+        return place
+    found = _URI.fullmatch(str(place))
+    if found is None:
+        return LocalFolder(Path(place))
+    scheme, path = found.groups()
+    if scheme == "file":
+        return LocalFolder(Path("/" + path.lstrip("/")))
+    return _remote(str(place).rstrip("/"), scheme, path.strip("/"))
+
+
+class LocalFolder(Folder):
+    """A folder on a disk, or on one that several machines share.
+
+    Args:
+        path: of the folder. `Path(folder)` gives it back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __truediv__(self, name: str) -> LocalFolder:
+        return LocalFolder(self.path / name)
+
+    @property
+    def parent(self) -> LocalFolder:
+        return LocalFolder(self.path.parent)
+
+    def absolute(self) -> LocalFolder:
+        return LocalFolder(self.path.absolute())
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    def names(self) -> list[str]:
+        return sorted(e.name for e in self.path.iterdir() if e.is_file()) if self.path.is_dir() else []
+
+    def folders(self) -> list[str]:
+        return sorted(e.name for e in self.path.iterdir() if e.is_dir()) if self.path.is_dir() else []
+
+    def has(self, name: str) -> bool:
+        return (self.path / name).is_file()
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+    def changed(self, name: str) -> datetime | None:
+        file = self.path / name
+        return datetime.fromtimestamp(file.stat().st_mtime, UTC) if file.is_file() else None
+
+    def write(self, name: str, content: bytes | str) -> None:
+        write_atomically(self.path / name, content)
+
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+
+class RemoteFolder(Folder):
+    """A folder of an object store, where a file appears when its last byte has arrived.
+
+    Args:
+        system: the store.
+        path: of the folder, as the store has it.
+        uri: of the folder, as a person has it.
+    """
+
+    def __init__(self, system: FileSystem, path: str, uri: str) -> None:
+        self.system = system
+        self.path = path
+        self.uri = uri
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def __truediv__(self, name: str) -> RemoteFolder:
+        return RemoteFolder(self.system, f"{self.path}/{name}", f"{self.uri}/{name}")
+
+    @property
+    def parent(self) -> RemoteFolder:
+        return RemoteFolder(self.system, self.path.rpartition("/")[0], self.uri.rpartition("/")[0])
+
+    def absolute(self) -> RemoteFolder:
+        return self
+
+    def exists(self) -> bool:
+        return bool(self.names() or self.folders())
+
+    def names(self) -> list[str]:
+        return self._entries(files=True)
+
+    def folders(self) -> list[str]:
+        return self._entries(files=False)
+
+    def _entries(self, files: bool) -> list[str]:
+        from pyarrow.fs import FileSelector
+
+        entries = self.system.get_file_info(FileSelector(self.path, allow_not_found=True))
+        return sorted(e.base_name for e in entries if e.is_file == files)
+
+    def has(self, name: str) -> bool:
+        return bool(self.system.get_file_info(f"{self.path}/{name}").is_file)
+
+    def read(self, name: str) -> bytes:
+        with self.system.open_input_stream(f"{self.path}/{name}") as file:
+            return bytes(file.read())
+
+    def changed(self, name: str) -> datetime | None:
+        found: datetime | None = self.system.get_file_info(f"{self.path}/{name}").mtime
+        return found
+
+    def write(self, name: str, content: bytes | str) -> None:
+        # Stores have no folders to make; file systems behind fsspec may.
+        self.system.create_dir(self.path, recursive=True)
+        with self.system.open_output_stream(f"{self.path}/{name}") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+
+    def remove(self, name: str) -> None:
+        if self.has(name):
+            self.system.delete_file(f"{self.path}/{name}")
+
+
+def copy_folder(source: Folder, target: Folder) -> None:
+    """Copies the files of a folder, and of those in it, into another."""
+    for name in source.names():
+        target.write(name, source.read(name))
+    for name in source.folders():
+        copy_folder(source / name, target / name)
+
+
+def _remote(uri: str, scheme: str, path: str) -> RemoteFolder:
+    from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+
+    try:
+        system, path = FileSystem.from_uri(uri)
+        return RemoteFolder(system, path.rstrip("/"), uri)
+    except ValueError as error:
+        reason = str(error)
+    try:
+        import fsspec
+
+        return RemoteFolder(PyFileSystem(FSSpecHandler(fsspec.filesystem(scheme))), path, uri)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"{uri} is no place that can be written to: pyarrow says {reason!r}, fsspec says {str(error)!r}; use a "
+            "path, s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, or install the fsspec package of this kind of store"
+        ) from None
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

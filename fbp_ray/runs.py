@@ -1,0 +1,212 @@
+"""`python -m fbp_ray.runs` lists the runs of a storage: how each stands, how good it is, where it is."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import socket
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fbp_ray.cli import parse, run_program
+from fbp_ray.errors import ConfigError
+from fbp_ray.run import alive
+from fbp_ray.storage import Folder, Place, open_folder
+
+SHORT = 100  # characters of a reason that is not in JSON
+WIDE = 100  # columns of a terminal that has room for the time
+GONE = "its process is gone; the command that began it goes on with it"
+HEADINGS = ("run", "state", "epochs", "PSNR dB", "over FBP", "SSIM", "over FBP", "changed", "why")
+COLOURS = {"running": "cyan", "completed": "green", "failed": "red", "interrupted": "yellow", "damaged": "red"}
+
+
+class RunsConfig(BaseModel):
+    """Lists the runs of a storage: state, epochs, best PSNR and SSIM beside the classic FBP, path."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    storage: str = Field(default="runs", description="folder that holds the run folders, or the URI of one")
+    as_json: bool = Field(default=False, alias="json", description="print JSON, with all that is known")
+
+
+class Best(NamedTuple):
+    """The best value of a figure on the validation part, and the epoch that it is from."""
+
+    value: float
+    epoch: int
+    gain: float | None
+    """Over the classic FBP with the Hann window that is best for the figure."""
+
+
+class Run(NamedTuple):
+    """What is known of one run."""
+
+    name: str
+    state: str
+    """running, completed, failed, interrupted (its process is gone), damaged (a file cannot be read) or unknown."""
+
+    epochs_done: int
+    epochs: int | None
+    psnr: Best | None
+    ssim: Best | None
+    changed: datetime | None
+    path: str
+    reason: str
+
+
+def main(argv: Sequence[str]) -> None:
+    """Lists the runs of the storage that the options name."""
+    config = parse(RunsConfig, argv, "python -m fbp_ray.runs")
+    runs = list_runs(config.storage)
+    console = Console()
+    if config.as_json:
+        print(json.dumps([_as_json(run) for run in runs], indent=2))
+    elif not runs:
+        print(f"no run in {config.storage}; make one with python -m fbp_ray.train, or name another folder: --storage")
+    elif console.is_terminal:
+        _print_table(console, runs)
+    else:
+        _print_lines(runs)
+
+
+def list_runs(storage: Place) -> list[Run]:
+    """The runs of a storage, the one that changed last in front; folders that are no runs are left out.
+
+    Raises:
+        ConfigError: there is no such folder, or it cannot be read.
+    """
+    folder = open_folder(storage)
+    try:
+        if not folder.exists():
+            raise ConfigError(
+                f"there is no folder {storage}; name the one that holds the run folders: --storage DIR. "
+                "python -m fbp_ray.train makes runs/ where it is started"
+            )
+        inner = [folder / name for name in folder.folders()]
+        runs = [_summary(run) for run in inner if run.has("config.yaml") or run.has("status.json")]
+    except OSError as error:
+        raise ConfigError(f"{storage} cannot be read: {error}") from None
+    return sorted(runs, key=lambda run: (-run.changed.timestamp() if run.changed else 0.0, run.name))
+
+
+def _changed(folder: Folder) -> datetime | None:
+    """When the run last wrote something."""
+    times = [folder.changed(name) for name in ("status.json", "history.csv", "config.yaml")]
+    return max((time for time in times if time is not None), default=None)
+
+
+def _summary(folder: Folder) -> Run:
+    """What the files say; a file that cannot be read is the run's state and reason, and the others still count."""
+    damaged: list[str] = []
+
+    def content(name: str, read: Any) -> Any:
+        try:
+            return read(folder.read(name).decode()) if folder.has(name) else None
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            damaged.append(f"{name} cannot be read ({type(error).__name__}: {error})")
+            return None
+
+    status: dict[str, Any] = content("status.json", lambda text: dict(json.loads(text))) or {}
+    epochs: int | None = content("config.yaml", lambda text: int(yaml.safe_load(text)["train"]["epochs"]))
+    classic: dict[str, float] = content("baseline.json", _floats) or {}
+    rows: list[dict[str, float]] = content("history.csv", _rows) or []
+    state = "damaged" if damaged else _state(status)
+    return Run(
+        name=folder.name,
+        state=state,
+        epochs_done=int(rows[-1]["epoch"]) if rows else 0,
+        epochs=epochs,
+        psnr=_best(rows, "psnr", classic),
+        ssim=_best(rows, "ssim", classic),
+        changed=_changed(folder),
+        path=str(folder),
+        reason="; ".join(damaged) or (GONE if state == "interrupted" else str(status.get("reason") or "")),
+    )
+
+
+def _rows(text: str) -> list[dict[str, float]]:
+    wanted = ("epoch", "validation_psnr", "validation_ssim")
+    return [{name: float(row[name]) for name in wanted} for row in csv.DictReader(io.StringIO(text))]
+
+
+def _floats(text: str) -> dict[str, float]:
+    return {name: float(value) for name, value in json.loads(text).items()}
+
+
+def _state(status: dict[str, Any]) -> str:
+    """The state that the run wrote, unless it died without a word on this machine."""
+    state = str(status.get("state", "unknown"))
+    if state == "running" and status.get("host") == socket.gethostname() and not alive(status):
+        return "interrupted"
+    return state
+
+
+def _best(rows: list[dict[str, float]], figure: str, classic: dict[str, float]) -> Best | None:
+    if not rows:
+        return None
+    row = max(rows, key=lambda row: row[f"validation_{figure}"])
+    value, known = row[f"validation_{figure}"], classic.get(f"hann_{figure}")
+    return Best(value, int(row["epoch"]), None if known is None else value - known)
+
+
+def _cells(run: Run) -> tuple[str, ...]:
+    psnr, ssim = run.psnr, run.ssim
+    reason = " ".join(run.reason.split())
+    return (
+        run.path,
+        run.state,
+        f"{run.epochs_done}/{'?' if run.epochs is None else run.epochs}",
+        "" if psnr is None else f"{psnr.value:.3f} ({psnr.epoch})",
+        "" if psnr is None or psnr.gain is None else f"{psnr.gain:+.3f}",
+        "" if ssim is None else f"{ssim.value:.4f} ({ssim.epoch})",
+        "" if ssim is None or ssim.gain is None else f"{ssim.gain:+.4f}",
+        "" if run.changed is None else f"{run.changed.astimezone():%Y-%m-%d %H:%M}",
+        reason if len(reason) <= SHORT else reason[: SHORT - 3] + "...",
+    )
+
+
+def _print_table(console: Console, runs: list[Run]) -> None:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        caption="in brackets the epoch",
+        caption_justify="left",
+    )
+    shown = HEADINGS[:-1] if console.width >= WIDE else HEADINGS[:-2]
+    for heading in shown:
+        words = heading in ("run", "state", "changed")
+        heading = heading.replace("over ", "over\n")
+        table.add_column(heading, justify="left" if words else "right", no_wrap=heading != "run", overflow="fold")
+    for run in runs:
+        path, state, *figures = (escape(cell) for cell in _cells(run)[: len(shown)])
+        table.add_row(path, f"[{COLOURS.get(run.state, 'default')}]{state}[/]", *figures)
+    console.print(table)
+    for run in runs:
+        if run.reason:
+            console.print(f"{run.path}: {_cells(run)[-1]}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_lines(runs: list[Run]) -> None:
+    rows = [HEADINGS, *(_cells(run) for run in runs)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _as_json(run: Run) -> dict[str, Any]:
+    known = run._asdict() | {name: best and best._asdict() for name, best in (("psnr", run.psnr), ("ssim", run.ssim))}
+    return known | {"changed": run.changed and run.changed.isoformat(timespec="seconds")}
+
+
+if __name__ == "__main__":
+    run_program(main)
