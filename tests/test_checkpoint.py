@@ -6,10 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from fbp_ray.checkpoint import find_checkpoint, load_model, load_training, load_weights, read_manifest, save_checkpoint
+from fbp_ray.checkpoint import (
+    find_checkpoint,
+    load_model,
+    load_training,
+    load_weights,
+    pack,
+    read_last,
+    read_manifest,
+    save_checkpoint,
+    write_checkpoint,
+)
 from fbp_ray.errors import CheckpointError
 from fbp_ray.filters import WindowConfig
 from fbp_ray.model import LearnableFBP, ModelConfig
+from fbp_ray.storage import open_folder
 from tests.scans import COARSE
 
 
@@ -42,9 +53,9 @@ def test_a_folder_gives_back_the_model_with_nothing_else_known(tmp_path: Path, k
 
 def test_a_run_folder_means_its_best_then_its_last(tmp_path: Path) -> None:
     save(tmp_path / "last", model())
-    assert find_checkpoint(tmp_path) == tmp_path / "last"
+    assert str(find_checkpoint(tmp_path)) == str(tmp_path / "last")
     save(tmp_path / "best", model())
-    assert find_checkpoint(tmp_path) == tmp_path / "best"
+    assert str(find_checkpoint(tmp_path)) == str(tmp_path / "best")
 
 
 def test_the_training_state_comes_back(tmp_path: Path) -> None:
@@ -136,3 +147,68 @@ def test_a_checkpoint_without_optimiser_says_where_there_is_one(tmp_path: Path) 
     save(tmp_path, model())
     with pytest.raises(CheckpointError, match="last/"):
         load_training(tmp_path)
+
+
+def test_a_checkpoint_in_an_object_store_gives_the_same_reconstruction(tmp_path: Path, object_store: str) -> None:
+    made = model()
+    save(tmp_path, made)
+    save_checkpoint(f"{object_store}/here/best", made, epoch=3, metrics={}, data={})
+    sinogram = torch.rand(2, *COARSE.sinogram_shape)
+    assert torch.equal(load_model(f"{object_store}/here")(sinogram), load_model(tmp_path)(sinogram))
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_model(f"{object_store}/nowhere")
+
+
+def write_epochs(folder: Path, epochs: int) -> None:
+    for epoch in range(1, epochs + 1):
+        packed = pack(model(seed=epoch), epoch=epoch, metrics={}, data={}, training={"epoch": epoch})
+        write_checkpoint(open_folder(folder), packed, keep_previous=True)
+
+
+def test_the_last_checkpoint_and_the_one_before_are_kept(tmp_path: Path) -> None:
+    write_epochs(tmp_path, 4)
+    assert len(list(tmp_path.iterdir())) == 6
+    found = read_last(open_folder(tmp_path), pytest.fail)
+    assert found is not None
+    assert found.manifest.epoch == 4
+    assert read_manifest(tmp_path, "previous.json").epoch == 3
+
+
+@pytest.mark.parametrize("damaged", ["manifest", "weights", "training"])
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_with_a_warning(tmp_path: Path, damaged: str) -> None:
+    write_epochs(tmp_path, 3)
+    file = tmp_path / read_manifest(tmp_path).files.get(damaged, "manifest.json")
+    file.write_bytes(file.read_bytes()[:-7])
+    warnings: list[str] = []
+    found = read_last(open_folder(tmp_path), warnings.append)
+    assert found is not None
+    assert found.manifest.epoch == 2
+    assert len(warnings) == 1
+    assert "damaged" in warnings[0]
+    assert "epoch 2" in warnings[0]
+    assert file.name in warnings[0]
+
+
+def test_the_next_checkpoint_heals_a_damaged_one(tmp_path: Path) -> None:
+    write_epochs(tmp_path, 3)
+    (tmp_path / "manifest.json").write_text("{")
+    packed = pack(model(seed=3), epoch=3, metrics={}, data={}, training={"epoch": 3})
+    write_checkpoint(open_folder(tmp_path), packed, keep_previous=True)
+    assert read_manifest(tmp_path).epoch == 3
+    assert read_manifest(tmp_path, "previous.json").epoch == 2
+    (tmp_path / "manifest.json").unlink()
+    found = read_last(open_folder(tmp_path), lambda text: None)
+    assert found is not None
+    assert found.manifest.epoch == 2
+
+
+def test_two_damaged_checkpoints_are_an_error_that_says_what_can_be_done(tmp_path: Path) -> None:
+    write_epochs(tmp_path / "last", 2)
+    for name in ("manifest.json", "previous.json"):
+        (tmp_path / "last" / name).write_text("{")
+    with pytest.raises(CheckpointError, match=r"(?s)neither.*manifest.json.*previous.json.*--init.checkpoint"):
+        read_last(open_folder(tmp_path / "last"), pytest.fail)
+
+
+def test_there_is_no_last_checkpoint_before_the_first(tmp_path: Path) -> None:
+    assert read_last(open_folder(tmp_path / "last"), pytest.fail) is None

@@ -22,7 +22,7 @@ from fbp_ray.filters import TableWindow
 from fbp_ray.model import LearnableFBP
 from fbp_ray.pictures import evenly_spaced, panel, window_plot
 from fbp_ray.progress import progress
-from fbp_ray.storage import write_atomically
+from fbp_ray.storage import Folder, open_folder
 
 Cutoff = Annotated[float, Field(gt=0, le=1)]
 
@@ -41,10 +41,10 @@ class EvaluateConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    checkpoint: Path = Field(description="run folder (its best checkpoint) or checkpoint folder")
+    checkpoint: str = Field(description="run folder (its best checkpoint) or checkpoint folder, or its URI")
     data: EvaluateData = EvaluateData()
     split: Literal["train", "validation", "test"] = Field(default="test", description="part of the data to score")
-    out: Path | None = Field(
+    out: str | None = Field(
         default=None, description="new folder for the results; without it evaluation-SPLIT beside the checkpoint"
     )
     panels: Annotated[int, Field(ge=0)] = Field(default=4, description="pictures of images, evenly spaced")
@@ -60,8 +60,8 @@ def main(argv: Sequence[str]) -> None:
     """Evaluates the model that the options name."""
     config = parse(EvaluateConfig, argv, "python -m fbp_ray.evaluate")
     checkpoint = find_checkpoint(config.checkpoint)
-    out = config.out or checkpoint.parent / f"evaluation-{config.split}"
-    if out.exists() and any(out.iterdir()):
+    out = open_folder(config.out) if config.out else checkpoint.parent / f"evaluation-{config.split}"
+    if out.names() or out.folders():
         raise RunError(f"{out} holds results already; choose another --out, nothing was changed")
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -91,17 +91,17 @@ def main(argv: Sequence[str]) -> None:
         "versions": versions(),
     }
     for name, content in pictures.items():
-        write_atomically(out / name, content)
-    write_atomically(out / "images.csv", as_csv(scores))
-    write_atomically(out / "evaluation.json", json.dumps(about, indent=2))
-    write_atomically(out / "metrics.json", json.dumps(figures, indent=2))
+        out.write(name, content)
+    out.write("images.csv", as_csv(scores))
+    out.write("evaluation.json", json.dumps(about, indent=2))
+    out.write("metrics.json", json.dumps(figures, indent=2))
     console = Console(soft_wrap=True)
     _print(console, figures, cutoffs, f"{config.split} part, {len(dataset)} images")
-    console.print(f"figures  {out / 'metrics.json'}, {out / 'images.csv'}", highlight=False)
-    console.print("pictures " + ", ".join(str(out / name) for name in pictures), highlight=False)
+    console.print(f"figures  {out}/metrics.json, {out}/images.csv", highlight=False)
+    console.print("pictures " + ", ".join(f"{out}/{name}" for name in pictures), highlight=False)
 
 
-def _open(config: EvaluateConfig, checkpoint: Path, model: LearnableFBP, part: str) -> LoDoPaB:
+def _open(config: EvaluateConfig, checkpoint: Folder, model: LearnableFBP, part: str) -> LoDoPaB:
     folder = config.data.dir
     if folder is None:
         folder = Path(read_manifest(checkpoint).data["dir"])
@@ -110,7 +110,7 @@ def _open(config: EvaluateConfig, checkpoint: Path, model: LearnableFBP, part: s
     return LoDoPaB(folder, part, model.geometry, config.data.samples if part == config.split else None)
 
 
-def _cutoffs(config: EvaluateConfig, checkpoint: Path, model: LearnableFBP, device: torch.device) -> BestCutoffs:
+def _cutoffs(config: EvaluateConfig, checkpoint: Folder, model: LearnableFBP, device: torch.device) -> BestCutoffs:
     if config.hann_psnr is not None and config.hann_ssim is not None:
         return BestCutoffs(config.hann_psnr, config.hann_ssim)
     try:
