@@ -7,13 +7,14 @@ the tree. `fbp_ray.cli` fills it from a recipe, a file and the command line, in 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fbp_ray.filters import WindowConfig
 from fbp_ray.losses import LossConfig
 from fbp_ray.model import PostprocessingConfig
+from fbp_ray.track import TrackConfig
 
 Samples = Annotated[int, Field(ge=1)]
 
@@ -30,6 +31,9 @@ class DataConfig(_Frozen):
     )
     train_samples: Samples | None = Field(default=None, description="use the first so many training samples")
     validation_samples: Samples | None = Field(default=None, description="use the first so many validation samples")
+    cache: Literal["none", "memory", "half"] = Field(
+        default="none", description="keep samples in memory, once a machine: as they are, or in half precision"
+    )
 
 
 class OptimConfig(_Frozen):
@@ -48,7 +52,10 @@ class LoopConfig(_Frozen):
     """The training loop."""
 
     epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training part")
-    batch_size: Annotated[int, Field(ge=1)] = Field(default=4, description="samples a step and worker")
+    batch_size: Annotated[int, Field(ge=1)] = Field(
+        default=8,
+        description="samples a step, shared among the workers: their number changes neither the steps nor the learning rate",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of everything random")
 
 
@@ -58,22 +65,59 @@ class ScalingConfig(_Frozen):
     num_workers: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="training processes; without it one a GPU, or two on a machine with CPUs alone"
     )
+    min_workers: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="go on with as few when machines are lost, and take up those that come back"
+    )
+    cpus_per_worker: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="processors of each; without it as many as there are for all"
+    )
+    interface: str | None = Field(
+        default=None, description="network interface between the machines; without it the one of Ray's address"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ScalingConfig:
+        if self.min_workers is not None and self.num_workers is None:
+            raise ValueError("min_workers needs num_workers, the most workers to use")
+        if self.min_workers is not None and self.num_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(f"min_workers is {self.min_workers}, more than num_workers, {self.num_workers}")
+        return self
+
+
+class RayConfig(_Frozen):
+    """The cluster."""
+
+    address: str | None = Field(
+        default=None,
+        description="HOST:PORT of a running cluster, or auto for the one on this machine; without it RAY_ADDRESS, else "
+        "a cluster of this machine alone for the time of the run",
+    )
 
 
 class InitConfig(_Frozen):
     """What the training starts from."""
 
-    checkpoint: Path | None = Field(default=None, description="start from the weights of this run or checkpoint folder")
+    checkpoint: str | None = Field(
+        default=None, description="start from the weights of this run or checkpoint folder, or its URI"
+    )
     optimizer: bool = Field(default=False, description="take over its optimiser's state too")
 
 
 class RunConfig(_Frozen):
-    """What the run is called and where its folder goes."""
+    """What the run is called, where its folder goes, and what it survives."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = Field(
         default=None, description="name of the run, unique in its storage; without it the recipe and the time"
     )
-    storage: Path = Field(default=Path("runs"), description="folder that holds the run folders")
+    storage: str = Field(
+        default="runs", description="folder that holds the run folders, or the URI of one: s3://bucket/runs"
+    )
+    max_failures: Annotated[int, Field(ge=0)] = Field(
+        default=3, description="lost workers or machines to recover from before giving up"
+    )
+    extend: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="train the completed run of this name for so many epochs more"
+    )
 
 
 class TrainConfig(_Frozen):
@@ -87,5 +131,7 @@ class TrainConfig(_Frozen):
     optim: OptimConfig = OptimConfig()
     train: LoopConfig = LoopConfig()
     scaling: ScalingConfig = ScalingConfig()
+    ray: RayConfig = RayConfig()
     init: InitConfig = InitConfig()
     run: RunConfig = RunConfig()
+    track: TrackConfig = TrackConfig()

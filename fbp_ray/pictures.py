@@ -82,6 +82,7 @@ def _window_figure(stage: TableWindow, cells: int) -> Figure:
     frequency = frequencies(cells)
     figure = _figure(12.5 if by_angle else 7, 4.8)
     curves: Axes = figure.add_subplot(1, 2 if by_angle else 1, 1)
+    curves.axhline(1.0, color="tab:gray", lw=1, ls="--", label="none (ramp)")
     for name, cutoff in (("hann", 1.0), ("hamming", 1.0), ("cosine", 1.0), ("shepp-logan", 1.0), ("hann", 0.641)):
         label = name if cutoff == 1 else f"{name} {cutoff}"
         curves.plot(frequency, analytic_window(name, frequency, cutoff), lw=1, ls="--", label=label)  # type: ignore[arg-type]

@@ -5,9 +5,9 @@ STORAGE/NAME/
   versions.json   of Python and the packages that matter
   baseline.json   the classic FBP on the validation part
   history.csv     a row an epoch: learning rate, every loss part, PSNR, SSIM, samples/s, seconds
-  status.json     running, completed or failed, and why
-  best/  last/    checkpoints (fbp_ray.checkpoint); last/ also holds what resuming needs
-  .ray/           Ray Train's own notes, of no use afterwards
+  status.json     running, completed or failed, why, and which process has the run
+  best/  last/    checkpoints (fbp_ray.checkpoint); last/ also holds what resuming needs, and the epoch before
+  tensorboard/    curves and pictures (fbp_ray.track)
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-from pathlib import Path
+import os
+import socket
 from typing import Any, Literal
+from uuid import uuid4
 
+import psutil
 import yaml
+from pydantic import ValidationError
 
-from fbp_ray.checkpoint import MANIFEST, versions
+from fbp_ray.checkpoint import versions
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import RunError
-from fbp_ray.storage import write_atomically
+from fbp_ray.storage import LocalFolder, Place, open_folder
 
 State = Literal["running", "completed", "failed"]
 
@@ -32,46 +36,100 @@ class RunFolder:
     """The folder of one run.
 
     Args:
-        path: STORAGE/NAME.
+        place: STORAGE/NAME, a path or a URI.
+        session: of the process that has begun the run, for one that works for it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.best = path / "best"
-        self.last = path / "last"
+    def __init__(self, place: Place, session: str = "") -> None:
+        self.folder = open_folder(place)
+        self.best = self.folder / "best"
+        self.last = self.folder / "last"
+        self.session = session
 
-    def begin(self, config: TrainConfig) -> None:
-        """Makes the folder for a new run, or takes up an unfinished one that has the same configuration.
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def begin(self, config: TrainConfig) -> TrainConfig:
+        """Makes the folder for a new run, takes up an unfinished one of the same settings, or extends a complete one.
+
+        Returns:
+            The configuration to train with: of an extended run, with the epochs that it then has in all.
 
         Raises:
-            RunError: the run is complete, or was begun with another configuration, or the folder cannot be written.
+            RunError: the run is complete, has other settings, or another process has it; or the folder cannot be
+                written.
         """
-        file = self.path / "config.yaml"
-        tree = _comparable(config)
-        if file.is_file():
-            earlier = yaml.safe_load(file.read_text())
-            if self.status().get("state") == "completed":
-                raise RunError(f"the run {self.path} is complete; choose another --run.name, nothing was changed")
-            different = _differences(_comparable(TrainConfig.model_validate(earlier)), tree)
-            if different:
-                raise RunError(
-                    f"the run {self.path} was begun with other settings ({'; '.join(different)}); "
-                    "choose another --run.name, or give the same settings to go on with it"
-                )
-        elif self.path.exists() and any(self.path.iterdir()):
-            raise RunError(f"{self.path} exists and is no run folder; choose another --run.name or --run.storage")
         try:
-            write_atomically(file, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+            config = self._agree(config)
+            self.clear()
+            self.session = uuid4().hex
+            self.folder.write("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
             self.write_json("versions.json", versions())
             self.set_status("running")
         except OSError as error:
-            raise RunError(
-                f"the run folder {self.path} cannot be written: {error}; choose another --run.storage"
-            ) from None
+            raise RunError(f"the run folder {self} cannot be written: {error}; choose another --run.storage") from None
+        return config
 
-    def resumable(self) -> bool:
-        """Whether an epoch has been finished before."""
-        return (self.last / MANIFEST).is_file()
+    def _agree(self, config: TrainConfig) -> TrainConfig:
+        more = config.run.extend
+        if not self.folder.has("config.yaml"):
+            if self.folder.names() or self.folder.folders():
+                raise RunError(f"{self} exists and is no run folder; choose another --run.name or --run.storage")
+            if more is not None:
+                raise RunError(f"there is no run {self} to extend; leave out --run.extend to begin it")
+            return config
+        try:
+            earlier = TrainConfig.model_validate(yaml.safe_load(self.folder.read("config.yaml")))
+        except (ValidationError, yaml.YAMLError) as error:
+            raise RunError(f"{self}/config.yaml is not of this version: {error}; choose another --run.name") from None
+        status = self.status()
+        if status.get("state") == "completed" and more is None:
+            raise RunError(
+                f"the run {self} is complete; choose another --run.name, or --run.extend N to train it for N epochs "
+                "more; nothing was changed"
+            )
+        self._refuse_if_alive(status)
+        if more is not None:
+            epochs = earlier.train.epochs
+            if status.get("state") == "completed":
+                epochs += more
+            elif earlier.run.extend != more:
+                raise RunError(f"the run {self} is not complete; go on with it without --run.extend {more} first")
+            config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
+            earlier = earlier.model_copy(update={"train": earlier.train.model_copy(update={"epochs": epochs})})
+        different = _differences(_comparable(earlier), _comparable(config))
+        if different:
+            hint = f"; it is being extended: --run.extend {earlier.run.extend}" if earlier.run.extend else ""
+            raise RunError(
+                f"the run {self} was begun with other settings ({'; '.join(different)}); "
+                f"choose another --run.name, or give the same settings to go on with it{hint}"
+            )
+        return config
+
+    def _refuse_if_alive(self, status: dict[str, Any]) -> None:
+        """Two processes that train one run would undo each other's work."""
+        pid = status.get("pid")
+        if status.get("state") == "running" and pid != os.getpid() and alive(status):
+            raise RunError(
+                f"the process {pid} on this machine is training {self}; wait for it or stop it. If that process is "
+                f"something else, remove {self}/status.json"
+            )
+
+    def clear(self) -> None:
+        """Removes what a process left that was killed while it wrote."""
+        for folder in (self.folder, self.best, self.last):
+            if isinstance(folder, LocalFolder):
+                for file in folder.path.glob(".*.tmp"):
+                    file.unlink(missing_ok=True)
+
+    def guard(self) -> None:
+        """Raises RunError when another process has taken up the run since."""
+        status = self.status()
+        if status.get("session") != self.session:
+            raise RunError(
+                f"the run {self} was taken up by another process ({status.get('pid')} on {status.get('host')}); this "
+                "one stops and has changed nothing since"
+            )
 
     def status(self) -> dict[str, Any]:
         """The content of status.json, or nothing."""
@@ -79,29 +137,46 @@ class RunFolder:
 
     def set_status(self, state: State, reason: str = "") -> None:
         """Says how the run stands."""
-        self.write_json("status.json", {"state": state, "reason": reason})
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+        self.write_json("status.json", {"state": state, "reason": reason, **owner, "session": self.session})
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """history.csv, a row an epoch."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n", restval="")
         writer.writeheader()
         writer.writerows(rows)
-        write_atomically(self.path / "history.csv", text.getvalue())
+        self.folder.write("history.csv", text.getvalue())
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """A JSON file of the folder, or None."""
-        file = self.path / name
-        return dict(json.loads(file.read_text())) if file.is_file() else None
+        """A JSON file of the folder, or None; raises RunError where it is damaged."""
+        if not self.folder.has(name):
+            return None
+        try:
+            return dict(json.loads(self.folder.read(name)))
+        except ValueError as error:
+            raise RunError(f"{self}/{name} is damaged: {error}; remove it, it is written anew") from None
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """A JSON file of the folder."""
-        write_atomically(self.path / name, json.dumps(content, indent=2))
+        self.folder.write(name, json.dumps(content, indent=2))
+
+
+def alive(status: dict[str, Any]) -> bool:
+    """Whether the process that a run's status names is one of this machine and still there."""
+    if status.get("host") != socket.gethostname():
+        return False
+    try:
+        return bool(psutil.Process(int(status["pid"])).create_time() == status["started"])
+    except (KeyError, psutil.Error):
+        return False
 
 
 def _comparable(config: TrainConfig) -> dict[str, Any]:
-    """The settings that two sessions of one run must share: all but where and how wide it runs."""
-    return config.model_dump(mode="json", exclude={"run": True, "scaling": True})
+    """The settings that two sessions of one run must share: all but where, how wide and how watched it runs."""
+    tree = config.model_dump(mode="json", exclude={"run", "scaling", "ray", "track"})
+    tree["data"]["cache"] = config.data.cache == "half"  # the others change nothing but speed
+    return tree
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

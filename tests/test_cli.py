@@ -24,7 +24,7 @@ def test_the_reference_recipe_is_the_reference_experiment() -> None:
     assert (config.window.kind, config.window.init) == ("angle_frequency", "ones")
     assert config.loss.weights == {"l1": 0.25, "ms_ssim": 1.0, "edge": 1.0, "mse": 0.0}
     assert (config.optim.lr, config.optim.plateau_factor, config.optim.plateau_patience) == (1e-3, 0.5, 1)
-    assert (config.train.epochs, config.train.batch_size) == (10, 4)
+    assert (config.train.epochs, config.train.batch_size) == (10, 8)  # 4 in each of two processes
     assert (config.data.train_samples, config.data.validation_samples) == (1000, 1000)
 
 

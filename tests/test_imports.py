@@ -23,7 +23,7 @@ ORDER = (
     ("track",),
     ("config",),
     ("run", "simulate"),
-    ("train", "evaluate"),
+    ("train", "evaluate", "runs"),
 )
 
 

@@ -17,11 +17,18 @@ from fbp_ray.checkpoint import load_model, read_manifest
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
 from fbp_ray.run import RunFolder
+from fbp_ray.storage import Place
 from fbp_ray.train import loop
-from fbp_ray.train.loop import Process, train
+from fbp_ray.train.loop import train
+from fbp_ray.train.process import Process
 from tests.scans import COARSE, write_scan
 
 ALONE = Process(rank=0, world_size=1, device=torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def every_step_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "STEP_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -44,29 +51,29 @@ def settings(scan: Path, **parts: dict[str, Any]) -> TrainConfig:
 
 def run(folder: Path, config: TrainConfig, report: Any = None) -> RunFolder:
     made = RunFolder(folder)
-    made.begin(config)
+    config = made.begin(config)
     train(config, made, ALONE, report or (lambda event: None))
     return made
 
 
-def weights(folder: Path) -> torch.Tensor:
+def weights(folder: Place) -> torch.Tensor:
     return load_model(folder).filter.weight.detach()
 
 
 def test_training_lowers_the_loss_and_beats_the_best_hann(scan: Path, tmp_path: Path) -> None:
     made = run(tmp_path / "run", settings(scan, train={"epochs": 40}, optim={"lr": 0.05}))
-    with (made.path / "history.csv").open() as file:
+    with (Path(str(made)) / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == list(range(1, 41))
     assert float(rows[-1]["train_loss"]) < 0.5 * float(rows[0]["train_loss"])
-    baseline = json.loads((made.path / "baseline.json").read_text())
+    baseline = json.loads((Path(str(made)) / "baseline.json").read_text())
     assert read_manifest(made.best).metrics["psnr"] > baseline["hann_psnr"] + 0.05
 
 
 def test_a_run_folder_explains_itself(scan: Path, tmp_path: Path) -> None:
     config = settings(scan, loss={"l1": 1})
     made = run(tmp_path / "run", config)
-    with (made.path / "history.csv").open() as file:
+    with (Path(str(made)) / "history.csv").open() as file:
         row = next(csv.DictReader(file))
     assert {"epoch", "lr", "train_loss", "train_l1", "train_mse", "validation_loss", "validation_l1"} <= set(row)
     assert {"validation_psnr", "validation_ssim", "samples_per_second", "seconds"} <= set(row)
@@ -75,13 +82,13 @@ def test_a_run_folder_explains_itself(scan: Path, tmp_path: Path) -> None:
     assert manifest.data["train_samples"] == 12
     assert set(manifest.files) == {"weights", "training"}
     assert set(read_manifest(made.best).files) == {"weights"}
-    assert (made.path / "config.yaml").is_file()
-    assert "torch" in json.loads((made.path / "versions.json").read_text())
+    assert (Path(str(made)) / "config.yaml").is_file()
+    assert "torch" in json.loads((Path(str(made)) / "versions.json").read_text())
 
 
 def test_best_is_the_epoch_with_the_lowest_validation_loss(scan: Path, tmp_path: Path) -> None:
     made = run(tmp_path / "run", settings(scan, train={"epochs": 5}, optim={"lr": 1.0, "plateau_patience": 10}))
-    with (made.path / "history.csv").open() as file:
+    with (Path(str(made)) / "history.csv").open() as file:
         losses = [float(row["validation_loss"]) for row in csv.DictReader(file)]
     assert read_manifest(made.best).epoch == 1 + int(np.argmin(losses))
     assert read_manifest(made.best).metrics["loss"] == min(losses)
@@ -111,15 +118,15 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(scan: Path, tmp_path: Pa
     cut = run(tmp_path / "cut", config, events.append)
     assert [event["epoch"] for event in events if event["event"] == "epoch"] == [4, 5]
     for name in ("best", "last"):
-        assert torch.equal(weights(whole.path / name), weights(cut.path / name))
-        assert read_manifest(whole.path / name).epoch == read_manifest(cut.path / name).epoch
+        assert torch.equal(weights(whole.folder / name), weights(cut.folder / name))
+        assert read_manifest(whole.folder / name).epoch == read_manifest(cut.folder / name).epoch
 
 
 def test_a_warm_start_takes_the_weights_and_where_asked_the_optimiser(scan: Path, tmp_path: Path) -> None:
     first = run(tmp_path / "first", settings(scan))
     started: list[torch.Tensor] = []
     for optimizer in (False, True):
-        init = {"checkpoint": first.last, "optimizer": optimizer}
+        init = {"checkpoint": str(first.last), "optimizer": optimizer}
         made = run(tmp_path / f"warm-{optimizer}", settings(scan, init=init, train={"epochs": 1}, optim={"lr": 1e-6}))
         started.append(weights(made.last))
     for weight in started:
@@ -130,7 +137,7 @@ def test_a_warm_start_takes_the_weights_and_where_asked_the_optimiser(scan: Path
 def test_the_learning_rate_falls_on_a_plateau(scan: Path, tmp_path: Path) -> None:
     optim = {"lr": 30.0, "plateau_patience": 0, "plateau_factor": 0.1}
     made = run(tmp_path / "run", settings(scan, optim=optim, train={"epochs": 6}))
-    with (made.path / "history.csv").open() as file:
+    with (Path(str(made)) / "history.csv").open() as file:
         rates = [float(row["lr"]) for row in csv.DictReader(file)]
     assert rates[0] == 30.0
     assert rates[-1] < rates[0]
@@ -172,10 +179,10 @@ def test_a_complete_run_is_not_overwritten(scan: Path, tmp_path: Path) -> None:
     config = settings(scan, train={"epochs": 1})
     made = run(tmp_path / "run", config)
     made.set_status("completed")
-    before = {file: file.read_bytes() for file in made.path.rglob("*") if file.is_file()}
-    with pytest.raises(RunError, match=r"is complete; choose another --run\.name"):
+    before = {file: file.read_bytes() for file in Path(str(made)).rglob("*") if file.is_file()}
+    with pytest.raises(RunError, match=r"is complete; choose another --run\.name, or --run\.extend"):
         RunFolder(tmp_path / "run").begin(config)
-    assert before == {file: file.read_bytes() for file in made.path.rglob("*") if file.is_file()}
+    assert before == {file: file.read_bytes() for file in Path(str(made)).rglob("*") if file.is_file()}
 
 
 def test_a_run_is_not_continued_with_other_settings(scan: Path, tmp_path: Path) -> None:
@@ -196,7 +203,7 @@ def test_a_checkpoint_of_another_geometry_is_refused(scan: Path, tmp_path: Path)
     first = run(tmp_path / "first", settings(scan, train={"epochs": 1}))
     sparse = write_scan(tmp_path / "sparse", COARSE.every(2))
     with pytest.raises(CheckpointError, match="another geometry"):
-        run(tmp_path / "second", settings(sparse, init={"checkpoint": first.path}))
+        run(tmp_path / "second", settings(sparse, init={"checkpoint": str(first)}))
 
 
 def test_a_fixed_window_has_nothing_to_learn(scan: Path, tmp_path: Path) -> None:

@@ -17,15 +17,15 @@ import torch
 from fbp_ray.checkpoint import load_model, read_manifest, save_checkpoint
 from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
 from fbp_ray.model import LearnableFBP, ModelConfig
-from fbp_ray.train import launch as launching
+from fbp_ray.train import cluster as ray_cluster
 from fbp_ray.train.__main__ import main
-from fbp_ray.train.launch import cpus_per_worker
+from fbp_ray.train.cluster import cpus_per_worker
 from tests.scans import COARSE, write_scan
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    with launching.cluster(num_cpus=2):
+    with ray_cluster.cluster(num_cpus=2):
         yield
 
 
@@ -104,8 +104,8 @@ def test_the_error_of_a_worker_comes_out_as_it_is(cluster: None, tmp_path: Path)
 
 
 def test_more_workers_than_there_are_processors_are_refused(cluster: None, scan: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"50 workers.*--scaling.num_workers.*there are 2 processors"):
-        main(options(scan, tmp_path, "run", **{"scaling.num_workers": 50}))
+    with pytest.raises(RunError, match=r"4 workers.*--scaling.num_workers.*with 2 processors.*Ask for fewer"):
+        main(options(scan, tmp_path, "run", **{"scaling.num_workers": 4}))
 
 
 def test_a_missing_data_folder_is_found_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,19 +58,25 @@ class SharedCache:
     def put(self, sample: int, epoch: int, observation: NDArray[np.float32], ground_truth: NDArray[np.float32]) -> None:
         """Stores a sample, (A, D) and (H, W), if it is one of those that are kept.
 
+        In half precision the arrays are rounded too, kept or not: what a sample is must not depend on whether this
+        process, or the one that it goes on for, has read it before.
+
         Raises:
             DataError: it has a value that half precision cannot hold.
         """
-        if sample >= self.samples:
-            return
+        kept = sample < self.samples
         for array, values in zip(self._arrays, (observation, ground_truth), strict=True):
             if self.mode == "half" and max(values.max(), -values.min()) > np.finfo(np.float16).max:
                 raise DataError(
                     f"sample {sample} has values beyond {np.finfo(np.float16).max:g}, which half precision cannot "
                     "hold; use --data.cache memory"
                 )
-            _copy(array[sample], values)
-        self._stored[sample] = epoch + 1
+            stored = array[sample] if kept else np.empty(values.shape, array.dtype)
+            _copy(stored, values)
+            if self.mode == "half":
+                _copy(values, stored)
+        if kept:
+            self._stored[sample] = epoch + 1
 
     def get(self, sample: int, observation: NDArray[np.float32], ground_truth: NDArray[np.float32]) -> None:
         """Copies a sample that it holds to `observation` (A, D) and `ground_truth` (H, W)."""

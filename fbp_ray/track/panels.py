@@ -71,7 +71,7 @@ def strip(classic: Tensor, learned: Tensor, truth: Tensor, classic_name: str = "
     named = {
         classic_name: grey(classic.T.numpy()),
         "learned FBP": grey(learned.T.numpy()),
-        "ground truth": grey(truth.T.numpy()),
+        f"ground truth, {GREY[0]:g} to {GREY[1]:g}": grey(truth.T.numpy()),
         f"learned - truth, {DIFFERENCE[0]:g} to {DIFFERENCE[1]:g}": signed((learned - truth).T.numpy()),
     }
     times = -(-SMALLEST // min(truth.shape))

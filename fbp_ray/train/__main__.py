@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -11,9 +12,12 @@ from fbp_ray.checkpoint import check_geometry
 from fbp_ray.cli import parse_with_recipe, run_program
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import LoDoPaB, geometry_of
-from fbp_ray.errors import ConfigError, FbpRayError
+from fbp_ray.errors import ConfigError, FbpRayError, RunError
 from fbp_ray.losses import composite_loss
 from fbp_ray.run import RunFolder
+from fbp_ray.storage import open_folder
+from fbp_ray.track import check_trackers
+from fbp_ray.train.loop import check_shares
 from fbp_ray.train.progress import TrainingProgress
 
 
@@ -21,31 +25,43 @@ def main(argv: Sequence[str]) -> None:
     """Trains the run that the options describe."""
     config = resolve(parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train"))
     assert config.run.name is not None
-    run = RunFolder(config.run.storage / config.run.name)
     check(config)
-    run.begin(config)
-    print(f"run {run.path}", flush=True)
+    run = RunFolder(open_folder(config.run.storage) / config.run.name)
+    config = run.begin(config)
+    print(f"run {run}", flush=True)
 
     from fbp_ray.train.launch import launch  # after the options are known to hold: Ray takes seconds to import
 
     try:
         with TrainingProgress() as progress:
             launch(config, run, progress.show)
+        run.guard()
     except FbpRayError as error:
-        run.set_status("failed", str(error))
+        _set_failed(run, str(error))
         raise
     run.set_status("completed")
     print(f"best and last checkpoint: {run.best}, {run.last}")
+
+
+def _set_failed(run: RunFolder, reason: str) -> None:
+    """Says in the run folder that the run failed, unless it has another owner or cannot be written any more."""
+    try:
+        run.guard()
+        run.set_status("failed", reason)
+    except (OSError, RunError) as error:
+        print(f"the run's status could not be written: {error}", file=sys.stderr)
 
 
 def check(config: TrainConfig) -> None:
     """Finds out now, on this machine, what would otherwise stop every worker later."""
     assert config.data.dir is not None
     geometry = geometry_of(config.data.dir)
-    LoDoPaB(config.data.dir, "train", geometry, config.data.train_samples)
-    LoDoPaB(config.data.dir, "validation", geometry, config.data.validation_samples)
+    training = LoDoPaB(config.data.dir, "train", geometry, config.data.train_samples)
+    validation = LoDoPaB(config.data.dir, "validation", geometry, config.data.validation_samples)
+    check_shares(config, len(training), len(validation), config.scaling.num_workers or 1)
     image = torch.zeros(1, *geometry.image_shape)
     composite_loss(image, image, config.loss)
+    check_trackers(config.track)
     if config.window.kind == "fixed":
         raise ConfigError("a fixed window learns nothing; use --window.kind frequency or angle_frequency")
     if config.init.checkpoint is not None:
@@ -53,14 +69,14 @@ def check(config: TrainConfig) -> None:
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """The configuration with nothing left open: the sample data, a name, absolute paths that every worker can use."""
+    """The configuration with nothing left open: the sample data, a name, places that mean the same to every worker."""
     folder = config.data.dir
     if folder is None:
         from fbp_ray.simulate import sample_data  # here, not above: it compiles, and those with data do not need it
 
         folder = sample_data()
     name = config.run.name or f"{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
-    init = config.init.checkpoint.absolute() if config.init.checkpoint else None
+    init = config.init.checkpoint and str(open_folder(config.init.checkpoint).absolute())
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"dir": folder.absolute()}),

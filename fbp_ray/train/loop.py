@@ -3,239 +3,235 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
-from fbp_ray.baseline import best_hann
-from fbp_ray.checkpoint import (
-    check_geometry,
-    find_checkpoint,
-    load_training,
-    load_weights,
-    read_manifest,
-    save_checkpoint,
-)
+from fbp_ray.checkpoint import pack
 from fbp_ray.config import TrainConfig
-from fbp_ray.data import LoDoPaB, Sample, describe, geometry_of
+from fbp_ray.data import Batches, LoDoPaB, Sample, SharedCache, describe, geometry_of
 from fbp_ray.errors import ConfigError, RunError
-from fbp_ray.geometry import ParallelBeam
 from fbp_ray.losses import composite_loss
 from fbp_ray.metrics import psnr, ssim
-from fbp_ray.model import LearnableFBP, ModelConfig, fbp
+from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import RunFolder
-
-CUTOFF_SAMPLES = 32  # the baseline's cut-off is chosen on so many validation samples at most
-
-
-class Process(NamedTuple):
-    """One of the processes that train together."""
-
-    rank: int
-    world_size: int
-    device: torch.device
-
+from fbp_ray.train.classic import classic_fbp
+from fbp_ray.train.process import Process, Sums
+from fbp_ray.train.saving import Saver
+from fbp_ray.train.start import start
+from fbp_ray.train.watching import Watcher
 
 Report = Callable[[dict[str, Any]], None]
+STEP_SECONDS = 0.5  # a step is shown, and a GPU waited for, no more often than this
 
 
 def train(config: TrainConfig, run: RunFolder, process: Process, report: Report) -> None:
     """Trains a `LearnableFBP` for `config.train.epochs` epochs, from the last finished one of `run` on.
 
     Every process calls this; with more than one, a default process group must stand. The first writes the run folder.
+    A step takes `config.train.batch_size` samples, shared among the processes in proportion, so that their number
+    changes neither the steps nor what the learning rate means.
 
     Args:
         config: the run, with `data.dir` set.
         run: its folder, begun.
         process: which of the processes this is, and its device.
-        report: is called in every process, with {"event": "start" | "step" | "epoch", ...}.
+        report: is called in every process, with {"event": "start" | "step" | "epoch" | "warning", ...}.
 
     Raises:
         DataError, GeometryError, ConfigError, CheckpointError: the run cannot start.
-        RunError: the loss or a weight stopped being finite. The checkpoints of earlier epochs stay.
+        RunError: the loss or a weight stopped being finite, or a checkpoint could not be written. The checkpoints of
+            earlier epochs stay.
     """
-    rank, world_size, device = process
+    device = process.device
     torch.manual_seed(config.train.seed)
     assert config.data.dir is not None
-
     geometry = geometry_of(config.data.dir)
     training_set = LoDoPaB(config.data.dir, "train", geometry, config.data.train_samples)
     validation_set = LoDoPaB(config.data.dir, "validation", geometry, config.data.validation_samples)
-    sampler: DistributedSampler[Any] = DistributedSampler(
-        training_set, num_replicas=world_size, rank=rank, seed=config.train.seed
+    process.agree("the number of samples", (len(training_set), len(validation_set)))
+    check_shares(config, len(training_set), len(validation_set), process.world_size)
+    training, validation = (
+        _batches(config, training_set, process, True),
+        _batches(config, validation_set, process, False),
     )
-    training_data = DataLoader(training_set, config.train.batch_size, sampler=sampler)
-    validation_data = DataLoader(_share(validation_set, process), config.train.batch_size)
 
-    model = LearnableFBP(ModelConfig(geometry=geometry, window=config.window, postprocessing=config.postprocessing)).to(
-        device
-    )
+    model = LearnableFBP(ModelConfig(geometry=geometry, window=config.window, postprocessing=config.postprocessing))
+    model.to(device)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(f"a {config.window.kind} window learns nothing; use --window.kind frequency")
     optimizer = Adam(model.parameters(), lr=config.optim.lr)
     scheduler = ReduceLROnPlateau(optimizer, factor=config.optim.plateau_factor, patience=config.optim.plateau_patience)
-    history = _start(config, run, model, optimizer, scheduler)
-    parallel = DistributedDataParallel(model) if world_size > 1 else model
+    history = start(config, run, model, optimizer, scheduler, process, report)
+    parallel = DistributedDataParallel(model) if process.world_size > 1 else model
 
-    baseline = _baseline(run, validation_set, validation_data, geometry, process)
-    steps = len(training_data)
+    classic = classic_fbp(run, validation_set, validation, process)
     about_data = _about_data(config, training_set, validation_set)
-    report({"event": "start", "epoch": len(history), "epochs": config.train.epochs, "steps": steps, **baseline})
-
-    for epoch in range(len(history) + 1, config.train.epochs + 1):
-        began = time.perf_counter()
-        sampler.set_epoch(epoch)
-        parallel.train()
-        sums = _Sums(device)
-        for step, batch in enumerate(training_data, start=1):
-            prediction = parallel(batch.observation.to(device))
-            loss = composite_loss(prediction, batch.ground_truth.to(device), config.loss)
-            if not torch.isfinite(loss.total):
-                raise RunError(_not_finite(epoch, step, batch, training_set, config))
-            optimizer.zero_grad()
-            loss.total.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            sums.add(len(prediction), {"loss": loss.total.detach(), **loss.parts})
-            report({"event": "step", "epoch": epoch, "step": step, "steps": steps, "loss": loss.total.item()})
-        trained = sums.mean(process)
-        training_seconds = time.perf_counter() - began
-
-        validated = _validate(parallel, validation_data, config, process)
-        row = {
-            "epoch": epoch,
+    steps = len(training)
+    report(
+        {
+            "event": "start",
+            "epoch": len(history),
+            "epochs": config.train.epochs,
+            "steps": steps,
+            "workers": process.world_size,
+            "batch_size": config.train.batch_size,
+            "shares": _shares(config.train.batch_size, process.world_size),
             "lr": optimizer.param_groups[0]["lr"],
-            **{f"train_{name}": value for name, value in trained.items()},
-            **{f"validation_{name}": value for name, value in validated.items()},
-            "samples_per_second": len(sampler) * world_size / training_seconds,
-            "seconds": time.perf_counter() - began,
+            "cache": _cached(training.cache, training_set),
+            **classic,
         }
-        scheduler.step(validated["loss"])
-        if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
-            raise RunError(f"a weight stopped being finite in epoch {epoch}; try a smaller --optim.lr")
-        best_so_far = min((past["validation_loss"] for past in history), default=float("inf"))
-        history.append(row)
-        if rank == 0:
-            about: dict[str, Any] = {"epoch": epoch, "metrics": _metrics(row), "data": about_data}
-            if row["validation_loss"] < best_so_far:
-                save_checkpoint(run.best, model, **about)
-            state = {
-                "optimizer": optimizer.state_dict(),
-                "scheduler": scheduler.state_dict(),
-                "history": history,
+    )
+    with Watcher(config, run, process, validation_set, classic, len(history), report) as watcher, Saver(run) as saver:
+        for epoch in range(len(history) + 1, config.train.epochs + 1):
+            began = shown = time.perf_counter()
+            _seed(config.train.seed, epoch, process.rank)
+            parallel.train()
+            sums = Sums(process)
+            finite = _FirstNotFinite(device)
+            for step, batch in enumerate(training.epoch(epoch), start=1):
+                share = len(batch.observation) * process.world_size / _size(step, config, training_set)
+                batch = batch if share else _stand_in(batch)
+                prediction = parallel(batch.observation.to(device, non_blocking=True))
+                loss = composite_loss(prediction, batch.ground_truth.to(device, non_blocking=True), config.loss)
+                optimizer.zero_grad()
+                (loss.total * share).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                finite.look(step, loss.total.detach())
+                if share:
+                    sums.add(len(batch.observation), {"loss": loss.total, **loss.parts})
+                due = time.perf_counter() - shown >= STEP_SECONDS or step == steps
+                if (due or device.type == "cpu") and (bad := finite.step()) is not None:
+                    raise RunError(_not_finite(epoch, bad, training.names(epoch, bad), config))
+                if due:
+                    report({"event": "step", "epoch": epoch, "step": step, "steps": steps, "loss": loss.total.item()})
+                    shown = time.perf_counter()
+            trained = sums.means()
+            training_seconds = time.perf_counter() - began
+
+            validated = _validate(parallel, validation, epoch, config, process)
+            row = {
+                "epoch": epoch,
+                "lr": optimizer.param_groups[0]["lr"],
+                **{f"train_{name}": value for name, value in trained.items()},
+                **{f"validation_{name}": value for name, value in validated.items()},
+                "samples_per_second": len(training_set) / training_seconds,
+                "reading": training.waited / training_seconds,
+                "workers": process.world_size,
+                "seconds": time.perf_counter() - began,
             }
-            save_checkpoint(run.last, model, **about, training=state)
-            run.write_history(history)
-        report({"event": "epoch", **row})
+            scheduler.step(validated["loss"])
+            if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
+                raise RunError(f"a weight stopped being finite in epoch {epoch}; try a smaller --optim.lr")
+            best_so_far = min((past["validation_loss"] for past in history), default=float("inf"))
+            history.append(row)
+            if process.rank == 0:
+                state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "history": history}
+                last = pack(model, epoch=epoch, metrics=_metrics(row), data=about_data, training=state)
+                saver.save(last, row["validation_loss"] < best_so_far, history, watcher.look(model, row))
+            report({"event": "epoch", **row})
 
 
-def _start(
-    config: TrainConfig, run: RunFolder, model: LearnableFBP, optimizer: Adam, scheduler: ReduceLROnPlateau
-) -> list[dict[str, float]]:
-    """Takes up the run where it stopped, or starts it, warm or cold; the history so far."""
-    if run.resumable():
-        load_weights(model, run.last, read_manifest(run.last))
-        state = load_training(run.last)
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        history: list[dict[str, float]] = state["history"]
-        return history
-    if config.init.checkpoint is not None:
-        folder = find_checkpoint(config.init.checkpoint)
-        check_geometry(folder, model.geometry)
-        load_weights(model, folder, read_manifest(folder))
-        if config.init.optimizer:
-            optimizer.load_state_dict(load_training(folder)["optimizer"])
-            for group in optimizer.param_groups:
-                group["lr"] = config.optim.lr
-    return []
+def check_shares(config: TrainConfig, training: int, validation: int, workers: int) -> None:
+    """Raises ConfigError where a step, or the validation part, has too little for so many workers."""
+    batch = config.train.batch_size
+    if batch > training:
+        raise ConfigError(
+            f"--train.batch_size {batch} is more than the {training} training samples; use a smaller batch or more data"
+        )
+    if batch < workers:
+        raise ConfigError(
+            f"--train.batch_size {batch} leaves some of the {workers} workers without a sample; use a batch of "
+            f"{workers} or more, or a smaller --scaling.num_workers"
+        )
+    if validation < workers:
+        raise ConfigError(
+            f"{validation} validation samples are fewer than the {workers} workers; use more samples or a smaller "
+            "--scaling.num_workers"
+        )
 
 
-def _validate(model: nn.Module, data: DataLoader[Sample], config: TrainConfig, process: Process) -> dict[str, float]:
+def _batches(config: TrainConfig, dataset: LoDoPaB, process: Process, shuffle: bool) -> Batches:
+    cache = None if config.data.cache == "none" else SharedCache(dataset, config.data.cache)
+    return Batches(
+        dataset,
+        config.train.batch_size,
+        process.rank,
+        process.world_size,
+        seed=config.train.seed if shuffle else None,
+        cache=cache,
+        pin=process.device.type == "cuda",
+    )
+
+
+def _validate(model: nn.Module, data: Batches, epoch: int, config: TrainConfig, process: Process) -> dict[str, float]:
     """The loss, its parts, PSNR and SSIM over the whole validation part, the same in every process."""
     model.eval()
-    sums = _Sums(process.device)
+    sums = Sums(process)
     with torch.no_grad():
-        for batch in data:
-            target = batch.ground_truth.to(process.device)
-            prediction = model(batch.observation.to(process.device))
+        for batch in data.epoch(epoch):
+            if len(batch.observation) == 0:
+                continue
+            target = batch.ground_truth.to(process.device, non_blocking=True)
+            prediction = model(batch.observation.to(process.device, non_blocking=True))
             loss = composite_loss(prediction, target, config.loss)
             figures = {"psnr": psnr(prediction, target).mean(), "ssim": ssim(prediction, target).mean()}
             sums.add(len(prediction), {"loss": loss.total, **loss.parts, **figures})
-    return sums.mean(process)
+    return sums.means()
 
 
-def _baseline(
-    run: RunFolder, dataset: LoDoPaB, data: DataLoader[Sample], geometry: ParallelBeam, process: Process
-) -> dict[str, float]:
-    """PSNR and SSIM of the classic FBP on the validation part: the Hann best for each, with its cut-off."""
-    known = run.read_json("baseline.json")
-    if known is not None:
-        return known
-    mine = range(process.rank, min(CUTOFF_SAMPLES, len(dataset)), process.world_size)
-    chosen = DataLoader(Subset(dataset, mine), data.batch_size)
-
-    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in chosen:
-            yield batch.observation.to(process.device), batch.ground_truth.to(process.device)
-
-    def over_processes(sums: Tensor) -> Tensor:
-        if process.world_size > 1:
-            dist.all_reduce(sums)
-        return sums
-
-    cutoffs = best_hann(pairs, geometry, over_processes)
-    sums = _Sums(process.device)
-    with torch.no_grad():
-        for batch in data:
-            observation, target = batch.observation.to(process.device), batch.ground_truth.to(process.device)
-            figures = {
-                "hann_psnr": psnr(fbp(observation, geometry, "hann", cutoffs.psnr), target).mean(),
-                "hann_ssim": ssim(fbp(observation, geometry, "hann", cutoffs.ssim), target).mean(),
-            }
-            sums.add(len(target), figures)
-    baseline = {**sums.mean(process), "hann_psnr_cutoff": cutoffs.psnr, "hann_ssim_cutoff": cutoffs.ssim}
-    if process.rank == 0:
-        run.write_json("baseline.json", baseline)
-    return baseline
-
-
-class _Sums:
-    """Sums of named figures over samples, then their means over all processes."""
+class _FirstNotFinite:
+    """The first step whose loss is not finite, found without waiting for the device at every step."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.names: list[str] = []
-        self.total = torch.zeros(0)
-        self.count = 0
+        self._first = torch.zeros((), dtype=torch.int64, device=device)
 
-    def add(self, count: int, figures: dict[str, Tensor]) -> None:
-        values = torch.stack([figure.double() for figure in figures.values()]) * count
-        self.total = values if self.count == 0 else self.total + values
-        self.names = list(figures)
-        self.count += count
+    def look(self, step: int, loss: Tensor) -> None:
+        """Takes the loss of a step, a scalar on the device."""
+        fine = torch.isfinite(loss) | (self._first > 0)
+        self._first = torch.where(fine, self._first, step)
 
-    def mean(self, process: Process) -> dict[str, float]:
-        packed = torch.cat([self.total, torch.tensor([self.count], dtype=torch.float64, device=self.device)])
-        if process.world_size > 1:
-            dist.all_reduce(packed)
-        return dict(zip(self.names, (packed[:-1] / packed[-1]).tolist(), strict=True))
+    def step(self) -> int | None:
+        """The step, None where all have been finite; waits for the device."""
+        return int(self._first) or None
 
 
-def _share(dataset: LoDoPaB, process: Process) -> Dataset[Sample]:
-    """This process's part of the validation samples: each sample once, unlike `DistributedSampler`, which repeats."""
-    if len(dataset) < process.world_size:
-        raise ConfigError(
-            f"{len(dataset)} validation samples are fewer than the {process.world_size} processes; "
-            "use more samples or a smaller --scaling.num_workers"
-        )
-    return Subset(dataset, range(process.rank, len(dataset), process.world_size))
+def _stand_in(batch: Sample) -> Sample:
+    """Something to compute with where the last step of an epoch has nothing for this process; it counts for nothing."""
+    observation, ground_truth, _ = batch
+    return Sample(
+        observation.new_zeros(1, *observation.shape[1:]),
+        ground_truth.new_zeros(1, *ground_truth.shape[1:]),
+        torch.zeros(1, dtype=torch.int64),  # type: ignore[arg-type]
+    )
+
+
+def _seed(seed: int, epoch: int, rank: int) -> None:
+    """Makes what is random in an epoch depend on the epoch alone, not on those before it in the same process."""
+    state = np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0]
+    torch.manual_seed(int(state) % 2**63)
+
+
+def _shares(batch: int, workers: int) -> list[int]:
+    return [batch // workers + (rank < batch % workers) for rank in range(workers)]
+
+
+def _size(step: int, config: TrainConfig, dataset: LoDoPaB) -> int:
+    """The samples of a step over all processes."""
+    return min(config.train.batch_size, len(dataset) - (step - 1) * config.train.batch_size)
+
+
+def _cached(cache: SharedCache | None, dataset: LoDoPaB) -> str:
+    if cache is None:
+        return ""
+    which = "all" if cache.samples == len(dataset) else f"the first {cache.samples} of {len(dataset)}"
+    return f"keeping {which} training samples in memory once read: {cache.bytes / 1e9:.2f} GB a machine ({cache.mode})"
 
 
 def _metrics(row: dict[str, float]) -> dict[str, float]:
@@ -251,9 +247,9 @@ def _about_data(config: TrainConfig, training_set: LoDoPaB, validation_set: LoDo
     }
 
 
-def _not_finite(epoch: int, step: int, batch: Sample, dataset: LoDoPaB, config: TrainConfig) -> str:
-    names = ", ".join(dataset.name(int(index)) for index in batch.index)  # type: ignore[attr-defined]
+def _not_finite(epoch: int, step: int, names: list[str], config: TrainConfig) -> str:
     return (
-        f"the loss is not finite in epoch {epoch}, step {step}; its samples are {names}. Look at these samples, or try "
-        f"a smaller learning rate than --optim.lr {config.optim.lr}. The checkpoints of earlier epochs are kept."
+        f"the loss is not finite in epoch {epoch}, step {step}; its samples are {', '.join(names)}. Look at these "
+        f"samples, or try a smaller learning rate than --optim.lr {config.optim.lr}. The checkpoints of earlier epochs "
+        "are kept."
     )

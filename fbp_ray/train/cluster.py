@@ -1,0 +1,137 @@
+"""The Ray cluster: joining the one that is named, or starting one of this machine alone; and who gets what of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import ray
+
+from fbp_ray.config import ScalingConfig
+from fbp_ray.errors import ConfigError, RunError
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # it would call out, and wait where there is no network
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a lost worker is noticed; the default is 2 s
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # then it looks again at how many machines there are
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # a worker's prints would appear twice
+    "OMP_WAIT_POLICY": "PASSIVE",  # a worker's threads would spin while another program has their processor
+}
+CONNECT_SECONDS = 5.0
+
+
+@contextmanager
+def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
+    """Joins the cluster at `address`, or the one that RAY_ADDRESS names, or starts a local one and stops it at the end.
+
+    Args:
+        address: HOST:PORT, or "auto" for the cluster that runs on this machine.
+        num_cpus: of a local cluster; all processors by default.
+
+    Raises:
+        ConfigError: an address of another form.
+        RunError: nothing answers there, or the cluster does not take this process.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_address(address)
+    try:
+        ray.init(
+            address=address,
+            num_cpus=num_cpus,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False if address == "local" else None,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise RunError(_why_not(address, str(error))) from None
+    # Ray would print pages of a lost machine's log here; the run tells of it in a line.
+    ray._private.worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Finds out in seconds that nobody listens: Ray itself would try for more than a minute."""
+    if address in ("local", "auto"):
+        return
+    match = re.fullmatch(r"\[?([^\[\]/\s]+?)\]?:(\d{1,5})", address)
+    if match is None:
+        raise ConfigError(
+            f"{address!r} is no address of a cluster; give HOST:PORT, as `ray start --head` prints it (the port is "
+            "6379 by default), or auto"
+        )
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(
+            f"no Ray cluster answers at {address}: {error}. Check --ray.address or RAY_ADDRESS, and that `ray start "
+            "--head` runs there and its port is open to this machine"
+        ) from None
+
+
+def _why_not(address: str, error: str) -> str:
+    if "Version mismatch" in error:
+        lines = [line.strip() for line in error.splitlines() if line.strip()]
+        return (
+            f"the cluster at {address} runs other versions than this process: {' '.join(lines)} Use the same "
+            "environment (constraints.txt) on every machine"
+        )
+    way = "" if address == "local" else "; a cluster with tokens needs RAY_AUTH_MODE=token here too"
+    return f"Ray could not be started or joined at {address}: {error}{way}"
+
+
+class Share(NamedTuple):
+    """What the training takes of the cluster."""
+
+    workers: int
+    cpus: int  # of each
+    use_gpu: bool
+
+
+def share_out(scaling: ScalingConfig) -> Share:
+    """What the training takes of the cluster as it is now.
+
+    Raises:
+        RunError: more than there is; with `min_workers`, when not even so many find room.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    processors = [int(node["Resources"].get("CPU", 0)) for node in nodes]
+    gpus = int(sum(node["Resources"].get("GPU", 0) for node in nodes))
+    use_gpu = gpus > 0
+    workers = scaling.num_workers or (gpus if use_gpu else min(2, sum(processors)))
+    needed = scaling.min_workers or workers
+    cpus = scaling.cpus_per_worker or cpus_per_worker(processors, workers) or cpus_per_worker(processors, needed)
+    room = sum(have // cpus for have in processors) if cpus else 0
+    if room < needed or (use_gpu and needed > gpus):
+        option = "--scaling.min_workers" if scaling.min_workers else "--scaling.num_workers"
+        asked = f"{needed} workers were asked for ({option})"
+        each = f", {cpus} processors each (--scaling.cpus_per_worker)" if scaling.cpus_per_worker else ""
+        there = ", ".join(
+            f"{node['NodeManagerAddress']} with {have} processors"
+            + (f" and {int(node['Resources'].get('GPU', 0))} GPUs" if use_gpu else "")
+            for node, have in zip(nodes, processors, strict=True)
+        )
+        raise RunError(
+            f"{asked}{each}, but the cluster has {there}; a worker takes at least one processor"
+            + (" and one GPU" if use_gpu else "")
+            + ". Ask for fewer, or add machines"
+        )
+    return Share(workers, cpus, use_gpu)
+
+
+def cpus_per_worker(processors: list[int], workers: int) -> int:
+    """The most processors that each of `workers` can have, given those of each node; 0 when there are too few."""
+    most = max(processors, default=0)
+    return next((each for each in range(most, 0, -1) if sum(have // each for have in processors) >= workers), 0)

@@ -1,0 +1,70 @@
+"""The processes that train together, and what they tell each other. One alone needs no process group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fbp_ray.errors import RunError
+
+T = TypeVar("T")
+
+
+class Process(NamedTuple):
+    """One of the processes that train together."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def add_up(self, sums: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, in each of them."""
+        if self.world_size > 1:
+            dist.all_reduce(sums)
+        return sums
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` returns in the first process, in each of them."""
+        if self.world_size == 1:
+            return make()
+        box: list[Any] = [make() if self.rank == 0 else None]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        result: T = box[0]
+        return result
+
+    def agree(self, what: str, value: object) -> None:
+        """Raises RunError, in every process, where the processes have different values."""
+        if self.world_size == 1:
+            return
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        if any(other != values[0] for other in values):
+            listed = ", ".join(f"{other} in worker {rank}" for rank, other in enumerate(values))
+            raise RunError(f"the workers do not agree on {what}: {listed}; every machine must have the same data")
+
+
+class Sums:
+    """Sums of named figures over samples, then their means over all processes."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.names: list[str] = []
+        self.total = torch.zeros(0)
+        self.count = 0
+
+    def add(self, count: int, figures: dict[str, Tensor]) -> None:
+        """Adds the means of figures over `count` samples."""
+        values = torch.stack([figure.detach().double() for figure in figures.values()]) * count
+        self.total = values if not self.names else self.total + values
+        self.names = list(figures)
+        self.count += count
+
+    def means(self) -> dict[str, float]:
+        """The mean of each figure over the samples of all processes."""
+        count = torch.tensor([self.count], dtype=torch.float64, device=self.process.device)
+        packed = self.process.add_up(torch.cat([self.total.to(self.process.device), count]))
+        return dict(zip(self.names, (packed[:-1] / packed[-1]).tolist(), strict=True))
