@@ -25,6 +25,7 @@ import yaml
 from pydantic import ValidationError
 
 from fbp_ray.checkpoint import versions
+from fbp_ray.cli import explain
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import RunError
 from fbp_ray.storage import LocalFolder, Place, open_folder
@@ -81,7 +82,8 @@ class RunFolder:
         try:
             earlier = TrainConfig.model_validate(yaml.safe_load(self.folder.read("config.yaml")))
         except (ValidationError, yaml.YAMLError) as error:
-            raise RunError(f"{self}/config.yaml is not of this version: {error}; choose another --run.name") from None
+            why = explain(error) if isinstance(error, ValidationError) else str(error)
+            raise RunError(f"{self}/config.yaml is not of this version ({why}); choose another --run.name") from None
         status = self.status()
         if status.get("state") == "completed" and more is None:
             raise RunError(

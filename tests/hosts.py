@@ -38,9 +38,14 @@ class Host:
         self.namespace = namespace
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def start(self, command: Sequence[str], log: Path, **environment: str) -> subprocess.Popen[bytes]:
-        """Starts a program there."""
+    def start(
+        self, command: Sequence[str], log: Path, without: Path | None = None, **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """Starts a program there; one that finds the folder `without` empty, if that is given."""
         enter = [] if self.namespace is None else ["ip", "netns", "exec", self.namespace]
+        if without is not None:
+            empty = 'mount -t tmpfs empty "$0" && exec "$@"'
+            enter = [*enter, "unshare", "--mount", "sh", "-c", empty, str(without)]
         with log.open("ab") as file:
             process = subprocess.Popen(
                 [*enter, *command],
@@ -52,7 +57,7 @@ class Host:
         self._started.append(process)
         return process
 
-    def start_ray(self, head: Host, log: Path, cpus: int = 1) -> None:
+    def start_ray(self, head: Host, log: Path, cpus: int = 1, without: Path | None = None) -> None:
         """Starts a Ray node, the head or one that joins it, and waits until it says that it runs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         role = ["--head", f"--port={PORT}", "--include-dashboard=false"]
@@ -60,7 +65,7 @@ class Host:
             role = [f"--address={head.address}:{PORT}"]
         common = [f"--node-ip-address={self.address}", f"--num-cpus={cpus}", "--disable-usage-stats", "--block"]
         before = log.stat().st_size if log.exists() else 0
-        process = self.start([RAY, "start", *role, *common, "--object-store-memory=100000000"], log)
+        process = self.start([RAY, "start", *role, *common, "--object-store-memory=100000000"], log, without)
         for _ in range(900):
             if b"Ray runtime started" in log.read_bytes()[before:]:
                 return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import os
 import subprocess
 import sys
 import time
@@ -47,8 +48,6 @@ ROOT = Path(__file__).parents[1]
 
 
 def environment() -> dict[str, str]:
-    import os
-
     return {**os.environ, **QUIET}
 
 
@@ -228,3 +227,26 @@ def test_fewer_workers_go_on_and_a_machine_that_comes_back_is_used(
     said = log.read_text()
     assert "1 worker" in said
     assert "8 samples a step" in said
+
+
+@pytest.mark.parametrize(
+    ("hidden", "said"), [("data", "no LoDoPaB-CT files at all"), ("runs", "does not have the run folder")]
+)
+def test_a_machine_that_lacks_a_folder_is_named_at_the_start(
+    folder: Path, tmp_path: Path, hosts: tuple[Host, Host], hidden: str, said: str
+) -> None:
+    head, other = hosts
+    if head.namespace is None:
+        pytest.skip("without root no folder can be hidden from a process")
+    log, ray_log = tmp_path / "log", tmp_path / "ray"
+    (folder / "runs").mkdir(exist_ok=True)
+    head.start_ray(head, ray_log)
+    other.start_ray(head, ray_log, without=folder / hidden)
+    process = head.start(command(folder, f"without-{hidden}", *across(head)), log)
+    assert process.wait(SECONDS) != 0
+    head.kill()
+    other.kill()
+    assert f"the machine {other.address}" in log.read_text()
+    assert said in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert not rows(folder / "runs" / f"without-{hidden}")

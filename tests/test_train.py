@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ import torch
 from fbp_ray.checkpoint import load_model, read_manifest, save_checkpoint
 from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
 from fbp_ray.model import LearnableFBP, ModelConfig
+from fbp_ray.runs import list_runs
+from fbp_ray.storage import copy_folder, open_folder
 from fbp_ray.train import cluster as ray_cluster
 from fbp_ray.train.__main__ import main
 from fbp_ray.train.cluster import cpus_per_worker
@@ -24,7 +28,8 @@ from tests.scans import COARSE, write_scan
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
+def cluster(object_store: str) -> Iterator[None]:
+    """Two processors. The object store is there first, so that the workers know its address."""
     with ray_cluster.cluster(num_cpus=2):
         yield
 
@@ -34,7 +39,7 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scan(tmp_path_factory.mktemp("scan") / "data", train=13, validation=5)
 
 
-def options(scan: Path, storage: Path, name: str, **more: Any) -> list[str]:
+def options(scan: Path, storage: Path | str, name: str, **more: Any) -> list[str]:
     given = {
         "data.dir": scan,
         "run.storage": storage,
@@ -140,3 +145,47 @@ def test_a_checkpoint_of_another_geometry_is_refused_before_ray_starts(
 )
 def test_processors_are_shared_out_so_that_every_worker_fits(processors: list[int], workers: int, each: int) -> None:
     assert cpus_per_worker(processors, workers) == each
+
+
+def test_a_run_in_an_object_store_gives_the_same_model(
+    trained: Path, scan: Path, object_store: str, tmp_path: Path
+) -> None:
+    main(options(scan, object_store, "remote"))
+    place = f"{object_store}/remote"
+    remote, local = load_model(place), load_model(trained)
+    sinogram = torch.rand(2, 60, 67)
+    assert torch.equal(remote(sinogram), local(sinogram))
+    assert remote(sinogram).std() > 0
+    assert [run.state for run in list_runs(object_store) if run.path == place] == ["completed"]
+    with pytest.raises(RunError, match="is complete"):
+        main(options(scan, object_store, "remote"))
+    main(options(scan, object_store, "remote", **{"run.extend": 1}))
+    main(options(scan, trained.parent, "first", **{"run.extend": 1}))
+    assert torch.equal(load_model(f"{place}/last")(sinogram), load_model(trained / "last")(sinogram))
+    copy_folder(open_folder(place) / "tensorboard", open_folder(tmp_path))
+    events = [file.name for file in tmp_path.iterdir() if file.name.startswith("events.")]
+    assert len(events) == 2
+
+
+def test_a_cluster_of_another_version_is_refused(cluster: None) -> None:
+    address = ray.get_runtime_context().gcs_address
+    code = f"""
+import ray
+ray.__version__ = "2.1.0"
+from fbp_ray.errors import RunError
+from fbp_ray.train.cluster import cluster
+try:
+    with cluster("{address}"):
+        pass
+except RunError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"the cluster at {address} runs other versions than this process" in done.stdout
+    assert "2.1.0" in done.stdout
+    assert ray.__version__ in done.stdout
+
+
+def test_an_interface_that_is_not_there_ends_the_run_at_its_start(cluster: None, scan: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no network interface 'nope7'"):
+        main(options(scan, tmp_path, "run", **{"scaling.interface": "nope7"}))
