@@ -54,7 +54,7 @@ class LoopConfig(_Frozen):
     epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training part")
     batch_size: Annotated[int, Field(ge=1)] = Field(
         default=8,
-        description="samples a step, shared among the workers: their number changes neither the steps nor the learning rate",
+        description="samples a step, shared among the workers: their number changes no step and no learning rate",
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of everything random")
 

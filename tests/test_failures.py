@@ -32,7 +32,7 @@ class Events:
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
 
-    def put_nowait(self, event: dict[str, Any]) -> None:
+    def put(self, event: dict[str, Any]) -> None:
         self.seen.append(event)
 
 
@@ -100,15 +100,12 @@ def payload(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         get_world_rank = staticmethod(lambda: 1)
         get_world_size = staticmethod(lambda: 2)
 
-    class Queue:
-        actor = None
-
     monkeypatch.setattr(ray.train, "get_context", Context)
     monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(worker, "machine", lambda: "10.0.0.2 (node-2)")
     tree = TrainConfig().model_dump(mode="json")
     threads = torch.get_num_threads()
-    return {"config": tree, "run": str(run), "session": run.session, "events": Queue, "threads": threads}
+    return {"config": tree, "run": str(run), "session": run.session, "events": Events(), "threads": threads}
 
 
 def fails_with(error: Exception) -> Any:

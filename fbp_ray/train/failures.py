@@ -9,9 +9,9 @@ import torch.distributed as dist
 from ray.exceptions import RayActorError, RayTaskError
 from ray.train import UserCallback
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
-from ray.util.queue import Queue
 
 from fbp_ray.errors import FbpRayError, RunError
+from fbp_ray.train.events import Events
 
 
 class Failures(UserCallback):
@@ -22,7 +22,7 @@ class Failures(UserCallback):
         most: failures that the run recovers from.
     """
 
-    def __init__(self, events: Queue, most: int) -> None:
+    def __init__(self, events: Events, most: int) -> None:
         self.events = events
         self.most = most
         self.count = 0
@@ -35,7 +35,7 @@ class Failures(UserCallback):
         self.count += 1
         text = _what_was_lost(worker_exceptions)
         event = {"event": "failure", "text": text, "failures": self.count, "max_failures": self.most}
-        self.events.put_nowait(event)
+        self.events.put(event)
 
 
 def cause(error: TrainingFailedError, most: int) -> FbpRayError:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import ray
 import ray.train
 import ray.train.torch
 from ray.train.v2.api.exceptions import TrainingFailedError
-from ray.util.queue import Queue
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fbp_ray.config import TrainConfig
 from fbp_ray.run import RunFolder
 from fbp_ray.train.cluster import Share, cluster, share_out
+from fbp_ray.train.events import Events
 from fbp_ray.train.failures import Failures, cause
 from fbp_ray.train.worker import Interfaces, work
 
@@ -45,7 +42,7 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
     """
     with cluster(config.ray.address), tempfile.TemporaryDirectory(prefix="fbp-ray-") as notes:
         share = share_out(config.scaling)
-        events = _queue()
+        events = Events()
         trainer = ray.train.torch.TorchTrainer(
             work,
             train_loop_config={
@@ -65,17 +62,12 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
                 logging_config=ray.LoggingConfig(log_level="ERROR"),
             ),
         )
-        with _draining(events, show, share):
+        waiting = _Waiting(share, show)
+        with events.shown(waiting.seen, waiting.look):
             try:
                 trainer.fit()
             except TrainingFailedError as error:
                 raise cause(error, config.run.max_failures) from None
-
-
-def _queue() -> Queue:
-    """A queue that lives on the driver's own machine: it must not be lost with another."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 def _torch_config(config: TrainConfig, share: Share) -> Interfaces:
@@ -94,40 +86,36 @@ def _scaling(config: TrainConfig, share: Share) -> ray.train.ScalingConfig:
     )
 
 
-@contextmanager
-def _draining(events: Queue, show: Show, share: Share) -> Iterator[None]:
-    """Passes events to `show` from a thread, until the block ends and the queue is empty."""
-    done = threading.Event()
+class _Waiting:
+    """Says what the workers wait for, when for long there is no sign of them.
 
-    def drain() -> None:
-        heard = time.monotonic()
-        while True:
-            ended = done.is_set()
-            for event in events.get_nowait_batch(events.size()):
-                show(event)
-                heard = float("inf") if event["event"] in ("start", "step", "epoch") else time.monotonic()
-            if time.monotonic() - heard > PATIENCE:
-                show({"event": "warning", "text": _what_is_missing(share)})
-                heard = time.monotonic()
-            if ended:
-                return
-            done.wait(0.2)
+    Args:
+        share: what the training takes of the cluster.
+        show: is called with each event, and with what is missing.
+    """
 
-    thread = threading.Thread(target=drain, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(timeout=30)
-        events.shutdown()
+    def __init__(self, share: Share, show: Show) -> None:
+        self.share = share
+        self.show = show
+        self.since: float | None = time.monotonic()
 
+    def seen(self, event: dict[str, Any]) -> None:
+        """Passes on an event."""
+        self.since = None if event["event"] in ("start", "step", "epoch") else time.monotonic()
+        self.show(event)
 
-def _what_is_missing(share: Share) -> str:
-    free = ray.available_resources()  # type: ignore[no-untyped-call]
-    kinds = ("CPU", "GPU") if share.use_gpu else ("CPU",)
-    there = ", ".join(f"{free.get(kind, 0):g} {kind}" for kind in kinds)
-    return (
-        f"still waiting for {share.workers} workers of {share.cpus} CPU{' and 1 GPU' if share.use_gpu else ''} each; "
-        f"free now: {there}"
-    )
+    def look(self) -> None:
+        """Nothing has come."""
+        if self.since is not None and time.monotonic() - self.since > PATIENCE:
+            self.since = time.monotonic()
+            self.show({"event": "warning", "text": self.what_is_missing()})
+
+    def what_is_missing(self) -> str:
+        """In a line."""
+        free = ray.available_resources()  # type: ignore[no-untyped-call]
+        kinds = ("CPU", "GPU") if self.share.use_gpu else ("CPU",)
+        there = ", ".join(f"{free.get(kind, 0):g} {kind}" for kind in kinds)
+        return (
+            f"still waiting for {self.share.workers} workers of {self.share.cpus} CPU"
+            f"{' and 1 GPU' if self.share.use_gpu else ''} each; free now: {there}"
+        )

@@ -28,7 +28,7 @@ from fbp_ray.train.start import start
 from fbp_ray.train.watching import Watcher
 
 Report = Callable[[dict[str, Any]], None]
-STEP_SECONDS = 0.5  # a step is shown, and a GPU waited for, no more often than this
+STEP_SECONDS = 1.0  # a step is shown, and a GPU waited for, no more often than this
 
 
 def train(config: TrainConfig, run: RunFolder, process: Process, report: Report) -> None:
@@ -125,6 +125,7 @@ def train(config: TrainConfig, run: RunFolder, process: Process, report: Report)
                 "reading": training.waited / training_seconds,
                 "workers": process.world_size,
                 "seconds": time.perf_counter() - began,
+                "time": time.time(),
             }
             scheduler.step(validated["loss"])
             if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):

@@ -18,6 +18,7 @@ from ray.train.torch import TorchConfig
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import DataError, FbpRayError, GeometryError, RunError
 from fbp_ray.run import RunFolder
+from fbp_ray.train.events import Events
 from fbp_ray.train.failures import is_connection_lost
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
@@ -31,11 +32,11 @@ def work(payload: dict[str, Any]) -> None:
     process = Process(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     if process.device.type == "cpu":
         torch.set_num_threads(payload["threads"])
-    events = payload["events"].actor
+    events: Events = payload["events"]
 
     def report(event: dict[str, Any]) -> None:
         if process.rank == 0:
-            events.put_nowait.remote(event)  # without waiting for the answer: the loop has better things to do
+            events.put(event)
 
     config = TrainConfig.model_validate(payload["config"])
     run = RunFolder(payload["run"], payload["session"])
