@@ -17,6 +17,7 @@ from fbp_ray.errors import CheckpointError, DataError, FbpRayError, RunError
 from fbp_ray.evaluate.__main__ import main
 from fbp_ray.filters import WindowConfig
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
+from fbp_ray.storage import copy_folder, open_folder
 from tests.scans import COARSE, write_scan
 
 
@@ -146,3 +147,14 @@ def test_the_best_hann_shares_its_work_over_processes(scan: Path) -> None:
     shared = iter(collected[:1])
     again = best_hann(lambda: pairs_of([2, 3, 4]), COARSE, lambda sums: sums + next(shared, torch.zeros(1)))
     assert abs(whole.psnr - again.psnr) <= 0.1
+
+
+def test_a_model_in_an_object_store_is_evaluated_there(checkpoint: Path, object_store: str, tmp_path: Path) -> None:
+    place = f"{object_store}/{tmp_path.name}-{checkpoint.parent.name}"
+    copy_folder(open_folder(checkpoint), open_folder(place) / "best")
+    main(["--checkpoint", place, "--split", "test", "--panels", "1"])
+    out = tmp_path / "out"
+    main(["--checkpoint", str(checkpoint), "--split", "test", "--panels", "1", "--out", str(out)])
+    remote = open_folder(place) / "evaluation-test"
+    assert json.loads(remote.read("metrics.json")) == json.loads((out / "metrics.json").read_text())
+    assert remote.names() == sorted(file.name for file in out.iterdir())
