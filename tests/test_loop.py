@@ -122,6 +122,28 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(scan: Path, tmp_path: Pa
         assert read_manifest(whole.folder / name).epoch == read_manifest(cut.folder / name).epoch
 
 
+def test_a_damaged_last_checkpoint_costs_an_epoch_and_changes_nothing(scan: Path, tmp_path: Path) -> None:
+    config = settings(scan, train={"epochs": 5}, optim={"lr": 0.5, "plateau_patience": 0})
+    whole = run(tmp_path / "whole", config)
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["epoch"] == 4 and event["step"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", config, interrupt)
+    weights_file = tmp_path / "cut" / "last" / read_manifest(tmp_path / "cut" / "last").files["weights"]
+    weights_file.write_bytes(weights_file.read_bytes()[:-100])
+    events: list[dict[str, Any]] = []
+    cut = run(tmp_path / "cut", config, events.append)
+    warnings = [event["text"] for event in events if event["event"] == "warning"]
+    assert len(warnings) == 1
+    assert "going on from the one before, epoch 2" in warnings[0]
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == [3, 4, 5]
+    for name in ("best", "last"):
+        assert torch.equal(weights(whole.folder / name), weights(cut.folder / name))
+
+
 def test_a_warm_start_takes_the_weights_and_where_asked_the_optimiser(scan: Path, tmp_path: Path) -> None:
     first = run(tmp_path / "first", settings(scan))
     started: list[torch.Tensor] = []
