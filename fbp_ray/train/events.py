@@ -34,11 +34,17 @@ class Events:
 
     def __init__(self) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._sent: Any = None
         self._kept: Any = ray.remote(_Kept).options(num_cpus=0, scheduling_strategy=here).remote()
 
     def put(self, event: Event) -> None:
         """Sends an event and does not wait."""
-        self._kept.put.remote(event)
+        self._sent = self._kept.put.remote(event)
+
+    def flush(self) -> None:
+        """Waits until what was sent from this process has arrived."""
+        if self._sent is not None:
+            ray.get(self._sent)
 
     def take(self) -> list[Event]:
         """What has come since the last time."""

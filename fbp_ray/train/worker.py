@@ -43,6 +43,7 @@ def work(payload: dict[str, Any]) -> None:
     check_storage(run)
     try:
         train(config, run, process, report)
+        events.flush()
     except (DataError, GeometryError) as error:
         raise type(error)(f"on the machine {machine()}: {error}") from None
     except FbpRayError:
