@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,9 @@ import torch
 from fbp_ray.checkpoint import load_model, read_manifest, save_checkpoint
 from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
 from fbp_ray.model import LearnableFBP, ModelConfig
-from fbp_ray.train import cluster as ray_cluster
 from fbp_ray.train.__main__ import main
 from fbp_ray.train.cluster import cpus_per_worker
 from tests.scans import COARSE, write_scan
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
-    with ray_cluster.cluster(num_cpus=2):
-        yield
 
 
 @pytest.fixture(scope="module")

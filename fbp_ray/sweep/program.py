@@ -75,7 +75,7 @@ def sweep(space: Space, argv: Sequence[str], program: str) -> Results:
     results = _run(tree, folder, search, list(space), console)
     write_results(folder, results)
     _draw(folder, results)
-    console.print(results_table(results))
+    console.print(results_table(results, console.width))
     _refuse_nothing(results)
     if tree.sweep.train_best:
         _train_best(tree, folder, results)
@@ -113,20 +113,20 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
     geometry = geometry_of(tree.data.dir)
     training = LoDoPaB(tree.data.dir, "train", geometry, tree.data.train_samples)
     validation = LoDoPaB(tree.data.dir, "validation", geometry, tree.data.validation_samples)
-    alone = Process(0, 1, torch.device("cpu"))
-    classic = classic_fbp(folder.run, validation, Batches(validation, tree.train.batch_size, seed=None), alone)
-    before = read_results(folder, keys, tree.sweep.metric)
-    finished = sum(outcome.status in FINISHED for outcome in before.outcomes)
-    if finished >= search.total and len(before.outcomes) == finished:
+    begun = folder.outcomes()
+    finished = sum(outcome.status in FINISHED for outcome in begun)
+    if finished == len(begun) >= search.total:
         console.print(f"all {finished} trials are finished; --sweep.trials {2 * finished} makes as many more")
-        return before
+        return read_results(folder, keys, tree.sweep.metric)
 
-    with cluster(tree.ray.address), SweepProgress(search.total, tree.train.epochs, before, console) as progress:
+    with cluster(tree.ray.address):
         share = share_out_trials(tree)
-        if before.outcomes:
-            progress.line(
-                f"going on: {finished} trials are finished, {len(before.outcomes) - finished} were interrupted"
-            )
+        alone = Process(0, 1, torch.device("cpu"))
+        classic = classic_fbp(folder.run, validation, Batches(validation, tree.train.batch_size, seed=None), alone)
+        before = read_results(folder, keys, tree.sweep.metric)
+        progress = SweepProgress(search.total, tree.train.epochs, before, console)
+        if begun:
+            progress.line(f"going on: {finished} trials are finished, {len(begun) - finished} were interrupted")
         data: tuple[Stored, Stored] | None = None
         problem = room_for(training, validation, tree.data) if share.workers == 1 else None
         if share.workers == 1 and problem is None:
@@ -142,7 +142,8 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
                 write_results(folder, results)
             progress.show(event, results)
 
-        run_trials(_on_this_share(tree, share.workers, share.cpus), folder, search, task, share, show)
+        with progress:
+            run_trials(_on_this_share(tree, share.workers, share.cpus), folder, search, task, share, show)
     return read_results(folder, keys, tree.sweep.metric)
 
 

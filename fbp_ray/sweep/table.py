@@ -15,12 +15,13 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.live import Live
 from rich.table import Table
 
-from fbp_ray.sweep.folder import FINISHED
+from fbp_ray.sweep.folder import FINISHED, Outcome
 from fbp_ray.sweep.results import Results
 from fbp_ray.train.table import clock
 
 SHOWN = 5  # of the best, while the sweep runs
 BEST = 10  # at its end
+OVER = "over\nFBP"  # the heading of two columns: the second has a blank more
 Event = dict[str, Any]
 
 
@@ -93,7 +94,7 @@ class SweepProgress:
         if self.running:
             parts.append(self._running_table())
         if self.results.merits:
-            parts.append(results_table(self.results, SHOWN))
+            parts.append(results_table(self.results, options.max_width, SHOWN))
         elapsed = clock(time.monotonic() - self.began)
         parts.append(f"{self._done()} of {self.total} trials done, {len(self.running)} running, {elapsed}")
         yield Group(*parts)
@@ -113,8 +114,22 @@ class SweepProgress:
         return table
 
 
-def results_table(results: Results, most: int = BEST) -> Table:
-    """The best trials beside the classic FBP; a star for those on the Pareto front."""
+def results_table(results: Results, width: int, most: int = BEST) -> Table:
+    """The best trials beside the classic FBP; a star for those on the Pareto front.
+
+    Args:
+        results: of the sweep.
+        width: columns of the terminal; where it is narrow, the table has fewer columns.
+        most: rows.
+    """
+    for left_out in (set[str](), {"epoch"}, {"epoch", OVER}, {"epoch", OVER, "ended"}):
+        table = _results_table(results, most, left_out)
+        if Console(width=10 * width).measure(table).maximum <= width:
+            break
+    return table
+
+
+def _results_table(results: Results, most: int, left_out: set[str]) -> Table:
     classic = results.classic
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -125,24 +140,33 @@ def results_table(results: Results, most: int = BEST) -> Table:
         caption="* no other trial is better in both PSNR and SSIM",
         caption_justify="left",
     )
-    for heading in ("trial", *results.keys, "PSNR\ndB", "over\nFBP", "SSIM", "over\nFBP", results.metric, "epoch", ""):
-        table.add_column(heading.replace(".", ".\n"), justify="right", no_wrap=True)
-    blank = [""] * len(results.keys)
-    table.add_row("FBP", *blank, f"{classic['hann_psnr']:.3f}", "", f"{classic['hann_ssim']:.4f}", style="cyan")
-    for outcome in results.ranked[:most]:
-        psnr, ssim = outcome.metrics["psnr"], outcome.metrics["ssim"]
-        table.add_row(
-            outcome.name + ("*" if outcome.number in results.front else " "),
-            *(value(outcome.parameters[key]) for key in results.keys),
-            f"{psnr:.3f}",
-            f"{psnr - classic['hann_psnr']:+.3f}",
-            f"{ssim:.4f}",
-            f"{ssim - classic['hann_ssim']:+.4f}",
-            f"{results.merits[outcome.number]:.3f}",
-            str(outcome.best_epoch),
-            "" if outcome.status == "completed" else outcome.status,
-        )
+    first = {"trial": "FBP", **dict.fromkeys(results.keys, "")}
+    rows = [{**first, "PSNR\ndB": f"{classic['hann_psnr']:.3f}", "SSIM": f"{classic['hann_ssim']:.4f}"}]
+    rows += [_cells(results, outcome) for outcome in results.ranked[:most]]
+    headings = ["trial", *results.keys, "PSNR\ndB", OVER, "SSIM", OVER + " ", results.metric.upper(), "epoch", "ended"]
+    shown = [heading for heading in headings if heading.strip() not in left_out]
+    for heading in shown:
+        broken = heading.replace(".", ".\n") if heading in results.keys else heading.replace("COMBINED", "com-\nbined")
+        table.add_column(broken, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row.get(heading, "") for heading in shown), style="cyan" if row is rows[0] else "")
     return table
+
+
+def _cells(results: Results, outcome: Outcome) -> dict[str, str]:
+    """A trial's row, by heading."""
+    psnr, ssim = outcome.metrics["psnr"], outcome.metrics["ssim"]
+    return {
+        "trial": outcome.name + ("*" if outcome.number in results.front else " "),
+        **{key: value(outcome.parameters[key]) for key in results.keys},
+        "PSNR\ndB": f"{psnr:.3f}",
+        OVER: f"{psnr - results.classic['hann_psnr']:+.3f}",
+        "SSIM": f"{ssim:.4f}",
+        OVER + " ": f"{ssim - results.classic['hann_ssim']:+.4f}",
+        results.metric.upper(): f"{results.merits[outcome.number]:+.3f}",
+        "epoch": str(outcome.best_epoch),
+        "ended": "" if outcome.status == "completed" else "early",
+    }
 
 
 def value(parameter: Any) -> str:

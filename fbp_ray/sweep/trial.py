@@ -68,8 +68,8 @@ class Trial(ray.tune.Trainable):
         """Waits for the trial's next epoch, or its end.
 
         Returns:
-            epoch, lr, psnr, ssim, loss and merit of the epoch; best_psnr, best_ssim and `value`, the merit, of the epoch
-            with the lowest loss so far. At the end `ended`, and in `failed` why, or "".
+            epoch, lr, psnr, ssim, loss and merit of the epoch; best_psnr, best_ssim and `value`, the merit, of the
+            epoch with the lowest loss so far. At the end `ended`, and in `failed` why, or "".
         """
         try:
             event = self._training.next()

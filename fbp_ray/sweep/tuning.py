@@ -191,7 +191,7 @@ class Conductor(Searcher):
         self.on_trial_result(trial_id, result)
         number, parameters = self._running.pop(trial_id)
         last = {**self._last.pop(trial_id, {}), **result}
-        status, reason = _how_it_ended(last, error)
+        status, reason = _how_it_ended(last, error, self.tree.train.epochs)
         value = None if status == "failed" else last.get("value")
         self.folder.end_trial(number, status, reason)
         self.search.told(parameters, value)
@@ -199,11 +199,13 @@ class Conductor(Searcher):
         self.show({"event": "end", "number": number, "status": status, "reason": reason, **figures})
 
 
-def _how_it_ended(last: dict[str, Any], lost: bool) -> tuple[State, str]:
+def _how_it_ended(last: dict[str, Any], lost: bool, epochs: int) -> tuple[State, str]:
     """A trial's state and the reason for it, from its last result."""
     if lost:
         return "failed", LOST
     if last.get("ended"):
         reason = str(last["failed"])
         return ("failed", reason) if reason else ("completed", "")
+    if last["epoch"] >= epochs:  # behind at its own end
+        return "completed", ""
     return "stopped", BEHIND.format(last["epoch"])
