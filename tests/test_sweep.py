@@ -7,12 +7,14 @@ import csv
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import ray
+import torch
 import yaml
 from rich.console import Console
 
@@ -21,7 +23,8 @@ from fbp_ray.cli import parse_with_recipe
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.evaluate.__main__ import main as evaluate
-from fbp_ray.sweep import Choice, LogRange, Range, sweep
+from fbp_ray.run import RunFolder
+from fbp_ray.sweep import Choice, LogRange, Range, held, sweep
 from fbp_ray.sweep.config import SweepTree, training_config
 from fbp_ray.sweep.folder import SweepFolder
 from fbp_ray.sweep.merit import merit, on_front
@@ -31,6 +34,8 @@ from fbp_ray.sweep.share import room_for_trials
 from fbp_ray.sweep.space import Space, check_space, fits, grid, start
 from fbp_ray.sweep.table import SweepProgress, results_table
 from fbp_ray.train.__main__ import check
+from fbp_ray.train.loop import train
+from fbp_ray.train.process import Process
 from tests.scans import write_scan
 
 SPACE: Space = {"loss.l1": LogRange(0.01, 100), "optim.lr": LogRange(1e-3, 1e-1)}
@@ -303,18 +308,62 @@ class TestSweep:
         assert len({str(outcome.parameters) for outcome in results.outcomes}) == 6
 
     def test_a_trial_that_was_interrupted_goes_on_from_its_checkpoint(
-        self, cluster: None, swept: Path, scan: Path, tmp_path: Path
+        self,
+        swept: Path,
+        scan: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
-        given = options(scan, tmp_path, "cut", **{"sweep.trials": 2, "sweep.search": "random"})
-        given = [*given, "--sweep.scheduler", "none"]
-        sweep(SPACE, given, "script.py")
+        shutil.copytree(swept, tmp_path / "cut")
         run = tmp_path / "cut" / "trials" / "0001"
         whole = load_model(run / "best").filter.weight
+        others = {file: file.stat().st_mtime_ns for file in run.parent.rglob("*") if run not in [file, *file.parents]}
         _take_back_an_epoch(run)
-        results = sweep(SPACE, given, "script.py")
-        assert [outcome.status for outcome in results.outcomes] == ["completed", "completed"]
+        monkeypatch.setattr(held, "SHARE", 0.0)  # the files have the same data as the object store
+        results = sweep(SPACE, options(scan, tmp_path, "cut", **{"sweep.scheduler": "none"}), "script.py")
+        assert {outcome.status for outcome in results.outcomes} == {"completed"}
         assert [row["epoch"] for row in results.outcomes[1].history] == [1, 2, 3]
-        assert load_model(run / "best").filter.weight.equal(whole)
+        torch.testing.assert_close(load_model(run / "best").filter.weight, whole, atol=1e-6, rtol=0)
+        assert others == {file: file.stat().st_mtime_ns for file in others}
+        said = capsys.readouterr().out
+        assert "1 were interrupted" in said
+        assert "each trial reads the files" in said
+
+    def test_a_trial_is_the_training_that_its_settings_give(self, swept: Path, tmp_path: Path) -> None:
+        trial = swept / "trials" / "0002"
+        config = TrainConfig.model_validate(yaml.safe_load((trial / "config.yaml").read_text()))
+        run = RunFolder(tmp_path / "run")
+        train(run.begin(config), run, Process(0, 1, torch.device("cpu")), lambda event: None)
+        mine, theirs = (load_model(place / "last").filter.weight for place in (tmp_path / "run", trial))
+        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
+
+    def test_a_larger_grid_adds_to_a_smaller_one(self) -> None:
+        search = open_search(SPACE, tree(search="grid", trials=9))
+        corners = dict(enumerate(grid(SPACE, tree(), 4)))
+        search.take_up(corners)
+        assert search.total == 9
+        rows = [search.propose(number) for number in range(9)]
+        assert rows[:4] == list(corners.values())
+        assert len({str(row) for row in rows}) == 9
+
+    def test_a_trial_may_have_several_workers(self, cluster: None, scan: Path, tmp_path: Path) -> None:
+        more = {"sweep.workers_per_trial": 2, "sweep.trials": 1, "train.epochs": 2}
+        results = sweep(SPACE, options(scan, tmp_path, "wide", **more), "script.py")
+        assert [outcome.status for outcome in results.outcomes] == ["completed"]
+        assert [row["workers"] for row in results.outcomes[0].history] == [2.0, 2.0]
+        assert load_model(tmp_path / "wide" / "best").filter.weight.isfinite().all()
+
+    @pytest.mark.chaos
+    def test_a_trial_of_several_workers_that_is_behind_ends_and_leaves_room_for_the_next(
+        self, cluster: None, scan: Path, tmp_path: Path
+    ) -> None:
+        more = {"sweep.workers_per_trial": 2, "sweep.trials": 3, "train.epochs": 500, "sweep.search": "grid"}
+        given = options(scan, tmp_path, "wide", **more)
+        results = sweep({"optim.lr": Choice(0.05, 1e-5, 2e-6)}, given, "script.py")
+        assert [outcome.status for outcome in results.outcomes] == ["completed", "stopped", "stopped"]
+        assert all(125 <= outcome.epochs < 500 for outcome in results.outcomes[1:])
+        assert len(results.merits) == 3
 
     def test_other_settings_or_another_space_are_refused(self, swept: Path, scan: Path) -> None:
         with pytest.raises(RunError, match=r"other settings \(train\.epochs\)"):

@@ -16,12 +16,19 @@ if TYPE_CHECKING:
 LINES = {"psnr": "hann_psnr", "ssim": "hann_ssim"}
 LABELS = {"psnr": "PSNR, dB", "ssim": "SSIM"}
 COLOURS = "viridis"
+NEAR = 10.0  # dB
 
 
 def draw_plots(results: Results) -> dict[str, bytes]:
-    """All plots by file name; none where no trial has a result."""
+    """All plots by file name; none where no trial has a result.
+
+    They leave out the trials that are more than `NEAR` below the best PSNR, beside which no others could be told apart.
+    """
     if not results.ranked:
         return {}
+    least = max(_of(one, "psnr") for one in results.ranked) - NEAR
+    near = {one.number: results.merits[one.number] for one in results.ranked if _of(one, "psnr") >= least}
+    results = results._replace(merits=near)
     return {
         "pareto.png": _pareto(results),
         "parameters.png": _parameters(results),
@@ -98,7 +105,7 @@ def _curves(results: Results) -> bytes:
         one.axhline(results.classic[LINES[name]], color="k", lw=1, ls="--")
         one.set(xlabel="epoch", ylabel=LABELS[name])
         one.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].legend(fontsize="small", title="the best five")
+    axes[0].legend(fontsize="small", title="the best five", reverse=True)
     figure.suptitle("learning curves, validation part; dashed: best Hann")
     return _png(figure)
 

@@ -33,8 +33,6 @@ from fbp_ray.train.progress import TrainingProgress
 if TYPE_CHECKING:
     from fbp_ray.sweep.held import Stored
 
-TRAINED = "trained"
-
 
 def sweep_program(space: Space, program: str) -> None:
     """Runs a sweep over `space` with the options of the command line, and exits with a code.
@@ -65,7 +63,7 @@ def sweep(space: Space, argv: Sequence[str], program: str) -> Results:
     began = time.monotonic()
     tree = resolve_sweep(parse_with_recipe(SweepTree, argv, f"python {program}"), Path(program).stem)
     check_space(space, tree)
-    check(training_config(tree, {}).model_copy(update={"scaling": tree.scaling}))
+    check(training_config(_with_workers(tree, tree.sweep.workers_per_trial), {}))
     search = open_search(space, tree)
     folder = SweepFolder(open_folder(tree.sweep.storage) / str(tree.sweep.name))
     folder.begin(tree, space)
@@ -114,6 +112,7 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
     training = LoDoPaB(tree.data.dir, "train", geometry, tree.data.train_samples)
     validation = LoDoPaB(tree.data.dir, "validation", geometry, tree.data.validation_samples)
     begun = folder.outcomes()
+    search.take_up({outcome.number: outcome.parameters for outcome in begun})
     finished = sum(outcome.status in FINISHED for outcome in begun)
     if finished == len(begun) >= search.total:
         console.print(f"all {finished} trials are finished; --sweep.trials {2 * finished} makes as many more")
@@ -143,12 +142,12 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
             progress.show(event, results)
 
         with progress:
-            run_trials(_on_this_share(tree, share.workers, share.cpus), folder, search, task, share, show)
+            run_trials(_with_workers(tree, share.workers, share.cpus), folder, search, task, share, show)
     return read_results(folder, keys, tree.sweep.metric)
 
 
-def _on_this_share(tree: SweepTree, workers: int, cpus: int) -> SweepTree:
-    """The settings, with what each trial takes of the cluster."""
+def _with_workers(tree: SweepTree, workers: int, cpus: int | None = None) -> SweepTree:
+    """The settings, with the training processes of a trial, and the processors of each."""
     scaling = tree.scaling.model_copy(update={"num_workers": workers, "min_workers": None, "cpus_per_worker": cpus})
     return tree.model_copy(update={"scaling": scaling})
 
@@ -187,12 +186,13 @@ def _train_best(tree: SweepTree, folder: SweepFolder, results: Results) -> None:
     """Trains the best settings with TorchTrainer, unless that was done before."""
     from fbp_ray.train.launch import launch
 
-    run = RunFolder(folder.folder / TRAINED)
+    best = results.ranked[0]
+    run = RunFolder(folder.folder / f"trained-{best.name}")
     if run.status().get("state") == "completed":
         print(f"trained already: {run}")
         return
-    config = training_config(tree, results.ranked[0].parameters)
-    name = config.run.model_copy(update={"name": TRAINED, "storage": str(folder.folder.absolute())})
+    config = training_config(tree, best.parameters)
+    name = config.run.model_copy(update={"name": run.folder.name, "storage": str(folder.folder.absolute())})
     config = run.begin(config.model_copy(update={"run": name}))
     try:
         with TrainingProgress() as progress:

@@ -29,6 +29,9 @@ class Search(ABC):
     def propose(self, number: int) -> Parameters:
         """The parameters of a trial."""
 
+    def take_up(self, begun: dict[int, Parameters]) -> None:  # noqa: B027  # to most it makes no difference
+        """Takes the trials that an earlier session has begun, by number."""
+
     def told(self, parameters: Parameters, merit: float | None) -> None:  # noqa: B027  # most learn nothing from it
         """Takes the result of a trial: its merit, or None of one that failed."""
 
@@ -51,8 +54,15 @@ class GridSearch(Search):
     """All combinations, the last key of the space changing fastest."""
 
     def __init__(self, space: Space, tree: SweepTree) -> None:
-        self.combinations = grid(space, tree, tree.sweep.trials)
+        self.combinations = dict(enumerate(grid(space, tree, tree.sweep.trials)))
         self.total = len(self.combinations)
+
+    def take_up(self, begun: dict[int, Parameters]) -> None:
+        """Leaves out what was begun: it may have been numbered in a grid of another size."""
+        others = [row for row in self.combinations.values() if row not in begun.values()]
+        self.total = len(begun) + len(others)
+        free = (number for number in range(self.total) if number not in begun)
+        self.combinations = {**begun, **dict(zip(free, others, strict=True))}
 
     def propose(self, number: int) -> Parameters:
         """The parameters of a trial."""

@@ -18,7 +18,7 @@ import torch
 
 from fbp_ray.checkpoint import MANIFEST, read_manifest
 from fbp_ray.config import TrainConfig
-from fbp_ray.errors import FbpRayError
+from fbp_ray.errors import CheckpointError, FbpRayError
 from fbp_ray.run import RunFolder
 from fbp_ray.sweep.held import Held, Stored
 from fbp_ray.sweep.merit import Metric, merit
@@ -77,11 +77,8 @@ class Trial(ray.tune.Trainable):
             return {"done": True, "ended": True, "failed": str(error)}
         except Exception as error:
             self._run.folder.write(TRACEBACK, "".join(traceback.format_exception(error)))
-            return {
-                "done": True,
-                "ended": True,
-                "failed": f"{type(error).__name__}: {error}; see {self._run}/{TRACEBACK}",
-            }
+            reason = f"{type(error).__name__}: {error}; its traceback is in {self._run}/{TRACEBACK}"
+            return {"done": True, "ended": True, "failed": reason}
         if event is None:
             return {"done": True, "ended": True, "failed": "", **self._value()}
         figures = {name: event[f"validation_{name}"] for name in ("psnr", "ssim", "loss")}
@@ -104,7 +101,10 @@ class Trial(ray.tune.Trainable):
 
 def _best(run: RunFolder) -> dict[str, float]:
     """The figures of the best checkpoint so far; nothing where there is none."""
-    return read_manifest(run.best).metrics if run.best.has(MANIFEST) else {}
+    try:
+        return read_manifest(run.best).metrics if run.best.has(MANIFEST) else {}
+    except CheckpointError:  # the training goes on from last/, and writes the next best one over it
+        return {}
 
 
 class _Stopped(Exception):
@@ -171,8 +171,13 @@ class _Training:
 def _alone(trial: Trial) -> _Training:
     """A training in this process."""
     device = torch.device("cuda" if trial.task.use_gpu else "cpu")
-    config, run, caches = trial._config, trial._run, trial.held
-    return _Training(lambda report: train(config, run, Process(0, 1, device), report, caches))
+    config, run, caches, threads = trial._config, trial._run, trial.held, trial.task.threads
+
+    def work(report: Callable[[Event], None]) -> None:
+        torch.set_num_threads(threads)  # each thread has a number of its own
+        train(config, run, Process(0, 1, device), report, caches)
+
+    return _Training(work)
 
 
 def _together(trial: Trial) -> _Training:
