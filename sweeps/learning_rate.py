@@ -9,9 +9,9 @@ same command with the same --sweep.name goes on with a sweep that was interrupte
 
 from __future__ import annotations
 
-from fbp_ray.sweep import Choice, LogRange, sweep_program
+from fbp_ray.sweep import Choice, LogRange, Space, sweep_program
 
-SPACE = {
+SPACE: Space = {
     "optim.lr": LogRange(1e-3, 1e-1),
     "window.kind": Choice("frequency", "angle_frequency"),
     "window.init": Choice("ones", "hann", "cosine", "shepp-logan"),

@@ -12,9 +12,9 @@ and a ratio of 100 makes a term nearly the only one.
 
 from __future__ import annotations
 
-from fbp_ray.sweep import LogRange, sweep_program
+from fbp_ray.sweep import LogRange, Space, sweep_program
 
-SPACE = {
+SPACE: Space = {
     "loss.l1": LogRange(0.01, 100),
     "loss.edge": LogRange(0.01, 100),
     "optim.lr": LogRange(1e-3, 1e-1),

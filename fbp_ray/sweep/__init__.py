@@ -16,6 +16,6 @@ results   results.csv, best/, best_config.yaml; table, plots, page: what people 
 from __future__ import annotations
 
 from fbp_ray.sweep.program import sweep, sweep_program
-from fbp_ray.sweep.space import Choice, LogRange, Range
+from fbp_ray.sweep.space import Choice, LogRange, Range, Space
 
-__all__ = ["Choice", "LogRange", "Range", "sweep", "sweep_program"]
+__all__ = ["Choice", "LogRange", "Range", "Space", "sweep", "sweep_program"]

@@ -4,9 +4,9 @@
     ssim      gain in SSIM over the best Hann
     combined  gain in PSNR + 20 x gain in SSIM, so that 0.05 of SSIM counts as much as 1 dB
 
-The scale of 20 is about the ratio in which the two move for low-dose CT: between the ramp and the best Hann, or
-between the best Hann and a learned filter, PSNR changes by some tenths of a dB while SSIM changes by some hundredths.
-Neither then decides alone. All figures are means over the validation part.
+The scale of 20 is about the ratio in which the two move in low-dose CT: from one good filter to another, PSNR changes
+by some tenths of a dB and SSIM by some hundredths. Neither then decides alone. All figures are means over the
+validation part.
 
 A trial's figures are those of its `best/` checkpoint: within one trial the loss does compare, and it is what chooses
 the epoch. While a trial runs, each epoch is compared by its own figures.

@@ -42,7 +42,9 @@ class SweepProgress:
         self.results = results
         self.running: dict[int, Event] = {}
         self.began = time.monotonic()
-        self._live = Live(self, console=self.console, refresh_per_second=2) if self.console.is_terminal else None
+        # It vanishes at the end: the table of the results follows.
+        live = Live(self, console=self.console, refresh_per_second=2, transient=True)
+        self._live = live if self.console.is_terminal else None
 
     def __enter__(self) -> SweepProgress:
         if self._live:

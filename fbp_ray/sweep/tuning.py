@@ -30,17 +30,16 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # each trial writes its own history
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails has no metric
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep, which goes on with the same command
-    "TUNE_GLOBAL_CHECKPOINT_S": "100000",
+    "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # its record would be written at every turn
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the other one does not keep quiet
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative places mean what they mean to the driver
 }
 NARROWING = 2  # of the trials that reach a rung, one in so many goes on
-LOST = "its process was lost more often than --run.max_failures"
+LOST = "its process was lost more often than --run.max_failures; to try it again, remove its folder"
 BEHIND = "behind the others after epoch {}"
-
-EPOCH = ("epoch", "psnr", "ssim", "merit")
-BEST = ("best_psnr", "best_ssim")
+EPOCH = ("epoch", "psnr", "ssim", "merit")  # what is shown of an epoch
+BEST = ("best_psnr", "best_ssim")  # and of the end
 
 Show = Callable[[dict[str, Any]], None]
 
