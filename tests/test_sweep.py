@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import ray
@@ -20,8 +21,9 @@ from rich.console import Console
 
 from fbp_ray.checkpoint import load_model, read_manifest
 from fbp_ray.cli import parse_with_recipe
-from fbp_ray.config import TrainConfig
-from fbp_ray.errors import ConfigError, RunError
+from fbp_ray.config import DataConfig, TrainConfig
+from fbp_ray.data import Batches, LoDoPaB, geometry_of
+from fbp_ray.errors import ConfigError, DataError, RunError
 from fbp_ray.evaluate.__main__ import main as evaluate
 from fbp_ray.run import RunFolder
 from fbp_ray.sweep import Choice, LogRange, Range, held, sweep
@@ -215,6 +217,30 @@ class TestRanking:
         self, processors: list[int], gpus: list[int], workers: int, cpus: int | None, fraction: float, room: int
     ) -> None:
         assert room_for_trials(processors, gpus, workers, cpus, fraction) == room
+
+
+class TestHeld:
+    @pytest.mark.parametrize(("cache", "within"), [("none", 0.0), ("memory", 0.0), ("half", 2**-11)])
+    def test_the_object_store_gives_back_what_the_files_have(
+        self, cluster: None, tmp_path: Path, cache: str, within: float
+    ) -> None:
+        folder = write_scan(tmp_path / "data", train=held.CHUNK + 3)
+        dataset = LoDoPaB(folder, "train", geometry_of(folder))
+        kept = held.Held(held.store(dataset, DataConfig.model_validate({"cache": cache})))
+        for batch in Batches(dataset, 5, seed=1, cache=kept).epoch(1):
+            for row, sample in enumerate(batch.index.tolist()):
+                torch.testing.assert_close(batch.observation[row], dataset[sample].observation, rtol=within, atol=3e-8)
+                torch.testing.assert_close(
+                    batch.ground_truth[row], dataset[sample].ground_truth, rtol=within, atol=3e-8
+                )
+        assert kept.bytes == (2 if cache == "half" else 4) * len(dataset) * (60 * 67 + 47 * 47)
+
+    def test_values_beyond_half_precision_are_refused(self, cluster: None, tmp_path: Path) -> None:
+        folder = write_scan(tmp_path / "data")
+        with h5py.File(folder / "observation_train_000.hdf5", "r+") as file:
+            file["data"][3, 5, 5] = 1e5
+        with pytest.raises(DataError, match=r"65504.*--data\.cache memory"):
+            held.store(LoDoPaB(folder, "train", geometry_of(folder)), DataConfig(cache="half"))
 
 
 class TestSweep:

@@ -18,6 +18,8 @@ from fbp_ray.errors import DataError
 CHUNK = 32  # samples an object: little to have twice while it is put there
 SHARE = 0.6  # of the object store, at most: Ray has its own things there, and writes to disk when it is full
 
+HALF_MAX = float(np.finfo(np.float16).max)
+
 
 class Stored(NamedTuple):
     """A part of the data in the object store, to be sent to the trials."""
@@ -71,9 +73,9 @@ def store(dataset: LoDoPaB, data: DataConfig) -> Stored:
     chunks = []
     for batch in Batches(dataset, CHUNK, seed=None).epoch(1):
         arrays = batch.observation.numpy(), batch.ground_truth.numpy()
-        if mode == "half" and max(float(np.abs(array).max()) for array in arrays) > np.finfo(np.float16).max:
+        if mode == "half" and max(float(np.abs(array).max()) for array in arrays) > HALF_MAX:
             raise DataError(
-                f"a sample of {dataset.part} has values beyond {np.finfo(np.float16).max:g}, which half precision "
+                f"a sample of {dataset.part} has values beyond {HALF_MAX:g}, which half precision "
                 "cannot hold; use --data.cache memory"
             )
         observations, images = (ray.put(array.astype(kind)) for array in arrays)
