@@ -5,7 +5,7 @@ STORAGE/NAME/
   versions.json   of Python and the packages that matter
   baseline.json   the classic FBP on the validation part
   history.csv     a row an epoch: learning rate, every loss part, PSNR, SSIM, samples/s, seconds
-  status.json     running, completed or failed, why, and which process has the run
+  status.json     running, completed, stopped (before its end, by a sweep) or failed, why, and which process has the run
   best/  last/    checkpoints (fbp_ray.checkpoint); last/ also holds what resuming needs, and the epoch before
   tensorboard/    curves and pictures (fbp_ray.track)
 """
@@ -30,7 +30,7 @@ from fbp_ray.config import TrainConfig
 from fbp_ray.errors import RunError
 from fbp_ray.storage import LocalFolder, Place, open_folder
 
-State = Literal["running", "completed", "failed"]
+State = Literal["running", "completed", "stopped", "failed"]
 
 
 class RunFolder:

@@ -26,7 +26,14 @@ SHORT = 100  # characters of a reason that is not in JSON
 WIDE = 100  # columns of a terminal that has room for the time
 GONE = "its process is gone; the command that began it goes on with it"
 HEADINGS = ("run", "state", "epochs", "PSNR dB", "over FBP", "SSIM", "over FBP", "changed", "why")
-COLOURS = {"running": "cyan", "completed": "green", "failed": "red", "interrupted": "yellow", "damaged": "red"}
+COLOURS = {
+    "running": "cyan",
+    "completed": "green",
+    "stopped": "yellow",
+    "failed": "red",
+    "interrupted": "yellow",
+    "damaged": "red",
+}
 
 
 class RunsConfig(BaseModel):
@@ -52,7 +59,8 @@ class Run(NamedTuple):
 
     name: str
     state: str
-    """running, completed, failed, interrupted (its process is gone), damaged (a file cannot be read) or unknown."""
+    """running, completed, stopped (early), failed, interrupted (its process is gone), damaged (a file cannot be read)
+    or unknown."""
 
     epochs_done: int
     epochs: int | None

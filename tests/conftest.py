@@ -14,6 +14,15 @@ from fbp_ray.geometry import ParallelBeam, RegularAngles
 
 
 @pytest.fixture(scope="session")
+def cluster(object_store: str) -> Iterator[None]:
+    """A local Ray cluster of two processors. The object store is there first, so that the workers know its address."""
+    from fbp_ray.train import cluster as ray_cluster
+
+    with ray_cluster.cluster(num_cpus=2):
+        yield
+
+
+@pytest.fixture(scope="session")
 def object_store() -> Iterator[str]:
     """An object store on this machine that answers as S3 does; the URI of a bucket in it."""
     from moto.server import ThreadedMotoServer

@@ -51,6 +51,32 @@ def environment() -> dict[str, str]:
     return {**os.environ, **QUIET}
 
 
+TRIALS = 9
+
+
+def sweep_command(folder: Path) -> list[str]:
+    options = {
+        "data.dir": folder / "data",
+        "data.train_samples": 400,
+        "loss.ms_ssim": 0,
+        "train.epochs": 4,
+        "sweep.storage": folder / "sweeps",
+        "sweep.name": "killed",
+        "sweep.trials": TRIALS,
+    }
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    return [sys.executable, "-m", "sweeps.loss_weights", *words]
+
+
+def ended(sweep: Path) -> dict[str, dict[str, str]]:
+    """What results.csv says of the trials that have ended, by trial."""
+    file = sweep / "results.csv"
+    if not file.is_file():
+        return {}
+    with file.open() as lines:
+        return {row["trial"]: row for row in csv.DictReader(lines) if row["status"] in ("completed", "stopped")}
+
+
 def command(folder: Path, name: str, *more: str, epochs: int = EPOCHS) -> list[str]:
     options = {
         "data.dir": folder / "data",
@@ -143,6 +169,39 @@ def test_the_same_command_goes_on_when_the_driver_was_killed(folder: Path, undis
             relative.kill()
     ends_like(run, undisturbed, log)
     assert "going on after epoch" in log.read_text()
+
+
+def test_a_sweep_whose_driver_was_killed_goes_on_and_repeats_nothing(folder: Path, tmp_path: Path) -> None:
+    sweep, log = folder / "sweeps" / "killed", tmp_path / "log"
+    words = sweep_command(folder)
+    until = time.monotonic() + SECONDS
+    with started(words, log) as process:
+        while len(ended(sweep)) < TRIALS // 3:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.02)
+        relatives = family(process.pid)
+        process.kill()
+        process.wait()
+    for relative in relatives:  # Ray's agents outlive the driver for a while
+        with contextlib.suppress(psutil.Error):
+            relative.kill()
+    first = ended(sweep)
+    assert TRIALS // 3 <= len(first) < TRIALS
+    finished = {name: (sweep / "trials" / name / "history.csv").stat().st_mtime_ns for name in first}
+    with started(words, log) as process:
+        assert process.wait(SECONDS) == 0, log.read_text()
+    both = ended(sweep)
+    assert sorted(both) == sorted(path.name for path in (sweep / "trials").iterdir())
+    assert sorted(both) == [f"{number:04d}" for number in range(TRIALS)]
+    assert len({(row["optim.lr"], row["loss.l1"]) for row in both.values()}) == TRIALS
+    assert all((sweep / "trials" / name / "history.csv").stat().st_mtime_ns == when for name, when in finished.items())
+    assert {name: both[name]["merit"] for name in first} == {name: row["merit"] for name, row in first.items()}
+    best = max(both, key=lambda name: float(both[name]["merit"]))
+    assert next(iter(both)) == best
+    mine, theirs = (load_model(place).filter.weight for place in (sweep / "best", sweep / "trials" / best))
+    assert torch.equal(mine, theirs)
+    assert f"going on: {len(first)} trials are finished" in log.read_text()
 
 
 @pytest.fixture(scope="module")

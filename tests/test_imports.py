@@ -24,6 +24,7 @@ ORDER = (
     ("config",),
     ("run", "simulate"),
     ("train", "evaluate", "runs"),
+    ("sweep",),
 )
 
 

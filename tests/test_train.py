@@ -6,7 +6,6 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,9 @@ from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.runs import list_runs
 from fbp_ray.storage import copy_folder, open_folder
-from fbp_ray.train import cluster as ray_cluster
 from fbp_ray.train.__main__ import main
 from fbp_ray.train.cluster import cpus_per_worker
 from tests.scans import COARSE, write_scan
-
-
-@pytest.fixture(scope="session")
-def cluster(object_store: str) -> Iterator[None]:
-    """Two processors. The object store is there first, so that the workers know its address."""
-    with ray_cluster.cluster(num_cpus=2):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,13 @@ Report = Callable[[dict[str, Any]], None]
 STEP_SECONDS = 1.0  # a step is shown, and a GPU waited for, no more often than this
 
 
-def train(config: TrainConfig, run: RunFolder, process: Process, report: Report) -> None:
+def train(
+    config: TrainConfig,
+    run: RunFolder,
+    process: Process,
+    report: Report,
+    caches: tuple[SharedCache, SharedCache] | None = None,
+) -> None:
     """Trains a `LearnableFBP` for `config.train.epochs` epochs, from the last finished one of `run` on.
 
     Every process calls this; with more than one, a default process group must stand. The first writes the run folder.
@@ -43,6 +49,8 @@ def train(config: TrainConfig, run: RunFolder, process: Process, report: Report)
         run: its folder, begun.
         process: which of the processes this is, and its device.
         report: is called in every process, with {"event": "start" | "step" | "epoch" | "warning", ...}.
+        caches: of the training and the validation part, where others made them; without them as `config.data.cache`
+            says.
 
     Raises:
         DataError, GeometryError, ConfigError, CheckpointError: the run cannot start.
@@ -58,8 +66,8 @@ def train(config: TrainConfig, run: RunFolder, process: Process, report: Report)
     process.agree("the number of samples", (len(training_set), len(validation_set)))
     check_shares(config, len(training_set), len(validation_set), process.world_size)
     training, validation = (
-        _batches(config, training_set, process, True),
-        _batches(config, validation_set, process, False),
+        _batches(config, training_set, process, True, caches and caches[0]),
+        _batches(config, validation_set, process, False, caches and caches[1]),
     )
 
     model = LearnableFBP(ModelConfig(geometry=geometry, window=config.window, postprocessing=config.postprocessing))
@@ -158,8 +166,11 @@ def check_shares(config: TrainConfig, training: int, validation: int, workers: i
         )
 
 
-def _batches(config: TrainConfig, dataset: LoDoPaB, process: Process, shuffle: bool) -> Batches:
-    cache = None if config.data.cache == "none" else SharedCache(dataset, config.data.cache)
+def _batches(
+    config: TrainConfig, dataset: LoDoPaB, process: Process, shuffle: bool, cache: SharedCache | None
+) -> Batches:
+    if cache is None and config.data.cache != "none":
+        cache = SharedCache(dataset, config.data.cache)
     return Batches(
         dataset,
         config.train.batch_size,

@@ -1,0 +1,24 @@
+"""Which weights of the loss terms, and which learning rate, give the best images, and what each trades for the other.
+
+    python sweeps/loss_weights.py --data.dir data/mine --sweep.name mine --sweep.trials 32
+
+Without options: the sample data, some minutes on two processors. Trials are ranked by PSNR and SSIM on the validation
+part (--sweep.metric), not by their losses, which do not compare. The same command with the same --sweep.name goes on
+with a sweep that was interrupted.
+
+Adam divides every gradient by its size, so only the ratios of the weights matter: that of MS-SSIM stays as it is (1),
+and a ratio of 100 makes a term nearly the only one.
+"""
+
+from __future__ import annotations
+
+from fbp_ray.sweep import LogRange, Space, sweep_program
+
+SPACE: Space = {
+    "loss.l1": LogRange(0.01, 100),
+    "loss.edge": LogRange(0.01, 100),
+    "optim.lr": LogRange(1e-3, 1e-1),
+}
+
+if __name__ == "__main__":
+    sweep_program(SPACE, "sweeps/loss_weights.py")
