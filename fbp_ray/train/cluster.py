@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -11,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-import psutil
 import ray
 
 from fbp_ray.config import ScalingConfig
@@ -24,17 +22,13 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # a worker's prints would appear twice
     "OMP_WAIT_POLICY": "PASSIVE",  # a worker's threads would spin while another program has their processor
 }
-_ALONE = {  # for a cluster of this machine
-    "RAY_worker_niceness": "0",  # 15 by default: anything else on the machine would go before the training
-    # Figures that nobody looks at here, and that take a tenth of a processor.
+_ALONE = {  # for a cluster of this machine, whose figures nobody looks at: they take a tenth of a processor
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
     "RAY_event_stats": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 CONNECT_SECONDS = 5.0
-WORKER = "RayTrainWorker"
-NICE = 15
 
 
 @contextmanager
@@ -102,18 +96,6 @@ def _why_not(address: str, error: str) -> str:
         )
     way = "" if address == "local" else "; a cluster with tokens needs RAY_AUTH_MODE=token here too"
     return f"Ray could not be started or joined at {address}: {error}{way}"
-
-
-def step_back() -> None:
-    """Lets the workers go first: what else belongs to a cluster of this process alone takes the time that they leave.
-
-    Ray's own processes wake up many times a second. On a machine whose processors all train, each time is one that a
-    worker, and all that wait for it, stands still.
-    """
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error, IndexError):
-            if WORKER not in process.cmdline()[0] and "raylet" not in process.name():  # workers inherit the raylet's
-                process.nice(NICE)
 
 
 class Share(NamedTuple):

@@ -15,7 +15,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from fbp_ray.config import TrainConfig
 from fbp_ray.run import RunFolder
-from fbp_ray.train.cluster import Share, cluster, share_out, step_back
+from fbp_ray.train.cluster import Share, cluster, share_out
 from fbp_ray.train.events import Events
 from fbp_ray.train.failures import Failures, cause
 from fbp_ray.train.worker import Interfaces, work
@@ -101,8 +101,6 @@ class _Waiting:
 
     def seen(self, event: dict[str, Any]) -> None:
         """Passes on an event."""
-        if event["event"] == "start":
-            step_back()
         self.since = None if event["event"] in ("start", "step", "epoch") else time.monotonic()
         self.show(event)
 
