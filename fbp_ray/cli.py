@@ -120,6 +120,14 @@ def _validate(model: type[Config], values: dict[str, Any]) -> Config:
         raise ConfigError(explain(error)) from None
 
 
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by the names that they have on the command line, such as `optim.lr`."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
 def explain(error: ValidationError) -> str:
     """A pydantic error as lines that name the option, what was wrong and what came."""
     lines = []

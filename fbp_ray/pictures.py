@@ -38,7 +38,7 @@ def panel(
         ground_truth: (H, W).
     """
     columns = len(reconstructions) + 2
-    figure = _figure(3.1 * columns, 6.6)
+    figure = blank_figure(3.1 * columns, 6.6)
     axes: Any = figure.subplots(2, columns)
     _show(axes[0, 0], observation.T, "observation", "viridis", (0, float(observation.max())))
     axes[0, 0].set_aspect("auto")
@@ -54,7 +54,7 @@ def panel(
     figure.colorbar(greys, ax=axes[0, -1], label="attenuation / MU_MAX")
     figure.colorbar(differences, ax=axes[1, -1], label="difference", location="left", shrink=0.9)
     figure.suptitle(title)
-    return _png(figure)
+    return as_png(figure)
 
 
 def window_plot(stage: TableWindow, cells: int) -> bytes:
@@ -64,7 +64,7 @@ def window_plot(stage: TableWindow, cells: int) -> bytes:
         stage: its weights are (F,) or (A, F).
         cells: D.
     """
-    return _png(_window_figure(stage, cells))
+    return as_png(_window_figure(stage, cells))
 
 
 def window_pixels(stage: TableWindow, cells: int) -> NDArray[np.uint8]:
@@ -80,7 +80,7 @@ def _window_figure(stage: TableWindow, cells: int) -> Figure:
     weight = stage.weight.detach().cpu().numpy()
     by_angle = weight.ndim == 2
     frequency = frequencies(cells)
-    figure = _figure(12.5 if by_angle else 7, 4.8)
+    figure = blank_figure(12.5 if by_angle else 7, 4.8)
     curves: Axes = figure.add_subplot(1, 2 if by_angle else 1, 1)
     curves.axhline(1.0, color="tab:gray", lw=1, ls="--", label="none (ramp)")
     for name, cutoff in (("hann", 1.0), ("hamming", 1.0), ("cosine", 1.0), ("shepp-logan", 1.0), ("hann", 0.641)):
@@ -112,13 +112,15 @@ def _show(axes: Axes, picture: Tensor, title: str, colours: str, window: tuple[f
     axes.set_yticks([])
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank_figure(width: float, height: float) -> Figure:
+    """A figure of so many inches, outside of pyplot: any thread may draw it."""
     from matplotlib.figure import Figure  # here, not above: a training imports this module and may never draw
 
     return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
+    """The figure as the content of a PNG file."""
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()

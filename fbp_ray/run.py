@@ -8,6 +8,7 @@ STORAGE/NAME/
   status.json     running, completed, stopped (before its end, by a sweep) or failed, why, and which process has the run
   best/  last/    checkpoints (fbp_ray.checkpoint); last/ also holds what resuming needs, and the epoch before
   tensorboard/    curves and pictures (fbp_ray.track)
+  traceback.txt   how an error that nobody foresaw came about
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import yaml
 from pydantic import ValidationError
 
 from fbp_ray.checkpoint import versions
-from fbp_ray.cli import explain
+from fbp_ray.cli import explain, flatten
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import RunError
 from fbp_ray.storage import LocalFolder, Place, open_folder
@@ -139,8 +140,14 @@ class RunFolder:
 
     def set_status(self, state: State, reason: str = "") -> None:
         """Says how the run stands."""
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-        self.write_json("status.json", {"state": state, "reason": reason, **owner, "session": self.session})
+        self.write_json("status.json", {"state": state, "reason": reason, **this_process(), "session": self.session})
+
+    def read_history(self) -> list[dict[str, float]]:
+        """The rows of history.csv; none where there is no such file."""
+        if not self.folder.has("history.csv"):
+            return []
+        lines = csv.DictReader(io.StringIO(self.folder.read("history.csv").decode()))
+        return [{name: float(value) for name, value in row.items() if value} for row in lines]
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """history.csv, a row an epoch."""
@@ -164,6 +171,11 @@ class RunFolder:
         self.folder.write(name, json.dumps(content, indent=2))
 
 
+def this_process() -> dict[str, Any]:
+    """What tells this process from all others: `alive` finds it by that."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+
+
 def alive(status: dict[str, Any]) -> bool:
     """Whether the process that a run's status names is one of this machine and still there."""
     if status.get("host") != socket.gethostname():
@@ -181,12 +193,10 @@ def _comparable(config: TrainConfig) -> dict[str, Any]:
     return tree
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += _differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found.append(f"{prefix}{key} was {before}, is now {after}")
-    return found
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    before, after = flatten(old), flatten(new)
+    return [
+        f"{key} was {before.get(key)}, is now {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]

@@ -18,7 +18,7 @@ Event = dict[str, Any]
 
 def start(epoch: int = 0, shares: tuple[int, ...] = (4, 4), cache: str = "") -> Event:
     classic = {"hann_psnr": 28.171, "hann_psnr_cutoff": 0.54, "hann_ssim": 0.7008, "hann_ssim_cutoff": 0.4}
-    run = {"epoch": epoch, "epochs": 12, "steps": 10, "workers": len(shares), "batch_size": 8, "shares": list(shares)}
+    run = {"epoch": epoch, "epochs": 12, "steps": 10, "workers": len(shares), "shares": list(shares)}
     return {"event": "start", "lr": 0.01, "cache": cache, **run, **classic}
 
 

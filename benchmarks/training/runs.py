@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import yaml
 
@@ -77,13 +76,12 @@ def measure(case: Case, data: Path, storage: Path, name: str, epochs: int) -> Fi
     began = time.time()
     _run(command)
     ended = time.time()
-    with (folder / "history.csv").open() as lines:
-        rows: list[dict[str, Any]] = list(csv.DictReader(lines))
-    times = [float(row["time"]) for row in rows]
+    rows = RunFolder(folder).read_history()
+    times = [row["time"] for row in rows]
     samples = len(LoDoPaB(data, "train", geometry_of(data)))
     whole = median(later - earlier for earlier, later in pairwise(times))
-    steps = median(float(row["samples_per_second"]) for row in rows[1:])
-    start_up = times[0] - float(rows[0]["seconds"]) - began
+    steps = median(row["samples_per_second"] for row in rows[1:])
+    start_up = times[0] - rows[0]["seconds"] - began
     weights = read_manifest(folder / "last").sha256["weights"]
     return Figures(samples / whole, steps, start_up, ended - times[-1], weights)
 

@@ -66,7 +66,7 @@ def write_checkpoint(folder: Folder, checkpoint: Checkpoint, keep_previous: bool
     Args:
         folder: made when missing.
         checkpoint: what to write.
-        keep_previous: the checkpoint that was there stays as the previous one, for `load_training` to fall back on.
+        keep_previous: the checkpoint that was there stays as the previous one, for `read_last` to fall back on.
 
     Raises:
         OSError: it could not be written; the checkpoint that was there is whole.

@@ -15,7 +15,7 @@ import torch
 
 from fbp_ray.data.cache import SharedCache
 from fbp_ray.data.lodopab import LoDoPaB, Sample, Samples
-from fbp_ray.data.order import WINDOW, Plan, plan, shares, steps
+from fbp_ray.data.order import WINDOW, Plan, plan, shares, size, steps
 from fbp_ray.data.plain import Array
 from fbp_ray.threads import use_one_thread
 
@@ -78,6 +78,10 @@ class Batches:
     def __len__(self) -> int:
         """Steps an epoch."""
         return steps(len(self.dataset), self.batch_size)
+
+    def size(self, step: int) -> int:
+        """The samples of a step, which counts from 1, over all processes."""
+        return size(len(self.dataset), self.batch_size, step)
 
     def epoch(self, number: int) -> Iterator[Sample]:
         """This process's batches of an epoch, one a step.

@@ -40,15 +40,20 @@ def steps(samples: int, batch_size: int) -> int:
     return -(-samples // batch_size)
 
 
-def share(size: int, rank: int, world_size: int) -> int:
-    """The samples that a process takes of a step of `size`: equal shares, the first ranks one more if need be."""
-    return size // world_size + (rank < size % world_size)
+def size(samples: int, batch_size: int, step: int) -> int:
+    """The samples of a step, which counts from 1, over all processes."""
+    return min(batch_size, samples - (step - 1) * batch_size)
+
+
+def share(of: int, rank: int, world_size: int) -> int:
+    """The samples that a process takes of a step of so many: equal shares, the first ranks one more if need be."""
+    return of // world_size + (rank < of % world_size)
 
 
 def shares(samples: int, batch_size: int, rank: int, world_size: int) -> list[int]:
     """The samples that a process takes in each of the S steps; only the last can be 0."""
-    sizes = [min(batch_size, samples - first) for first in range(0, samples, batch_size)]
-    return [share(size, rank, world_size) for size in sizes]
+    all_steps = range(1, steps(samples, batch_size) + 1)
+    return [share(size(samples, batch_size, step), rank, world_size) for step in all_steps]
 
 
 def blocks_of(counts: Sequence[int], together: Sequence[int]) -> Numbers:

@@ -9,18 +9,14 @@ STORAGE/NAME/
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-import socket
 from typing import Any, NamedTuple
 
-import psutil
-
 from fbp_ray.checkpoint import MANIFEST, read_manifest
+from fbp_ray.cli import flatten
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import CheckpointError, RunError
-from fbp_ray.run import RunFolder, State, alive
+from fbp_ray.run import RunFolder, State, alive, this_process
 from fbp_ray.storage import Place, open_folder
 from fbp_ray.sweep.config import SweepTree, training_config
 from fbp_ray.sweep.merit import Metric, merit
@@ -101,8 +97,7 @@ class SweepFolder:
                         f"the sweep {self} was begun with other {part} ({', '.join(sorted(changed))}); give the same, "
                         "or choose another --sweep.name"
                     )
-            process = psutil.Process()
-            mine["owner"] = {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
+            mine["owner"] = this_process()
             self.run.write_json(SWEEP, mine)
         except OSError as error:
             raise RunError(f"the folder {self} cannot be used: {error}; choose another --sweep.storage") from None
@@ -154,7 +149,7 @@ def _outcome(run: RunFolder, number: int, parameters: Parameters) -> Outcome:
             epoch, metrics = manifest.epoch, manifest.metrics
     except CheckpointError as error:
         state, reason = "failed", str(error)
-    history = _history(run)
+    history = run.read_history()
     return Outcome(
         number=number,
         parameters=parameters,
@@ -168,21 +163,9 @@ def _outcome(run: RunFolder, number: int, parameters: Parameters) -> Outcome:
     )
 
 
-def _history(run: RunFolder) -> list[dict[str, float]]:
-    if not run.folder.has("history.csv"):
-        return []
-    lines = csv.DictReader(io.StringIO(run.folder.read("history.csv").decode()))
-    return [{name: float(value) for name, value in row.items() if value} for row in lines]
-
-
 def _shared(tree: SweepTree, space: Space) -> dict[str, Any]:
     """The settings that all trials of a sweep must have in common, by key."""
     left_out = {"run", "scaling", "ray", "track", "sweep"}
-    return {key: value for key, value in _flat(tree.model_dump(mode="json", exclude=left_out)) if key not in space}
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        found += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
-    return found
+    return {
+        key: value for key, value in flatten(tree.model_dump(mode="json", exclude=left_out)).items() if key not in space
+    }

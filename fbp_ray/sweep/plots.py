@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from fbp_ray.pictures import as_png, blank_figure
 from fbp_ray.sweep.folder import Outcome
 from fbp_ray.sweep.results import Results
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 LINES = {"psnr": "hann_psnr", "ssim": "hann_ssim"}
 LABELS = {"psnr": "PSNR, dB", "ssim": "SSIM"}
@@ -38,7 +35,7 @@ def draw_plots(results: Results) -> dict[str, bytes]:
 
 
 def _pareto(results: Results) -> bytes:
-    figure = _figure(7, 5)
+    figure = blank_figure(7, 5)
     axes: Any = figure.subplots()
     points = _scatter(axes, results, [_of(one, "psnr") for one in results.ranked], "ssim")
     front = sorted((_of(one, "psnr"), _of(one, "ssim")) for one in results.ranked if one.number in results.front)
@@ -51,12 +48,12 @@ def _pareto(results: Results) -> bytes:
     axes.set(xlabel=LABELS["psnr"], ylabel=LABELS["ssim"], title="PSNR against SSIM, validation part")
     axes.legend(fontsize="small")
     figure.colorbar(points, ax=axes, label=results.metric)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _parameters(results: Results) -> bytes:
     columns = len(results.keys)
-    figure = _figure(max(7, 3.2 * columns), 5.5)
+    figure = blank_figure(max(7, 3.2 * columns), 5.5)
     rows: Any = figure.subplots(2, columns, squeeze=False, sharey="row", sharex="col")
     for axes, name in zip(rows, LABELS, strict=True):
         for one, key in zip(axes, results.keys, strict=True):
@@ -67,7 +64,7 @@ def _parameters(results: Results) -> bytes:
     for one, key in zip(rows[1], results.keys, strict=True):
         one.set_xlabel(key)
     figure.suptitle("PSNR and SSIM against each setting; dashed: best Hann; coloured by the ranking")
-    return _png(figure)
+    return as_png(figure)
 
 
 def _parallel(results: Results) -> bytes:
@@ -77,7 +74,7 @@ def _parallel(results: Results) -> bytes:
     columns = {key: _unit(_positions(results, key), _is_log(results, key)) for key in results.keys}
     columns |= {LABELS[name]: _unit([_of(one, name) for one in results.ranked]) for name in LABELS}
     colours = colormaps[COLOURS](_unit([results.merits[one.number] for one in results.ranked]))
-    figure = _figure(max(7, 1.7 * len(columns)), 5)
+    figure = blank_figure(max(7, 1.7 * len(columns)), 5)
     axes: Any = figure.subplots()
     for row in reversed(range(len(results.ranked))):  # the best on top
         heights = [column[row] for column in columns.values()]
@@ -90,11 +87,11 @@ def _parallel(results: Results) -> bytes:
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(columns) - 0.5)
     axes.set_title("every trial through its settings to PSNR and SSIM; the best is the thick one")
-    return _png(figure)
+    return as_png(figure)
 
 
 def _curves(results: Results) -> bytes:
-    figure = _figure(11, 4.5)
+    figure = blank_figure(11, 4.5)
     axes: Any = figure.subplots(1, 2)
     for one, name in zip(axes, LABELS, strict=True):
         for rank, outcome in reversed(list(enumerate(results.ranked))):
@@ -107,7 +104,7 @@ def _curves(results: Results) -> bytes:
         one.xaxis.get_major_locator().set_params(integer=True)
     axes[0].legend(fontsize="small", title="the best five", reverse=True)
     figure.suptitle("learning curves, validation part; dashed: best Hann")
-    return _png(figure)
+    return as_png(figure)
 
 
 _OFFSET: dict[str, Any] = {"textcoords": "offset points"}
@@ -169,15 +166,3 @@ def _ticks(results: Results, name: str) -> list[tuple[float, str]]:
     if min(places) == max(places):
         return [(0.5, f"{places[0]:.4g}")]
     return [(0.0, f"{min(places):.4g}"), (1.0, f"{max(places):.4g}")]
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure  # here, not above: a sweep draws once, at its end
-
-    return Figure(figsize=(width, height), dpi=110, layout="constrained")
-
-
-def _png(figure: Figure) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    return content.getvalue()

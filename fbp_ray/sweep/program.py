@@ -14,7 +14,7 @@ from rich.console import Console
 from fbp_ray.cli import parse_with_recipe, run_program
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import Batches, LoDoPaB, geometry_of
-from fbp_ray.errors import ConfigError, FbpRayError, RunError
+from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.run import RunFolder
 from fbp_ray.storage import open_folder
 from fbp_ray.sweep.config import SweepTree, training_config
@@ -25,10 +25,9 @@ from fbp_ray.sweep.results import CONFIG, Results, read_results, write_results
 from fbp_ray.sweep.search import Search, open_search
 from fbp_ray.sweep.space import Space, check_space
 from fbp_ray.sweep.table import SweepProgress, results_table
-from fbp_ray.train.__main__ import check, resolve
+from fbp_ray.train.__main__ import check, resolve, train_run
 from fbp_ray.train.classic import classic_fbp
 from fbp_ray.train.process import Process
-from fbp_ray.train.progress import TrainingProgress
 
 if TYPE_CHECKING:
     from fbp_ray.sweep.held import Stored
@@ -184,7 +183,6 @@ def _refuse_nothing(results: Results) -> None:
 
 def _train_best(tree: SweepTree, folder: SweepFolder, results: Results) -> None:
     """Trains the best settings with TorchTrainer, unless that was done before."""
-    from fbp_ray.train.launch import launch
 
     best = results.ranked[0]
     run = RunFolder(folder.folder / f"trained-{best.name}")
@@ -194,11 +192,5 @@ def _train_best(tree: SweepTree, folder: SweepFolder, results: Results) -> None:
     config = training_config(tree, best.parameters)
     name = config.run.model_copy(update={"name": run.folder.name, "storage": str(folder.folder.absolute())})
     config = run.begin(config.model_copy(update={"run": name}))
-    try:
-        with TrainingProgress() as progress:
-            launch(config, run, progress.show)
-    except FbpRayError as error:
-        run.set_status("failed", str(error))
-        raise
-    run.set_status("completed")
+    train_run(config, run)
     print(f"trained with the best settings: {run}")

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fbp_ray.cli import flatten
 from fbp_ray.track.base import Pixels
 from fbp_ray.track.notes import Notes
 
@@ -55,7 +56,8 @@ class MlflowTracker:
         known = self.client.get_experiment_by_name(experiment)
         place = known.experiment_id if known else self.client.create_experiment(experiment, pictures)
         run: str = self.client.create_run(place, run_name=name).info.run_id
-        self.client.log_batch(run, params=[Param(key, value) for key, value in flatten(settings).items()])
+        params = [Param(key, str(value)[:LONGEST_VALUE]) for key, value in flatten(settings).items()]
+        self.client.log_batch(run, params=params)
         self.notes.begin(run)
 
     def log(self, epoch: int, scalars: dict[str, float], images: dict[str, Pixels]) -> None:
@@ -73,14 +75,3 @@ class MlflowTracker:
     def close(self) -> None:
         """Says that the run has ended."""
         self.client.set_terminated(self.notes.id)
-
-
-def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as `part.name`, as they are on the command line."""
-    found: dict[str, str] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            found |= flatten(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = str(value)[:LONGEST_VALUE]
-    return found

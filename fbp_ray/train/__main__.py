@@ -30,6 +30,12 @@ def main(argv: Sequence[str]) -> None:
     config = run.begin(config)
     print(f"run {run}", flush=True)
 
+    train_run(config, run)
+    print(f"best and last checkpoint: {run.best}, {run.last}")
+
+
+def train_run(config: TrainConfig, run: RunFolder) -> None:
+    """Trains a run that has been begun, shows how far it is, and says in its folder how it ended."""
     from fbp_ray.train.launch import launch  # after the options are known to hold: Ray takes seconds to import
 
     try:
@@ -40,7 +46,6 @@ def main(argv: Sequence[str]) -> None:
         _set_failed(run, str(error))
         raise
     run.set_status("completed")
-    print(f"best and last checkpoint: {run.best}, {run.last}")
 
 
 def _set_failed(run: RunFolder, reason: str) -> None:

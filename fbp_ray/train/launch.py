@@ -52,7 +52,7 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
                 "events": events,
                 "threads": share.cpus,
             },
-            torch_config=_torch_config(config, share),
+            torch_config=Interfaces("nccl" if share.use_gpu else "gloo", interface=config.scaling.interface),
             scaling_config=_scaling(config, share),
             run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # its stub is that of the V1 class
                 name=uuid.uuid4().hex[:12],
@@ -68,12 +68,6 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
                 trainer.fit()
             except TrainingFailedError as error:
                 raise cause(error, config.run.max_failures) from None
-
-
-def _torch_config(config: TrainConfig, share: Share) -> Interfaces:
-    made = Interfaces(backend="nccl" if share.use_gpu else "gloo")
-    made.interface = config.scaling.interface
-    return made
 
 
 def _scaling(config: TrainConfig, share: Share) -> ray.train.ScalingConfig:

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from fbp_ray.checkpoint import pack
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import Batches, LoDoPaB, Sample, SharedCache, describe, geometry_of
+from fbp_ray.data.order import share
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.losses import composite_loss
 from fbp_ray.metrics import psnr, ssim
@@ -89,9 +90,7 @@ def train(
             "epochs": config.train.epochs,
             "steps": steps,
             "workers": process.world_size,
-            "batch_size": config.train.batch_size,
-            "shares": _shares(config.train.batch_size, process.world_size),
-            "lr": optimizer.param_groups[0]["lr"],
+            "shares": [share(config.train.batch_size, rank, process.world_size) for rank in range(process.world_size)],
             "cache": _cached(training.cache, training_set),
             **classic,
         }
@@ -104,15 +103,15 @@ def train(
             sums = Sums(process)
             finite = _FirstNotFinite(device)
             for step, batch in enumerate(training.epoch(epoch), start=1):
-                share = len(batch.observation) * process.world_size / _size(step, config, training_set)
-                batch = batch if share else _stand_in(batch)
+                weight = len(batch.observation) * process.world_size / training.size(step)
+                batch = batch if weight else _stand_in(batch)
                 prediction = parallel(batch.observation.to(device, non_blocking=True))
                 loss = composite_loss(prediction, batch.ground_truth.to(device, non_blocking=True), config.loss)
                 optimizer.zero_grad()
-                (loss.total * share).backward()  # type: ignore[no-untyped-call]
+                (loss.total * weight).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 finite.look(step, loss.total.detach())
-                if share:
+                if weight:
                     sums.add(len(batch.observation), {"loss": loss.total, **loss.parts})
                 due = time.perf_counter() - shown >= STEP_SECONDS or step == steps
                 if (due or device.type == "cpu") and (bad := finite.step()) is not None:
@@ -228,15 +227,6 @@ def _seed(seed: int, epoch: int, rank: int) -> None:
     """Makes what is random in an epoch depend on the epoch alone, not on those before it in the same process."""
     state = np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0]
     torch.manual_seed(int(state) % 2**63)
-
-
-def _shares(batch: int, workers: int) -> list[int]:
-    return [batch // workers + (rank < batch % workers) for rank in range(workers)]
-
-
-def _size(step: int, config: TrainConfig, dataset: LoDoPaB) -> int:
-    """The samples of a step over all processes."""
-    return min(config.train.batch_size, len(dataset) - (step - 1) * config.train.batch_size)
 
 
 def _cached(cache: SharedCache | None, dataset: LoDoPaB) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import traceback
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -87,6 +88,7 @@ def _own_address() -> str:
     return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
+@dataclass
 class Interfaces(TorchConfig):
     """Torch's process group, over the network interface that was given, or that has this machine's Ray address.
 
