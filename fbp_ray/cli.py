@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -11,7 +12,13 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError, create_model
-from pydantic_settings import BaseSettings, CliSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    SettingsError,
+)
 
 from fbp_ray.errors import ConfigError, FbpRayError
 
@@ -50,6 +57,37 @@ def parse_with_recipe(model: type[Config], argv: Sequence[str], program: str) ->
     return _validate(model, _merge(_merge(_merge({"recipe": recipe}, read_recipe(recipe)), from_file), options))
 
 
+def parse_with_environment(model: type[Config], argv: Sequence[str], program: str, prefix: str) -> Config:
+    """The same, on top of `--config FILE` (YAML), of a file `.env` here and of the environment; the later wins.
+
+    Args:
+        model: what to fill.
+        argv: the command line.
+        program: as it is called.
+        prefix: of the variables: a field is PREFIX_NAME, one of a part is PREFIX_PART__NAME, the file PREFIX_CONFIG.
+
+    Raises:
+        ConfigError: a value that the model refuses, a file that cannot be read, or a variable that means no setting.
+    """
+    with_file = _with_config_file(model)
+    options = _options(with_file, argv, program)
+    settings = _settings(with_file)
+    names: dict[str, Any] = {"env_prefix": f"{prefix}_", "env_nested_delimiter": "__"}
+    try:
+        environment = EnvSettingsSource(settings, **names)()
+        dotenv = DotEnvSettingsSource(settings, env_file=Path(".env"), dotenv_filtering="match_prefix", **names)()
+    except SettingsError as error:
+        raise ConfigError(f"{error}: {error.__cause__}; a list is given as JSON: '[\"one\", \"two\"]'") from None
+    known = {f"{prefix}_{name}".upper() for name in with_file.model_fields}
+    for name in os.environ:
+        if name.startswith(f"{prefix}_") and name.split("__")[0].upper() not in known:
+            raise ConfigError(f"the environment has {name}, which is no setting; unset it, or see --help for the names")
+    given = _merge(_merge(dotenv, environment), options)
+    path = given.pop("config", None)
+    from_file = read_yaml(Path(path)) if path is not None else {}
+    return _validate(model, _merge(from_file, given))
+
+
 def read_recipe(name: str) -> dict[str, Any]:
     """The settings of a recipe that ships with the package."""
     folder = resources.files("fbp_ray") / "recipes"
@@ -82,10 +120,8 @@ def _parse_yaml(text: str, name: str) -> dict[str, Any]:
 
 def _options(model: type[BaseModel], argv: Sequence[str], program: str) -> dict[str, Any]:
     """What the command line says, unvalidated, as a nested dictionary."""
-    fields: Any = {name: (field.annotation, field) for name, field in model.model_fields.items()}
-    settings = create_model(model.__name__, __base__=BaseSettings, __doc__=model.__doc__, **fields)
     source: CliSettingsSource[Any] = CliSettingsSource(
-        settings,
+        _settings(model),
         cli_prog_name=program,
         cli_parse_args=list(argv),
         cli_implicit_flags=True,
@@ -95,6 +131,12 @@ def _options(model: type[BaseModel], argv: Sequence[str], program: str) -> dict[
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return source()
+
+
+def _settings(model: type[BaseModel]) -> type[BaseSettings]:
+    """What the sources of pydantic-settings take for a model."""
+    fields: Any = {name: (field.annotation, field) for name, field in model.model_fields.items()}
+    return create_model(model.__name__, __base__=BaseSettings, __doc__=model.__doc__, **fields)
 
 
 def _with_config_file(model: type[BaseModel]) -> type[BaseModel]:

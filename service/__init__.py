@@ -1,0 +1,1 @@
+"""The service: POST sinograms, get images; submit jobs, follow them, serve the winner."""

@@ -1,0 +1,50 @@
+"""`python -m service` answers reconstructions over HTTP, and runs jobs.
+
+    python -m service                       on 127.0.0.1:8000
+    python -m service --help                every setting, each also an environment variable
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import FrameType
+
+import uvicorn
+
+from fbp_ray.cli import run_program
+from service.settings import read_settings
+
+
+class _Server(uvicorn.Server):
+    """Tells the application at once when it is to end, so that answers without an end are ended too."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.config.app.state.closing.set()  # type: ignore[union-attr]
+        super().handle_exit(sig, frame)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Serves until it is told to end; then finishes what it took."""
+    settings = read_settings(argv)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads would spin while the server needs a processor
+    from service.app import create_app  # torch reads that variable when it is imported
+    from service.observe import log_to_stderr
+
+    log_to_stderr(settings.log)
+    app = create_app(settings)
+    _Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.limits.request_seconds) + 1,
+        )
+    ).run()
+
+
+if __name__ == "__main__":
+    run_program(main)

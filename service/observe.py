@@ -1,0 +1,118 @@
+"""Seeing what the service does: a request id in every answer, a JSON line of log and Prometheus metrics."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 30.0, 120.0)
+_KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "color_message", "taskName"}
+_access = logging.getLogger("service.access")
+
+
+class Metrics:
+    """The figures of one application, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests = Counter(
+            "fbp_requests", "Requests answered", ["method", "route", "status"], registry=registry
+        )
+        self.seconds = Histogram(
+            "fbp_request_seconds", "Seconds to the last byte of the answer", ["route"], buckets=_SECONDS, registry=registry
+        )
+        self.images = Counter("fbp_images", "Images reconstructed", ["model"], registry=registry)
+        self.batch = Histogram(
+            "fbp_batch_images", "Images of a batch", buckets=(1, 2, 4, 8, 16, 32, 64, 128), registry=registry
+        )
+        self.batch_seconds = Histogram(
+            "fbp_batch_seconds", "Seconds that a batch took to compute", buckets=_SECONDS, registry=registry
+        )
+        self.queue = Gauge("fbp_queue_images", "Images that wait for a batch", registry=registry)
+        self.bodies = Gauge("fbp_body_bytes", "Bytes of the bodies held in memory", registry=registry)
+        self.model = Gauge(
+            "fbp_model_info", "1 for each model that serves, and its version", ["name", "version"], registry=registry
+        )
+        self.jobs = Gauge("fbp_jobs", "Jobs by status", ["status"], registry=registry)
+
+
+class Observed:
+    """Gives each request an id (that of its X-Request-Id, or a new one), times it, counts it and logs it."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _ID.fullmatch(given) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        began = time.perf_counter()
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, answer)
+        finally:
+            seconds = time.perf_counter() - began
+            route = getattr(scope.get("route"), "path", "none")
+            self.metrics.requests.labels(scope["method"], route, status or "gone").inc()
+            self.metrics.seconds.labels(route).observe(seconds)
+            if not route.startswith(("/health", "/metrics")):
+                _access.info(
+                    "%s %s %s", scope["method"], scope["path"], status or "gone",
+                    extra={
+                        "request_id": request_id, "method": scope["method"], "path": scope["path"], "status": status,
+                        "seconds": round(seconds, 4), "client": (scope.get("client") or ("", 0))[0],
+                    },
+                )
+
+
+class JsonLines(logging.Formatter):
+    """A log record as a line of JSON; what `extra` gave are members."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {name: value for name, value in record.__dict__.items() if name not in _KNOWN}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def log_to_stderr(form: str) -> None:
+    """Sends the logs of the service and of its server to standard error, as JSON lines or as text."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if form == "json" else logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    for name in ("service", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+    for name in ("uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers = []

@@ -1,0 +1,140 @@
+"""What goes wrong, told as RFC 9457 problem documents: what was expected, what came and the way out; never a traceback."""
+
+from __future__ import annotations
+
+import json
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from fbp_ray.errors import CheckpointError, ConfigError, DataError, FbpRayError, GeometryError, RunError
+
+MEDIA_TYPE = "application/problem+json"
+_STATUS = {GeometryError: 422, DataError: 422, CheckpointError: 422, ConfigError: 422, RunError: 409}
+_log = logging.getLogger("service")
+
+
+class ProblemDocument(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [
+        {
+            "type": "about:blank",
+            "title": "Unprocessable Content",
+            "status": 422,
+            "detail": "the model `best` takes sinograms of 1000 angles x 513 cells, but this one is 513 x 1000; swap its "
+            "last two axes",
+            "request_id": "6f1ed002ab5595859014ebf0951522d9",
+        }
+    ]})
+
+    type: str = Field(description="a URI that names the kind of problem; about:blank says no more than the status")
+    title: str = Field(description="the status in words")
+    status: int = Field(description="the HTTP status")
+    detail: str = Field(description="what was expected, what came and the way out")
+    request_id: str = Field(default="", description="what to look for in the service's log")
+
+
+class Problem(Exception):
+    """An answer that says no.
+
+    Args:
+        status: of HTTP, 400 to 599.
+        detail: what was expected, what came and the way out.
+        headers: of the answer.
+        extra: further members of the document.
+    """
+
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None, **extra: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers or {}
+        self.extra = extra
+
+
+def problem_response(problem: Problem, request_id: str = "") -> Response:
+    """The answer to a request that failed."""
+    document = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "request_id": request_id,
+        **problem.extra,
+    }
+    return Response(json.dumps(document), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def as_problem(error: FbpRayError) -> Problem:
+    """An error of the package as an answer."""
+    return Problem(next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 422), str(error))
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these problems."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+        }
+        for status in statuses
+    }
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Has the application answer every error with a problem document."""
+
+    @app.exception_handler(Problem)
+    async def _problem(request: Request, problem: Problem) -> Response:
+        return problem_response(problem, _id(request))
+
+    @app.exception_handler(FbpRayError)
+    async def _package(request: Request, error: FbpRayError) -> Response:
+        return problem_response(as_problem(error), _id(request))
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> Response:
+        return problem_response(Problem(422, _explain(error)), _id(request))
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        if error.status_code == 404:
+            detail = f"there is nothing at {request.url.path}; GET /docs lists what there is"
+        elif error.status_code == 405:
+            detail = f"{request.url.path} does not take {request.method}; it takes {headers.get('Allow', 'others')}"
+        else:
+            detail = str(error.detail)
+        return problem_response(Problem(error.status_code, detail, headers), _id(request))
+
+    @app.exception_handler(Exception)
+    async def _bug(request: Request, error: Exception) -> Response:
+        _log.error("unforeseen error", exc_info=error, extra={"request_id": _id(request)})
+        detail = "the service met an error that it did not foresee; its log has it under this request_id"
+        return problem_response(Problem(500, detail), _id(request))
+
+
+def _id(request: Request) -> str:
+    return str(getattr(request.state, "request_id", ""))
+
+
+def _explain(error: RequestValidationError) -> str:
+    """The errors of a request's parts, a sentence each."""
+    found = []
+    for item in error.errors():
+        place, *names = (str(part) for part in item["loc"])
+        name = ".".join(names) or "it"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "there is no such setting"
+        given = item.get("input")
+        shown = f" (got {given!r:.100})" if isinstance(given, str | int | float | bool) else ""
+        found.append(f"{place} {name}: {message}{shown}")
+    return "; ".join(found) + "; GET /docs describes every parameter"
