@@ -1,7 +1,7 @@
 """`python -m service` answers reconstructions over HTTP, and runs jobs.
 
-    python -m service                       on 127.0.0.1:8000
-    python -m service --help                every setting, each also an environment variable
+python -m service                       on 127.0.0.1:8000
+python -m service --help                every setting, each also an environment variable
 """
 
 from __future__ import annotations

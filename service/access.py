@@ -40,9 +40,13 @@ def may(role: Role) -> Callable[..., Awaitable[None]]:
             )
         found = role_of(given.credentials, settings)
         if found is None:
-            raise Problem(401, "the token is not one of the service's", {"WWW-Authenticate": 'Bearer error="invalid_token"'})
+            raise Problem(
+                401, "the token is not one of the service's", {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+            )
         if _ROLES.index(found) < _ROLES.index(role):
-            raise Problem(403, f"the token has the role {found}, but this needs {role}; ask the operator for such a token")
+            raise Problem(
+                403, f"the token has the role {found}, but this needs {role}; ask the operator for such a token"
+            )
 
     return check
 

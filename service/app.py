@@ -14,6 +14,7 @@ from service import health, jobs, models, problems, reconstruct
 from service.batching import Batcher
 from service.bodies import Bodies
 from service.catalogue import Catalogue
+from service.formats.guarded import Guarded
 from service.jobs import Jobs
 from service.json_limits import JsonLimits
 from service.observe import Metrics, Observed
@@ -39,9 +40,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = metrics
     app.state.closing = threading.Event()  # set when the service is told to end: answers without an end then end
     app.state.record = record = Record(settings.state)
-    app.state.batcher = batcher = Batcher(settings.batching, metrics)
+    app.state.batcher = Batcher(settings.batching, metrics)
     app.state.catalogue = catalogue = Catalogue(settings, record, metrics)
-    app.state.bodies = Bodies(settings.limits, batcher, metrics)
+    app.state.bodies = Bodies(settings.limits, metrics)
+    app.state.guarded = Guarded(app.state.bodies.most)
     app.state.jobs = Jobs(settings, record, metrics, catalogue.activate)
     problems.add_handlers(app)
     for part in (reconstruct, models, jobs, health):
@@ -73,4 +75,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(state.jobs.close)
         await run_in_threadpool(state.catalogue.close)
         state.batcher.close()
+        state.guarded.close()
         state.record.close()

@@ -26,11 +26,13 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self.requests = Counter(
-            "fbp_requests", "Requests answered", ["method", "route", "status"], registry=registry
-        )
+        self.requests = Counter("fbp_requests", "Requests answered", ["method", "route", "status"], registry=registry)
         self.seconds = Histogram(
-            "fbp_request_seconds", "Seconds to the last byte of the answer", ["route"], buckets=_SECONDS, registry=registry
+            "fbp_request_seconds",
+            "Seconds to the last byte of the answer",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.images = Counter("fbp_images", "Images reconstructed", ["model"], registry=registry)
         self.batch = Histogram(
@@ -81,10 +83,17 @@ class Observed:
             self.metrics.seconds.labels(route).observe(seconds)
             if not route.startswith(("/health", "/metrics")):
                 _access.info(
-                    "%s %s %s", scope["method"], scope["path"], status or "gone",
+                    "%s %s %s",
+                    scope["method"],
+                    scope["path"],
+                    status or "gone",
                     extra={
-                        "request_id": request_id, "method": scope["method"], "path": scope["path"], "status": status,
-                        "seconds": round(seconds, 4), "client": (scope.get("client") or ("", 0))[0],
+                        "request_id": request_id,
+                        "method": scope["method"],
+                        "path": scope["path"],
+                        "status": status,
+                        "seconds": round(seconds, 4),
+                        "client": (scope.get("client") or ("", 0))[0],
                     },
                 )
 

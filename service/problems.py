@@ -1,4 +1,4 @@
-"""What goes wrong, told as RFC 9457 problem documents: what was expected, what came and the way out; never a traceback."""
+"""What goes wrong, as RFC 9457 problem documents: what was expected, what came, the way out; never a traceback."""
 
 from __future__ import annotations
 
@@ -23,16 +23,20 @@ _log = logging.getLogger("service")
 class ProblemDocument(BaseModel):
     """An error, as RFC 9457 has it."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [
-        {
-            "type": "about:blank",
-            "title": "Unprocessable Content",
-            "status": 422,
-            "detail": "the model `best` takes sinograms of 1000 angles x 513 cells, but this one is 513 x 1000; swap its "
-            "last two axes",
-            "request_id": "6f1ed002ab5595859014ebf0951522d9",
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "about:blank",
+                    "title": "Unprocessable Content",
+                    "status": 422,
+                    "detail": "the model best takes a sinogram of (1000, 513) = (angles, cells), but this has "
+                    "(513, 1000); swap its last two axes",
+                    "request_id": "6f1ed002ab5595859014ebf0951522d9",
+                }
+            ]
         }
-    ]})
+    )
 
     type: str = Field(description="a URI that names the kind of problem; about:blank says no more than the status")
     title: str = Field(description="the status in words")

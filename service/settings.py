@@ -76,8 +76,9 @@ class JobsConfig(_Frozen):
     storage: str = Field(default="runs", description="where runs and sweeps go whose configuration names no storage")
     at_once: Count = Field(default=1, description="jobs at a time; the others wait for their turn")
     dashboard: str | None = Field(
-        default=None, description="http://HOST:8265 of the cluster to use; without it that of RAY_ADDRESS, else a head "
-        "on this machine that the service starts when the first job comes"
+        default=None,
+        description="http://HOST:8265 of the cluster to use; without it that of RAY_ADDRESS, else a head "
+        "on this machine that the service starts when the first job comes",
     )
     python: str | None = Field(
         default=None, description="the Python that runs jobs; without it this one, or `python` on a cluster"

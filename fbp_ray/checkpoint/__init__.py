@@ -17,6 +17,7 @@ from fbp_ray.checkpoint.loading import (
     load_training,
     load_weights,
     put_weights,
+    read_checkpoint,
     read_last,
     unpack_training,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "load_weights",
     "pack",
     "put_weights",
+    "read_checkpoint",
     "read_last",
     "read_manifest",
     "save_checkpoint",

@@ -36,6 +36,18 @@ def load_model(place: Place, device: torch.device | str = "cpu") -> LearnableFBP
     return model.eval().to(device)
 
 
+def read_checkpoint(place: Place) -> Checkpoint:
+    """The weights of a run folder or a checkpoint folder and what they are, to be written elsewhere.
+
+    Raises:
+        CheckpointError: no checkpoint there, or a damaged file.
+    """
+    folder = find_checkpoint(place)
+    manifest = read_manifest(folder)
+    weights = {name: {"weights": getattr(manifest, name)["weights"]} for name in ("files", "sha256")}
+    return Checkpoint(manifest.model_copy(update=weights), {"weights": _read(folder, manifest, "weights")})
+
+
 def load_weights(model: LearnableFBP, place: Place, manifest: Manifest) -> None:
     """Puts the checkpoint's weights into `model`; refuses leaf by leaf, and changes nothing when it refuses."""
     put_weights(model, _read(open_folder(place), manifest, "weights"), str(place))

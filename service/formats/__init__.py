@@ -1,0 +1,1 @@
+"""Sinograms in, images out, in the formats that people have."""
