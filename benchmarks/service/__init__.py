@@ -1,0 +1,1 @@
+"""The service under load: latency, throughput with and without batching, and a soak."""

@@ -1,0 +1,101 @@
+"""Measures the service on this machine: latency, throughput with and without batching, and a soak.
+
+    python -m benchmarks.service                  a quarter of an hour; prints the tables
+    python -m benchmarks.service --soak 0         without the soak
+    python -m benchmarks.service --out figures    writes service.json too
+
+The clients run on the same processors as the service, in a process of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from benchmarks.projector.machine import OtherPrograms, machine, versions
+from benchmarks.service.load import ask
+from benchmarks.service.report import Found, soak_table, target_table, throughput_table
+from benchmarks.service.server import bare_call_ms, make_material, serving
+from benchmarks.service.soak import soak
+from fbp_ray.cli import parse, run_program
+
+CLIENTS = (1, 2, 4, 8, 16, 32)
+WITHOUT = ("--batching.images", "1")
+
+
+class Options(BaseModel):
+    """How fast the service answers, and whether it does so for minutes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: Annotated[float, Field(gt=0)] = Field(default=5, description="of each measurement")
+    rounds: Annotated[int, Field(ge=1)] = Field(default=3, description="of all measurements")
+    soak: Annotated[float, Field(ge=0)] = Field(default=600, description="seconds of the soak; 0: none")
+    out: Path | None = Field(default=None, description="a folder for service.json")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures, prints, and writes where told to."""
+    options = parse(Options, argv, "python -m benchmarks.service")
+    for title, facts in (("machine", machine()), ("versions", versions())):
+        print(f"{title}: " + ", ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
+    found: Found = {}
+    bare = []
+    soaked = None
+    with tempfile.TemporaryDirectory(prefix="fbp-ray-") as temporary:
+        root = Path(temporary)
+        material = make_material(root)
+        first = next(iter(material.models.values()))
+        others = OtherPrograms()
+        with serving(root / "with") as batching, serving(root / "without", *WITHOUT) as single:
+            for server in (batching, single):
+                server.activate(first)
+            for number in range(1, options.rounds + 1):
+                bare.append(bare_call_ms(material))
+                for clients in CLIENTS:
+                    print(f"round {number} of {options.rounds}: {clients} clients", file=sys.stderr, flush=True)
+                    for with_batching, server in ((True, batching), (False, single)):
+                        seen = ask(server.port, material.body, clients, options.seconds)
+                        found.setdefault((with_batching, clients), []).append(seen)
+        if options.soak:
+            with serving(root / "soak") as server:
+                server.activate(first)
+                soaked = soak(server, material, options.soak)
+        disturbed = others.cores()
+
+    bare_ms = sorted(bare)[len(bare) // 2]
+    print(f"\nOne sinogram of 1000 angles x 513 cells a request, .npy both ways; medians of {options.rounds} rounds of")
+    print(f"{options.seconds:g} s. The model alone takes {bare_ms:.1f} ms an image, one at a time.")
+    if disturbed is not None:
+        print(f"Cores busy with other processes than this one, the service and its clients included: {disturbed:.1f}.")
+    print(f"\n{throughput_table(found)}\n")
+    if soaked is not None:
+        print(f"{soak_table(soaked)}\n")
+        for complaint, times in soaked.complaints.items():
+            print(f"{times} x {complaint}")
+    print(f"Targets\n\n{target_table(found, bare_ms, soaked)}")
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        result = {
+            "machine": machine(),
+            "versions": versions(),
+            "bare_ms": bare,
+            "runs": [
+                {"batching": batching, **seen._asdict()}
+                for (batching, _), all_seen in found.items()
+                for seen in all_seen
+            ],
+            "soak": soaked and soaked._asdict(),
+        }
+        (options.out / "service.json").write_text(json.dumps(result, indent=1))
+        print(f"\nwritten to {options.out}: service.json")
+
+
+if __name__ == "__main__":
+    run_program(main)
