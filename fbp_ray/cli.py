@@ -77,7 +77,7 @@ def parse_with_environment(model: type[Config], argv: Sequence[str], program: st
         environment = EnvSettingsSource(settings, **names)()
         dotenv = DotEnvSettingsSource(settings, env_file=Path(".env"), dotenv_filtering="match_prefix", **names)()
     except SettingsError as error:
-        raise ConfigError(f"{error}: {error.__cause__}; a list is given as JSON: '[\"one\", \"two\"]'") from None
+        raise ConfigError(f'{error}: {error.__cause__}; a list is given as JSON: \'["one", "two"]\'') from None
     known = {f"{prefix}_{name}".upper() for name in with_file.model_fields}
     for name in os.environ:
         if name.startswith(f"{prefix}_") and name.split("__")[0].upper() not in known:
@@ -159,7 +159,7 @@ def _validate(model: type[Config], values: dict[str, Any]) -> Config:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(error)) from None
+        raise ConfigError(explain(error, model)) from None
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -170,14 +170,26 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def explain(error: ValidationError) -> str:
-    """A pydantic error as lines that name the option, what was wrong and what came."""
+def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """A pydantic error as lines: the option, what was wrong and what came, unless the field of `model` is a secret."""
     lines = []
     for item in error.errors(include_url=False, include_context=False):
         option = ".".join(part for part in item["loc"] if isinstance(part, str))
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = "there is no such setting; --help lists them"
-        given = "" if isinstance(item["input"], dict | BaseModel) else f" (got {item['input']!r})"
+        hidden = isinstance(item["input"], dict | BaseModel) or _is_secret(model, item["loc"])
+        given = "" if hidden else f" (got {item['input']!r})"
         lines.append(f"--{option}: {message}{given}" if option else message)
     return "\n       ".join(lines)
+
+
+def _is_secret(model: type[BaseModel] | None, place: Sequence[int | str]) -> bool:
+    for name in place:
+        field = model.model_fields.get(str(name)) if model else None
+        if field is None:
+            return False
+        if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return "SecretStr" in repr(field.annotation)
+        model = field.annotation
+    return False

@@ -14,9 +14,12 @@ from uuid import uuid4
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.problems import Problem, problem_response
+
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 30.0, 120.0)
 _KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "color_message", "taskName"}
+_log = logging.getLogger("service")
 _access = logging.getLogger("service.access")
 
 
@@ -76,6 +79,12 @@ class Observed:
 
         try:
             await self.app(scope, receive, answer)
+        except Exception as error:
+            _log.error("unforeseen error", exc_info=error, extra={"request_id": request_id})
+            if status:
+                raise  # half an answer is out already: only the end of the connection can tell
+            detail = "the service met an error that it did not foresee; its log has it under this request_id"
+            await problem_response(Problem(500, detail), request_id)(scope, receive, answer)
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "none")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -17,7 +16,6 @@ from fbp_ray.errors import CheckpointError, ConfigError, DataError, FbpRayError,
 
 MEDIA_TYPE = "application/problem+json"
 _STATUS = {GeometryError: 422, DataError: 422, CheckpointError: 422, ConfigError: 422, RunError: 409}
-_log = logging.getLogger("service")
 
 
 class ProblemDocument(BaseModel):
@@ -117,12 +115,6 @@ def add_handlers(app: FastAPI) -> None:
         else:
             detail = str(error.detail)
         return problem_response(Problem(error.status_code, detail, headers), _id(request))
-
-    @app.exception_handler(Exception)
-    async def _bug(request: Request, error: Exception) -> Response:
-        _log.error("unforeseen error", exc_info=error, extra={"request_id": _id(request)})
-        detail = "the service met an error that it did not foresee; its log has it under this request_id"
-        return problem_response(Problem(500, detail), _id(request))
 
 
 def _id(request: Request) -> str:
