@@ -84,7 +84,8 @@ def open_folder(place: Place) -> Folder:
     """The folder that a path or a URI means.
 
     Raises:
-        ConfigError: a URI of a kind that neither pyarrow nor an installed fsspec package knows.
+        ConfigError: a URI of a kind that neither pyarrow nor an installed fsspec package knows, or of a store that does
+            not answer.
     """
     if isinstance(place, Folder):
         return place
@@ -229,6 +230,11 @@ def _remote(uri: str, scheme: str, path: str) -> RemoteFolder:
         return RemoteFolder(system, path.rstrip("/"), uri)
     except ValueError as error:
         reason = str(error)
+    except OSError as error:
+        raise ConfigError(
+            f"{uri} cannot be reached: {error}; check the name of the bucket, and the store's settings (AWS_ENDPOINT_URL, "
+            "AWS_ACCESS_KEY_ID, ..)"
+        ) from None
     try:
         import fsspec
 

@@ -237,7 +237,12 @@ class Catalogue:
 
     def _load(self, name: str, source: str, automatic: bool) -> Serving:
         began = time.perf_counter()
-        checkpoint = read_checkpoint(source)
+        try:
+            checkpoint = read_checkpoint(source)
+        except FbpRayError:
+            raise
+        except Exception as problem:  # whatever the library of some store makes of a name
+            raise CheckpointError(f"{source} cannot be read: {problem}; give a run or checkpoint folder") from None
         manifest = checkpoint.manifest
         try:
             model = LearnableFBP(manifest.model)
