@@ -1,4 +1,4 @@
-"""Compares training under Ray with the same loop under torchrun, on the same processors, in turns in one run.
+"""Compares training under Ray with the same loop under torchrun, on the same processors, in turns of an epoch.
 
     python -m benchmarks.training                  some minutes; prints the tables
     python -m benchmarks.training --out figures    writes training.json too
@@ -18,11 +18,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks.projector.machine import OtherPrograms, machine, versions
-from benchmarks.training.report import Found, of_torchrun, table, target_table
-from benchmarks.training.runs import CASES, make_data, measure
+from benchmarks.training.report import WORKERS, of_torchrun, table, target_table
+from benchmarks.training.runs import Pair, make_data, measure
 from fbp_ray.cli import parse, run_program
 
-ROUNDS, TRAIN, VALIDATION, EPOCHS = 3, 192, 16, 6
+ROUNDS, TRAIN, VALIDATION, TURNS = 2, 192, 16, 12
 
 
 class Options(BaseModel):
@@ -40,34 +40,35 @@ def main(argv: Sequence[str]) -> None:
     rounds = 1 if options.quick else ROUNDS
     for title, facts in (("machine", machine()), ("versions", versions())):
         print(f"{title}: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
-    found: Found = {case: [] for case in CASES}
+    pairs: list[Pair] = []
     with tempfile.TemporaryDirectory(prefix="fbp-ray-") as temporary:
         root = Path(temporary)
         make_data(root / "data", TRAIN, VALIDATION)
         others = OtherPrograms()
         for number in range(1, rounds + 1):
-            # The order turns round every time, so that neither is always the one that runs on a warm machine.
-            for case in CASES if number % 2 else reversed(CASES):
-                print(f"round {number} of {rounds}: {case.workers} by {case.by}", file=sys.stderr)
-                name = f"{case.by}-{case.workers}-{number}".lower()
-                found[case].append(measure(case, root / "data", root / "runs", name, EPOCHS))
+            for workers in WORKERS:
+                print(f"round {number} of {rounds}: {workers} of each", file=sys.stderr)
+                name = f"{workers}-{number}"
+                pairs.append(measure(workers, TRAIN, root / "data", root / "runs", name, TURNS))
         disturbed = others.cores()
 
     print(
-        f"\nThe quickstart recipe, {TRAIN} training and {VALIDATION} validation samples, {EPOCHS} epochs of which the"
+        f"\nThe quickstart recipe, {TRAIN} training and {VALIDATION} validation samples; medians of {rounds} rounds of"
     )
-    print(f"first is left out; medians of {rounds} rounds.")
+    print(f"{TURNS} epochs by each, in turns.")
     if disturbed is not None:
         print(f"Meanwhile other programs kept {disturbed:.1f} cores busy.")
-    print(f"\n{table(found)}\n\nTargets\n\n{target_table(found)}")
+    print(f"\n{table(pairs)}\n\nTargets\n\n{target_table(pairs)}")
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         result = {
             "machine": machine(),
             "versions": versions(),
             "cores_busy_with_other_programs": disturbed,
-            "runs": [case._asdict() | one._asdict() for case in CASES for one in found[case]],
-            "of_torchrun": {workers: of_torchrun(found, workers) for workers in (1, 2)},
+            "rounds": [
+                {"workers": pair.workers, "by": {by: one._asdict() for by, one in pair.by.items()}} for pair in pairs
+            ],
+            "of_torchrun": {workers: of_torchrun(pairs, workers) for workers in WORKERS},
         }
         (options.out / "training.json").write_text(json.dumps(result, indent=1))
         print(f"\nwritten to {options.out}: training.json")

@@ -5,58 +5,64 @@ from __future__ import annotations
 from statistics import median
 
 from benchmarks.projector.report import figure, markdown
-from benchmarks.training.runs import CASES, Case, Figures
+from benchmarks.training.runs import BOTH, By, Pair
 
 LEAST_OF_TORCHRUN = 0.95
 """Of the samples/s under torchrun, Ray should reach at least."""
 
-Found = dict[Case, list[Figures]]
+WORKERS = (1, 2)
 
 
-def rate(found: Found, case: Case) -> float:
+def rate(pairs: list[Pair], workers: int, by: By) -> float:
     """Samples a second through whole epochs, the median of the rounds."""
-    return median(one.samples_per_second for one in found[case])
+    return median(pair.rate(by) for pair in pairs if pair.workers == workers)
 
 
-def of_torchrun(found: Found, workers: int) -> float:
-    """How fast an epoch under Ray is beside one under torchrun: the median over the rounds, each its own pair."""
-    pairs = zip(found[Case("Ray", workers)], found[Case("torchrun", workers)], strict=True)
-    return median(ray.samples_per_second / plain.samples_per_second for ray, plain in pairs)
+def ratios(pairs: list[Pair], workers: int) -> list[float]:
+    """How fast the epochs under Ray were beside those under torchrun that came with them, slowest first."""
+    return sorted(ratio for pair in pairs if pair.workers == workers for ratio in pair.of_torchrun)
 
 
-def table(found: Found) -> str:
+def of_torchrun(pairs: list[Pair], workers: int) -> float:
+    """The median of those."""
+    return median(ratios(pairs, workers))
+
+
+def table(pairs: list[Pair]) -> str:
     """A line a case."""
-    head = ["workers", "by", "samples/s", "slowest", "fastest", "steps alone", "of torchrun", "of 1 worker"]
+    head = ["workers", "by", "samples/s", "steps alone", "of torchrun", "half of the epochs", "of 1 worker"]
     head += ["start-up s", "end s"]
     rows = []
-    for case in CASES:
-        rates = [one.samples_per_second for one in found[case]]
-        rows.append(
-            [
-                str(case.workers),
-                case.by,
-                figure(rate(found, case)),
-                figure(min(rates)),
-                figure(max(rates)),
-                figure(median(one.steps_per_second for one in found[case])),
-                f"{of_torchrun(found, case.workers):.1%}" if case.by == "Ray" else "",
-                f"{rate(found, case) / rate(found, Case(case.by, 1)):.2f}" if case.workers > 1 else "",
-                figure(median(one.start_up for one in found[case])),
-                figure(median(one.after for one in found[case])),
-            ]
-        )
+    for workers in WORKERS:
+        found = ratios(pairs, workers)
+        quarter = len(found) // 4
+        for by in BOTH:
+            figures = [pair.by[by] for pair in pairs if pair.workers == workers]
+            rows.append(
+                [
+                    str(workers),
+                    by,
+                    figure(rate(pairs, workers, by)),
+                    figure(median(one.steps_per_second for one in figures)),
+                    f"{of_torchrun(pairs, workers):.1%}" if by == "Ray" else "",
+                    f"{found[quarter]:.1%} to {found[-1 - quarter]:.1%}" if by == "Ray" else "",
+                    f"{rate(pairs, workers, by) / rate(pairs, 1, by):.2f}" if workers > 1 else "",
+                    figure(median(one.start_up for one in figures)),
+                    figure(median(one.after for one in figures)),
+                ]
+            )
     return markdown(head, rows)
 
 
-def target_table(found: Found) -> str:
+def target_table(pairs: list[Pair]) -> str:
     """Whether the targets hold."""
     rows = []
-    for workers in sorted({case.workers for case in CASES}):
-        share = of_torchrun(found, workers)
+    for workers in WORKERS:
+        share = of_torchrun(pairs, workers)
         holds = "holds" if share >= LEAST_OF_TORCHRUN else "MISSED"
-        rows.append([f"an epoch under Ray, {workers} workers", f"{LEAST_OF_TORCHRUN:.0%}", f"{share:.1%}", holds])
-    digests = {(case.workers, one.weights) for case in CASES for one in found[case]}
-    same = len(digests) == len({workers for workers, _ in digests})
+        name = "worker" if workers == 1 else "workers"
+        rows.append([f"an epoch under Ray, {workers} {name}", f"{LEAST_OF_TORCHRUN:.0%}", f"{share:.1%}", holds])
+    same = all(pair.by["Ray"].weights == pair.by["torchrun"].weights for pair in pairs)
     rows.append(
         ["the same weights by both, bit for bit", "yes", "yes" if same else "no", "holds" if same else "MISSED"]
     )
