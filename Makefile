@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 NAME := quickstart-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: train test chaos lint format clean
+.PHONY: train test serve chaos lint format clean
 
 train: .venv/installed  ## get sample CT, simulate low-dose scans, train, evaluate, show where the pictures are
 	$(BIN)/python -m fbp_ray.train --run.name $(NAME)
@@ -10,6 +10,9 @@ train: .venv/installed  ## get sample CT, simulate low-dose scans, train, evalua
 
 test: .venv/installed lint  ## style, types and tests
 	$(BIN)/python -m pytest
+
+serve: .venv/installed  ## answer reconstructions and run jobs over HTTP, on http://127.0.0.1:8000
+	$(BIN)/python -m service --log text
 
 chaos: .venv/installed  ## kill workers, drivers and machines in the middle of runs (minutes; best as root)
 	$(BIN)/python -m pytest -m chaos
