@@ -52,9 +52,17 @@ def parse_with_recipe(model: type[Config], argv: Sequence[str], program: str) ->
     options = _options(_with_config_file(model), argv, program)
     path = options.pop("config", None)
     from_file = read_yaml(Path(path)) if path is not None else {}
-    default = model.model_fields["recipe"].default
-    recipe = str(options.get("recipe", from_file.get("recipe", default)))
-    return _validate(model, _merge(_merge(_merge({"recipe": recipe}, read_recipe(recipe)), from_file), options))
+    return on_recipe(model, _merge(from_file, options))
+
+
+def on_recipe(model: type[Config], values: dict[str, Any]) -> Config:
+    """Settings on top of the recipe that they name.
+
+    Raises:
+        ConfigError: a value that the model refuses, or a recipe that there is not.
+    """
+    recipe = str(values.get("recipe", model.model_fields["recipe"].default))
+    return _validate(model, _merge(_merge({"recipe": recipe}, read_recipe(recipe)), values))
 
 
 def parse_with_environment(model: type[Config], argv: Sequence[str], program: str, prefix: str) -> Config:

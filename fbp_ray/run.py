@@ -62,7 +62,7 @@ class RunFolder:
                 written.
         """
         try:
-            config = self._agree(config)
+            config = self.agree(config)
             self.clear()
             self.session = uuid4().hex
             self.folder.write("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
@@ -72,7 +72,8 @@ class RunFolder:
             raise RunError(f"the run folder {self} cannot be written: {error}; choose another --run.storage") from None
         return config
 
-    def _agree(self, config: TrainConfig) -> TrainConfig:
+    def agree(self, config: TrainConfig) -> TrainConfig:
+        """What `begin` finds out before it changes anything; returns and raises the same, and OSError."""
         more = config.run.extend
         if not self.folder.has("config.yaml"):
             if self.folder.names() or self.folder.folders():

@@ -100,7 +100,7 @@ def list_runs(storage: Place) -> list[Run]:
                 "python -m fbp_ray.train makes runs/ where it is started"
             )
         inner = [folder / name for name in folder.folders()]
-        runs = [_summary(run) for run in inner if run.has("config.yaml") or run.has("status.json")]
+        runs = [summary(run) for run in inner if run.has("config.yaml") or run.has("status.json")]
     except OSError as error:
         raise ConfigError(f"{storage} cannot be read: {error}") from None
     return sorted(runs, key=lambda run: (-run.changed.timestamp() if run.changed else 0.0, run.name))
@@ -112,7 +112,7 @@ def _changed(folder: Folder) -> datetime | None:
     return max((time for time in times if time is not None), default=None)
 
 
-def _summary(folder: Folder) -> Run:
+def summary(folder: Folder) -> Run:
     """What the files say; a file that cannot be read is the run's state and reason, and the others still count."""
     damaged: list[str] = []
 

@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS models (
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, kind TEXT NOT NULL, config TEXT NOT NULL, created REAL NOT NULL, status TEXT NOT NULL,
     reason TEXT NOT NULL, submission TEXT NOT NULL, head TEXT NOT NULL, started REAL, ended REAL,
-    key TEXT UNIQUE, digest TEXT NOT NULL
+    key TEXT UNIQUE, digest TEXT NOT NULL, place TEXT NOT NULL, stopping INTEGER NOT NULL
 );
 """
 

@@ -19,7 +19,8 @@ from fbp_ray.config import ScalingConfig, TrainConfig
 from fbp_ray.errors import ConfigError, DataError, RunError
 from fbp_ray.run import RunFolder
 from fbp_ray.train import cluster, worker
-from fbp_ray.train.cluster import share_out
+from fbp_ray.train.share import Share
+from fbp_ray.train.share import share_out as share_out_nodes
 from fbp_ray.train.failures import Failures, cause, is_connection_lost
 
 GLOO = RuntimeError(
@@ -204,6 +205,10 @@ def test_an_address_of_another_form_is_refused(address: str, monkeypatch: pytest
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
     with pytest.raises(ConfigError, match="HOST:PORT"), cluster.cluster(address):
         pass
+
+
+def share_out(scaling: ScalingConfig) -> Share:
+    return share_out_nodes(scaling, cluster.nodes())
 
 
 def nodes(monkeypatch: pytest.MonkeyPatch, *resources: dict[str, float]) -> None:

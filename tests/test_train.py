@@ -21,7 +21,7 @@ from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.runs import list_runs
 from fbp_ray.storage import copy_folder, open_folder
 from fbp_ray.train.__main__ import main
-from fbp_ray.train.cluster import cpus_per_worker
+from fbp_ray.train.share import cpus_per_worker
 from tests.scans import COARSE, write_scan
 
 

@@ -58,7 +58,15 @@ class EvaluateConfig(BaseModel):
 
 def main(argv: Sequence[str]) -> None:
     """Evaluates the model that the options name."""
-    config = parse(EvaluateConfig, argv, "python -m fbp_ray.evaluate")
+    evaluate(parse(EvaluateConfig, argv, "python -m fbp_ray.evaluate"))
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Evaluates a model, writes the results and prints them.
+
+    Raises:
+        FbpRayError: the checkpoint or the data cannot be used, or there are results already.
+    """
     checkpoint = find_checkpoint(config.checkpoint)
     out = open_folder(config.out) if config.out else checkpoint.parent / f"evaluation-{config.split}"
     if out.names() or out.folders():

@@ -15,7 +15,20 @@ results   results.csv, best/, best_config.yaml; table, plots, page: what people 
 
 from __future__ import annotations
 
-from fbp_ray.sweep.program import sweep, sweep_program
+from typing import TYPE_CHECKING, Any
+
 from fbp_ray.sweep.space import Choice, LogRange, Range, Space
 
+if TYPE_CHECKING:
+    from fbp_ray.sweep.program import sweep, sweep_program
+
 __all__ = ["Choice", "LogRange", "Range", "Space", "sweep", "sweep_program"]
+
+
+def __getattr__(name: str) -> Any:
+    """The program, when it is asked for: who needs the settings alone does not need the training too."""
+    if name not in ("sweep", "sweep_program"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fbp_ray.sweep import program
+
+    return getattr(program, name)

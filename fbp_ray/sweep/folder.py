@@ -80,27 +80,32 @@ class SweepFolder:
             RunError: another process has the sweep, it has other settings, or the folder cannot be used.
         """
         try:
-            if not self.folder.has(SWEEP) and (self.folder.names() or self.folder.folders()):
-                raise RunError(f"{self} exists and is no sweep; choose another --sweep.name or --sweep.storage")
-            known = self.run.read_json(SWEEP) or {}
-            owner = known.get("owner", {})
-            if owner.get("pid") != os.getpid() and alive(owner):
-                raise RunError(
-                    f"the process {owner['pid']} on this machine is at work on {self}; wait for it or stop it, or "
-                    "choose another --sweep.name"
-                )
-            mine = {"settings": _shared(tree, space), "space": {key: repr(values) for key, values in space.items()}}
-            for part, content in mine.items():
-                if part in known and known[part] != content:
-                    changed = [key for key in {**known[part], **content} if known[part].get(key) != content.get(key)]
-                    raise RunError(
-                        f"the sweep {self} was begun with other {part} ({', '.join(sorted(changed))}); give the same, "
-                        "or choose another --sweep.name"
-                    )
+            mine = self.agree(tree, space)
             mine["owner"] = this_process()
             self.run.write_json(SWEEP, mine)
         except OSError as error:
             raise RunError(f"the folder {self} cannot be used: {error}; choose another --sweep.storage") from None
+
+    def agree(self, tree: SweepTree, space: Space) -> dict[str, Any]:
+        """What `begin` finds out before it changes anything: raises the same, and OSError; returns what to record."""
+        if not self.folder.has(SWEEP) and (self.folder.names() or self.folder.folders()):
+            raise RunError(f"{self} exists and is no sweep; choose another --sweep.name or --sweep.storage")
+        known = self.run.read_json(SWEEP) or {}
+        owner = known.get("owner", {})
+        if owner.get("pid") != os.getpid() and alive(owner):
+            raise RunError(
+                f"the process {owner['pid']} on this machine is at work on {self}; wait for it or stop it, or "
+                "choose another --sweep.name"
+            )
+        mine = {"settings": _shared(tree, space), "space": {key: repr(values) for key, values in space.items()}}
+        for part, content in mine.items():
+            if part in known and known[part] != content:
+                changed = [key for key in {**known[part], **content} if known[part].get(key) != content.get(key)]
+                raise RunError(
+                    f"the sweep {self} was begun with other {part} ({', '.join(sorted(changed))}); give the same, "
+                    "or choose another --sweep.name"
+                )
+        return mine
 
     @property
     def classic(self) -> dict[str, float]:

@@ -48,21 +48,26 @@ def sweep_program(space: Space, program: str) -> None:
 
 
 def sweep(space: Space, argv: Sequence[str], program: str) -> Results:
+    """Runs the sweep that options, as `--name value`, describe; otherwise as `run_sweep`."""
+    return run_sweep(space, parse_with_recipe(SweepTree, argv, f"python {program}"), program)
+
+
+def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
     """Runs a sweep, or goes on with one; returns the results.
 
     Args:
         space: what may become of which settings.
-        argv: options, as `--name value`.
-        program: the file of the script.
+        tree: its settings.
+        program: the file of the script, such as "sweeps/loss_weights.py".
 
     Raises:
         ConfigError: options or a space that do not hold, or more trials at a time than the cluster has room for.
         RunError: the folder cannot be used, or every trial failed.
     """
     began = time.monotonic()
-    tree = resolve_sweep(parse_with_recipe(SweepTree, argv, f"python {program}"), Path(program).stem)
+    tree = resolve_sweep(tree, Path(program).stem)
     check_space(space, tree)
-    check(training_config(_with_workers(tree, tree.sweep.workers_per_trial), {}))
+    check(training_config(with_workers(tree, tree.sweep.workers_per_trial), {}))
     search = open_search(space, tree)
     folder = SweepFolder(open_folder(tree.sweep.storage) / str(tree.sweep.name))
     folder.begin(tree, space)
@@ -90,8 +95,7 @@ def sweep(space: Space, argv: Sequence[str], program: str) -> Results:
 
 def resolve_sweep(tree: SweepTree, stem: str) -> SweepTree:
     """The settings with nothing left open; raises ConfigError for those that a sweep does not take."""
-    if tree.run.name is not None or tree.run.extend is not None:
-        raise ConfigError("a sweep has no --run.name and no --run.extend; use --sweep.name and --sweep.trials")
+    refuse_run_options(tree)
     resolved = resolve(tree)
     name = tree.sweep.name or f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     named = {"sweep": tree.sweep.model_copy(update={"name": name})}
@@ -99,12 +103,18 @@ def resolve_sweep(tree: SweepTree, stem: str) -> SweepTree:
     return tree.model_copy(update=made | named)
 
 
+def refuse_run_options(tree: SweepTree) -> None:
+    """Raises ConfigError for options of a run that a sweep does not take."""
+    if tree.run.name is not None or tree.run.extend is not None:
+        raise ConfigError("a sweep has no --run.name and no --run.extend; use --sweep.name and --sweep.trials")
+
+
 def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], console: Console) -> Results:
     from fbp_ray.sweep.held import room_for, store  # after the options are known to hold: Ray takes seconds to import
     from fbp_ray.sweep.share import share_out_trials
     from fbp_ray.sweep.trial import Task
     from fbp_ray.sweep.tuning import run_trials
-    from fbp_ray.train.cluster import cluster
+    from fbp_ray.train.cluster import cluster, nodes
 
     assert tree.data.dir is not None
     geometry = geometry_of(tree.data.dir)
@@ -118,7 +128,7 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
         return read_results(folder, keys, tree.sweep.metric)
 
     with cluster(tree.ray.address):
-        share = share_out_trials(tree)
+        share = share_out_trials(tree, nodes())
         alone = Process(0, 1, torch.device("cpu"))
         classic = classic_fbp(folder.run, validation, Batches(validation, tree.train.batch_size, seed=None), alone)
         before = read_results(folder, keys, tree.sweep.metric)
@@ -141,11 +151,11 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
             progress.show(event, results)
 
         with progress:
-            run_trials(_with_workers(tree, share.workers, share.cpus), folder, search, task, share, show)
+            run_trials(with_workers(tree, share.workers, share.cpus), folder, search, task, share, show)
     return read_results(folder, keys, tree.sweep.metric)
 
 
-def _with_workers(tree: SweepTree, workers: int, cpus: int | None = None) -> SweepTree:
+def with_workers(tree: SweepTree, workers: int, cpus: int | None = None) -> SweepTree:
     """The settings, with the training processes of a trial, and the processors of each."""
     scaling = tree.scaling.model_copy(update={"num_workers": workers, "min_workers": None, "cpus_per_worker": cpus})
     return tree.model_copy(update={"scaling": scaling})

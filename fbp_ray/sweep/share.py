@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
-
-import ray
 
 from fbp_ray.errors import ConfigError
 from fbp_ray.sweep.config import SweepTree
-from fbp_ray.train.cluster import cpus_per_worker
+from fbp_ray.train.share import Node, cpus_per_worker
 
 
 class TrialShare(NamedTuple):
@@ -20,15 +19,18 @@ class TrialShare(NamedTuple):
     gpus: float  # of a trial of one process; 0 where there are none
 
 
-def share_out_trials(tree: SweepTree) -> TrialShare:
-    """What each trial takes of the cluster as it is now.
+def share_out_trials(tree: SweepTree, nodes: Sequence[Node]) -> TrialShare:
+    """What each trial takes of a cluster.
+
+    Args:
+        tree: the settings of the sweep.
+        nodes: the cluster's machines.
 
     Raises:
         ConfigError: the trials that are to run at a time take more than there is.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    processors = [int(node["Resources"].get("CPU", 0)) for node in nodes]
-    gpus = [int(node["Resources"].get("GPU", 0)) for node in nodes]
+    processors = [node.processors for node in nodes]
+    gpus = [node.gpus for node in nodes]
     workers = tree.sweep.workers_per_trial
     fraction = 0.0 if not sum(gpus) else tree.sweep.gpu_fraction if workers == 1 else 1.0
     asked = tree.sweep.max_concurrent

@@ -23,7 +23,12 @@ from fbp_ray.train.progress import TrainingProgress
 
 def main(argv: Sequence[str]) -> None:
     """Trains the run that the options describe."""
-    config = resolve(parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train"))
+    train(parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train"))
+
+
+def train(config: TrainConfig) -> None:
+    """Checks a configuration, begins its run and trains it; raises FbpRayError."""
+    config = resolve(config)
     assert config.run.name is not None
     check(config)
     run = RunFolder(open_folder(config.run.storage) / config.run.name)
@@ -66,11 +71,16 @@ def check(config: TrainConfig) -> None:
     check_shares(config, len(training), len(validation), config.scaling.num_workers or 1)
     image = torch.zeros(1, *geometry.image_shape)
     composite_loss(image, image, config.loss)
+    check_settings(config)
+    if config.init.checkpoint is not None:
+        check_geometry(config.init.checkpoint, geometry)
+
+
+def check_settings(config: TrainConfig) -> None:
+    """The part of `check` that needs no data."""
     check_trackers(config.track)
     if config.window.kind == "fixed":
         raise ConfigError("a fixed window learns nothing; use --window.kind frequency or angle_frequency")
-    if config.init.checkpoint is not None:
-        check_geometry(config.init.checkpoint, geometry)
 
 
 def resolve(config: TrainConfig) -> TrainConfig:

@@ -1,4 +1,4 @@
-"""The Ray cluster: joining the one that is named, or starting one of this machine alone; and who gets what of it."""
+"""The Ray cluster: joining the one that is named, or starting one of this machine alone; and what it has."""
 
 from __future__ import annotations
 
@@ -8,26 +8,13 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import ray
 
-from fbp_ray.config import ScalingConfig
 from fbp_ray.errors import ConfigError, RunError
+from fbp_ray.train.environment import ALONE, ENVIRONMENT
+from fbp_ray.train.share import Node
 
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # it would call out, and wait where there is no network
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # how soon a lost worker is noticed; the default is 2 s
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # then it looks again at how many machines there are
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # a worker's prints would appear twice
-    "OMP_WAIT_POLICY": "PASSIVE",  # a worker's threads would spin while another program has their processor
-}
-_ALONE = {  # for a cluster of this machine, whose figures nobody looks at: they take a tenth of a processor
-    "RAY_enable_metrics_collection": "0",
-    "RAY_task_events_report_interval_ms": "0",
-    "RAY_event_stats": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-}
 CONNECT_SECONDS = 5.0
 
 
@@ -47,7 +34,7 @@ def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    for name, value in (_ENVIRONMENT | (_ALONE if address == "local" else {})).items():
+    for name, value in (ENVIRONMENT | (ALONE if address == "local" else {})).items():
         os.environ.setdefault(name, value)
     _check_address(address)
     try:
@@ -98,46 +85,10 @@ def _why_not(address: str, error: str) -> str:
     return f"Ray could not be started or joined at {address}: {error}{way}"
 
 
-class Share(NamedTuple):
-    """What the training takes of the cluster."""
-
-    workers: int
-    cpus: int  # of each
-    use_gpu: bool
-
-
-def share_out(scaling: ScalingConfig) -> Share:
-    """What the training takes of the cluster as it is now.
-
-    Raises:
-        RunError: more than there is; with `min_workers`, when not even so many find room.
-    """
-    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    processors = [int(node["Resources"].get("CPU", 0)) for node in nodes]
-    gpus = int(sum(node["Resources"].get("GPU", 0) for node in nodes))
-    use_gpu = gpus > 0
-    workers = scaling.num_workers or (gpus if use_gpu else min(2, sum(processors)))
-    needed = scaling.min_workers or workers
-    cpus = scaling.cpus_per_worker or cpus_per_worker(processors, workers) or cpus_per_worker(processors, needed)
-    room = sum(have // cpus for have in processors) if cpus else 0
-    if room < needed or (use_gpu and needed > gpus):
-        option = "--scaling.min_workers" if scaling.min_workers else "--scaling.num_workers"
-        asked = f"{needed} workers were asked for ({option})"
-        each = f", {cpus} processors each (--scaling.cpus_per_worker)" if scaling.cpus_per_worker else ""
-        there = ", ".join(
-            f"{node['NodeManagerAddress']} with {have} processors"
-            + (f" and {int(node['Resources'].get('GPU', 0))} GPUs" if use_gpu else "")
-            for node, have in zip(nodes, processors, strict=True)
-        )
-        raise RunError(
-            f"{asked}{each}, but the cluster has {there}; a worker takes at least one processor"
-            + (" and one GPU" if use_gpu else "")
-            + ". Ask for fewer, or add machines"
-        )
-    return Share(workers, cpus, use_gpu)
-
-
-def cpus_per_worker(processors: list[int], workers: int) -> int:
-    """The most processors that each of `workers` can have, given those of each node; 0 when there are too few."""
-    most = max(processors, default=0)
-    return next((each for each in range(most, 0, -1) if sum(have // each for have in processors) >= workers), 0)
+def nodes() -> list[Node]:
+    """The machines of the cluster that this process has joined, as they are now."""
+    return [
+        Node(node["NodeManagerAddress"], int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]

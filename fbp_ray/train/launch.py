@@ -15,9 +15,10 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from fbp_ray.config import TrainConfig
 from fbp_ray.run import RunFolder
-from fbp_ray.train.cluster import Share, cluster, share_out
+from fbp_ray.train.cluster import cluster, nodes
 from fbp_ray.train.events import Events
 from fbp_ray.train.failures import Failures, cause
+from fbp_ray.train.share import Share, share_out
 from fbp_ray.train.worker import Interfaces, work
 
 PATIENCE = 30.0  # seconds without a sign of the workers, after which it is said what they wait for
@@ -41,7 +42,7 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
         FbpRayError: what a worker raised; RunError for anything else that ends the run.
     """
     with cluster(config.ray.address), tempfile.TemporaryDirectory(prefix="fbp-ray-") as notes:
-        share = share_out(config.scaling)
+        share = share_out(config.scaling, nodes())
         events = Events()
         trainer = ray.train.torch.TorchTrainer(
             work,

@@ -1,0 +1,187 @@
+"""Jobs over HTTP. All of it needs the role `operate`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from service.access import Operate
+from service.jobs.documents import (
+    EXAMPLES,
+    Activation,
+    EvaluateJob,
+    JobDocument,
+    JobList,
+    Status,
+    SweepJob,
+    TrainJob,
+)
+from service.jobs.manager import Jobs
+from service.jobs.streams import THE_END, events_of, follow_log
+from service.problems import documented
+
+router = APIRouter(prefix="/jobs", tags=["jobs"], dependencies=[Operate])
+_REFUSED = documented(401, 403, 422)
+_NO_JOB = documented(401, 403, 404, 422)
+_UNCACHED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+def _jobs(request: Request) -> Jobs:
+    jobs: Jobs = request.app.state.jobs
+    return jobs
+
+
+TheJobs = Annotated[Jobs, Depends(_jobs)]
+JobId = Annotated[str, Path(description="the job's id, as POST /jobs and GET /jobs have it", examples=["5f1d20b39c"])]
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Submit a job",
+    response_model=JobDocument,
+    responses={
+        200: {"model": JobDocument, "description": "The job of an earlier request with the same Idempotency-Key"},
+        201: {
+            "description": "The job; it runs when its turn comes",
+            "headers": {"Location": {"description": "where the job is", "schema": {"type": "string"}}},
+        },
+        **documented(401, 403, 409, 413, 422, 503),
+    },
+)
+def submit(
+    request: Request,
+    response: Response,
+    jobs: TheJobs,
+    body: Annotated[TrainJob | SweepJob | EvaluateJob, Body(discriminator="kind", openapi_examples=EXAMPLES)],
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=255,
+            pattern=r"^[!-~]+$",
+            description="with the same key and body the answer is the same job, however often it is sent; visible "
+            "ASCII. The same key with another body is refused (409)",
+            examples=["c5d2b2f0-reference-1"],
+        ),
+    ] = None,
+) -> Any:
+    """Takes a training, a sweep or an evaluation.
+
+    What cannot be is refused at once: settings that do not hold, a run that is complete, more processors than the
+    cluster has. The configuration of a run or sweep that was interrupted, with its name, goes on with it.
+    """
+    job, replayed = jobs.submit(body, idempotency_key)
+    response.headers["Location"] = str(request.url_for("get_job", id=job.id).path)
+    if replayed:
+        response.status_code = 200
+        response.headers["Idempotency-Replayed"] = "true"
+    return job
+
+
+@router.get("", summary="List jobs", response_model=JobList, responses=_REFUSED)
+def list_jobs(
+    jobs: TheJobs,
+    limit: Annotated[int, Query(ge=1, le=1000, description="so many at most")] = 100,
+    status: Annotated[Status | None, Query(description="those of this status alone")] = None,
+) -> Any:
+    """The jobs that the service knows, the newest in front."""
+    return JobList(jobs=jobs.newest(limit, status))
+
+
+@router.get("/{id}", summary="See how a job stands", response_model=JobDocument, responses=_NO_JOB)
+def get_job(jobs: TheJobs, id: JobId) -> Any:
+    """A job's status, why it is pending or has failed, its progress by epoch, and its best metrics."""
+    return jobs.get(id)
+
+
+@router.get(
+    "/{id}/logs",
+    summary="Read what a job prints",
+    response_class=PlainTextResponse,
+    responses={200: {"description": "The log, or the last 4 MB of it"}, **_NO_JOB},
+)
+async def get_log(
+    request: Request,
+    jobs: TheJobs,
+    id: JobId,
+    follow: Annotated[bool, Query(description="go on until the job has ended")] = False,
+) -> Response:
+    """The log of a job, also after its cluster is gone."""
+    part, _ = await run_in_threadpool(jobs.log, id)
+    if not follow:
+        return PlainTextResponse(part.content, headers=_UNCACHED)
+    stream = follow_log(jobs, id, request.app.state.closing)
+    return StreamingResponse(stream, media_type="text/plain; charset=utf-8", headers=_UNCACHED)
+
+
+@router.get(
+    "/{id}/events",
+    summary="Follow a job by its events",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "Server-sent events: `status` and `end` with the job's document, `epoch`, `trial` or "
+            "`evaluation` with a row of its progress",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        204: {"description": "The caller has seen the end already, so that a browser does not come back"},
+        **_NO_JOB,
+    },
+)
+async def get_events(
+    request: Request,
+    jobs: TheJobs,
+    id: JobId,
+    last_event_id: Annotated[
+        str | None, Header(description="the id of the last event that the caller has seen: it goes on from there")
+    ] = None,
+) -> Response:
+    """What happens to a job, as it happens."""
+    job = await run_in_threadpool(jobs.get, id)
+    if last_event_id == THE_END and job.ended is not None:
+        return Response(status_code=204)
+    digits = last_event_id or ""
+    seen = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else 0
+    stream = events_of(jobs, id, seen, request.app.state.closing)
+    return StreamingResponse(stream, media_type="text/event-stream", headers=_UNCACHED)
+
+
+@router.post(
+    "/{id}/stop",
+    status_code=202,
+    summary="Stop a job",
+    response_model=JobDocument,
+    responses={
+        200: {"model": JobDocument, "description": "It had not begun and is stopped"},
+        202: {"description": "It is being stopped, which takes seconds; what is finished is kept"},
+        **documented(401, 403, 404, 409, 422),
+    },
+)
+def stop_job(response: Response, jobs: TheJobs, id: JobId) -> Any:
+    """Ends a job. The same request as before then goes on with its run."""
+    job = jobs.stop(id)
+    if job.ended is not None:
+        response.status_code = 200
+    return job
+
+
+@router.post(
+    "/{id}/activate",
+    summary="Have the result of a job serve",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The model that serves now",
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ModelDocument"}}},
+        },
+        **documented(401, 403, 404, 409, 413, 422, 503),
+    },
+)
+def activate_job(jobs: TheJobs, id: JobId, body: Annotated[Activation | None, Body()] = None) -> Response:
+    """Loads the best model of a training or a sweep, checks it, and switches to it without losing a request."""
+    model = jobs.activate(id, (body or Activation()).name)
+    return Response(model.model_dump_json(), media_type="application/json")
