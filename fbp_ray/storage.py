@@ -232,8 +232,8 @@ def _remote(uri: str, scheme: str, path: str) -> RemoteFolder:
         reason = str(error)
     except OSError as error:
         raise ConfigError(
-            f"{uri} cannot be reached: {error}; check the name of the bucket, and the store's settings (AWS_ENDPOINT_URL, "
-            "AWS_ACCESS_KEY_ID, ..)"
+            f"{uri} cannot be reached: {error}; check the name of the bucket, and the store's settings "
+            "(AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ..)"
         ) from None
     try:
         import fsspec

@@ -19,9 +19,9 @@ from fbp_ray.config import ScalingConfig, TrainConfig
 from fbp_ray.errors import ConfigError, DataError, RunError
 from fbp_ray.run import RunFolder
 from fbp_ray.train import cluster, worker
+from fbp_ray.train.failures import Failures, cause, is_connection_lost
 from fbp_ray.train.share import Share
 from fbp_ray.train.share import share_out as share_out_nodes
-from fbp_ray.train.failures import Failures, cause, is_connection_lost
 
 GLOO = RuntimeError(
     "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [10.77.0.2]:39129. This is "

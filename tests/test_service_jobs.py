@@ -18,8 +18,8 @@ from service.jobs.cluster import Cluster, HeadError, Opened, find_dashboard
 from service.jobs.commands import command, pack, unpack
 from service.jobs.logs import Logs
 from service.jobs.ray_jobs import RayJobs, Refused, Standing, Unreachable
-from tests.scans import write_scan
 from tests.job_service import JobService
+from tests.scans import write_scan
 
 SOON = 20.0
 
