@@ -25,7 +25,9 @@ from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, RunError, ServiceError
 
 Handler = Callable[[httpx.Request], httpx.Response]
-ROWS = [{"epoch": n, "train_loss": 1 / n, "validation_loss": 2 / n, "validation_psnr": 30.0 + n} for n in (1, 2, 3)]
+ROWS = [
+    {"epoch": float(n), "train_loss": 1 / n, "validation_loss": 2 / n, "validation_psnr": 30.0 + n} for n in (1, 2, 3)
+]
 
 
 @pytest.fixture(autouse=True)

@@ -66,7 +66,9 @@ class JobDisplay:
             return
         total = "" if progress.total is None else f"/{progress.total}"
         for number, row in enumerate(progress.rows, start=1):
-            what = f"epoch {row['epoch']}{total}" if "epoch" in row else row.get("trial") or row.get("method") or number
+            what = row.get("trial") or row.get("method") or number
+            if "epoch" in row:
+                what = f"epoch {row['epoch']:g}{total}"
             self._say(f"{job.kind} {job.id}: {what}  {figures(row)}", row)
         self._say(f"{job.kind} {job.id} {job.status}{why}", [job.status, job.reason])
 
