@@ -5,7 +5,8 @@
     ├── DataError          a file or a sample that is missing, damaged or of another kind
     ├── CheckpointError    a checkpoint that is missing, damaged or of another model
     ├── ConfigError        an option or a recipe that does not hold                       (a ValueError)
-    └── RunError           a run that cannot start, or that stopped
+    ├── RunError           a run that cannot start, or that stopped
+    └── ServiceError       a service that does not answer its client, or that says no
 
 Every message says what was expected, what came and the way out. The command-line programs print it without a
 traceback and exit with 2 (the request cannot be met as put) or 1 (it failed on the way).
@@ -40,3 +41,22 @@ class RunError(FbpRayError):
     """A training run that cannot start, or that had to stop."""
 
     exit_code = 1
+
+
+class ServiceError(FbpRayError):
+    """A service that does not answer its client, or that says no.
+
+    Args:
+        message: what was asked, what came and the way out.
+        status: the HTTP status of the answer, None where there was none.
+        detail: the service's own words.
+        request_id: what its log has the request under.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, status: int | None = None, detail: str = "", request_id: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.detail = detail or message
+        self.request_id = request_id

@@ -71,6 +71,11 @@ class Batcher:
         if self._thread.is_alive():
             self._thread.join()
 
+    @property
+    def alive(self) -> bool:
+        """Whether batches are computed."""
+        return self._thread.is_alive()
+
     def refuse_if_full(self, images: int = 1) -> None:
         """Raises Problem (503) when so many more images would be too many; a lone stack of any size is taken."""
         waiting = len(self._waiting)

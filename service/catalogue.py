@@ -90,6 +90,7 @@ class Catalogue:
             ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
         )
         self.waiting_for: str | None = "the models are being loaded"
+        self.failed = False
 
     def start(self) -> None:
         """Loads what was activated before and the best run, warms up, and then looks for newer runs until closed."""
@@ -101,7 +102,7 @@ class Catalogue:
                 verify(self.engine(None, "fbp", None, None), CLASSIC)
             self.waiting_for = None
         except Exception as error:
-            self.waiting_for = f"warming up failed: {error}"
+            self.waiting_for, self.failed = f"warming up failed: {error}", True
             _log.exception("warming up failed")
             return
         _log.info("ready: %s", ", ".join(f"{s.name} {s.engine.version}" for s in self._serving.values()) or CLASSIC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -102,13 +102,21 @@ class Settings(_Frozen):
     jobs: JobsConfig = JobsConfig()
 
 
+Tree = TypeVar("Tree", bound=Settings)
+
+
 def read_settings(argv: Sequence[str]) -> Settings:
     """The settings that the command line, the environment, `.env` and `--config FILE` give; the former win.
 
     Raises:
         ConfigError: a setting that does not hold, or an address beyond loopback without a token.
     """
-    settings = parse_with_environment(Settings, argv, "python -m service", PREFIX)
+    return read_tree(Settings, argv, "python -m service")
+
+
+def read_tree(tree: type[Tree], argv: Sequence[str], program: str) -> Tree:
+    """The same for a tree that has the service's settings and others, and a program of that name."""
+    settings = parse_with_environment(tree, argv, program, PREFIX)
     access = settings.access
     read = {
         role: (*getattr(access, role), *_tokens(file))

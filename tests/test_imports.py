@@ -17,7 +17,7 @@ ORDER = (
     ("projector",),
     ("filters",),
     ("model",),
-    ("metrics", "losses", "storage", "progress"),
+    ("metrics", "losses", "storage", "progress", "client"),
     ("checkpoint", "baseline", "data", "cli"),
     ("pictures",),
     ("track",),
@@ -58,7 +58,9 @@ def test_imports_flow_one_way(layer: int) -> None:
 
 
 def test_the_core_imports_neither_ray_nor_fastapi() -> None:
-    modules = ", ".join(f"fbp_ray.{name}" for name in (*CORE, "data", "config", "pictures", "track", "train.loop"))
+    modules = ", ".join(
+        f"fbp_ray.{name}" for name in (*CORE, "data", "config", "pictures", "track", "client", "train.loop")
+    )
     code = (
         "import sys\n"
         f"import fbp_ray, {modules}\n"
@@ -66,3 +68,8 @@ def test_the_core_imports_neither_ray_nor_fastapi() -> None:
         "assert not loaded, loaded\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+def test_the_client_needs_no_torch() -> None:
+    assert not imports_of("client") & {"torch", "ray", "fastapi", "starlette", "service"}
+    assert {name for name in imports_of("client") if name in parts()} == {"client", "errors"}
