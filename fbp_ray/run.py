@@ -178,11 +178,15 @@ def this_process() -> dict[str, Any]:
 
 
 def alive(status: dict[str, Any]) -> bool:
-    """Whether the process that a run's status names is one of this machine and still there."""
+    """Whether the process that a run's status names is one of this machine and still at work.
+
+    One that was killed, and that its parent has not looked at yet, is not.
+    """
     if status.get("host") != socket.gethostname():
         return False
     try:
-        return bool(psutil.Process(int(status["pid"])).create_time() == status["started"])
+        process = psutil.Process(int(status["pid"]))
+        return process.create_time() == status["started"] and process.status() != psutil.STATUS_ZOMBIE
     except (KeyError, psutil.Error):
         return False
 

@@ -75,6 +75,7 @@ class JobService:
             self.jobs.close()
         else:
             self.jobs._dispatcher.close()
+            self.jobs._cluster.close(busy=True)
         self.record.close()
 
     def post(self, config: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:

@@ -96,6 +96,9 @@ class LocalHead(Cluster):
         """Stops the head, unless jobs run there."""
         if not busy:
             self.abandon()
+        elif self._started is not None:
+            self._started.returncode = 0  # it is nobody's child any more: Python would warn that it still runs
+            self._started = None
 
     def _known(self) -> dict[str, Any] | None:
         try:
@@ -171,6 +174,7 @@ class LocalHead(Cluster):
             **ALONE,
             **kept,
             "RAY_TMPDIR": str(folder),
+            "TMPDIR": str(folder),  # what a killed job leaves goes with the head
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self._state / "ray-token"),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # then Ray keeps to loopback, on every system
