@@ -124,7 +124,7 @@ def test_a_training_and_a_sweep_come_to_their_ends(folder: Path, scan: Path) -> 
     assert swept["progress"]["done"] == 2
     assert swept["progress"]["best"]["parameters"]
     evaluation = service.post(kind="evaluate", config={"checkpoint": trained["place"], "panels": 0})
-    scored = service.until(evaluation["id"], "succeeded", services=SOON)
+    scored = service.until(evaluation["id"], "succeeded", seconds=SOON)
     assert scored["progress"]["best"]["psnr"]["value"] > 0
     for job in (trained, sweep):
         assert service.http.post(f"/jobs/{job['id']}/activate").json()["source"] == job["place"]

@@ -350,7 +350,9 @@ def history(place: str, epochs: int) -> None:
 def test_progress_is_by_epoch_beside_the_classic_fbp(service: Service) -> None:
     job = service.runs()
     history(job["place"], 2)
-    progress = service.get(job["id"])["progress"]
+    end = time.monotonic() + SOON
+    while (progress := service.get(job["id"])["progress"])["done"] < 2:  # a folder is not read at each request
+        assert time.monotonic() < end, progress
     assert (progress["unit"], progress["done"], progress["total"]) == ("epoch", 2, 5)
     assert progress["rows"][1]["validation_psnr"] == 32
     assert progress["rows"][1]["validation_loss"] is None

@@ -52,7 +52,7 @@ class Cluster(ABC):
 
     @abstractmethod
     def client(self, head: str) -> JobClient | None:
-        """The interface of the cluster that a job was given to; None where that is gone. Raises Unreachable."""
+        """The interface of the cluster that has a job; None where that is gone for good. Raises Unreachable."""
 
     @abstractmethod
     def abandon(self) -> None:

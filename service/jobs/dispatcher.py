@@ -208,6 +208,9 @@ class Dispatcher:
         began = time.monotonic()
         if began < self._log_after.get(job.id, 0.0) and not ended:
             return
-        self._logs.keep(job.id, client.log(job.submission))
+        try:
+            self._logs.keep(job.id, client.log(job.submission))
+        except Refused as error:
+            _log.warning("no log", extra={"job": job.id, "reason": str(error)})
         took = time.monotonic() - began
         self._log_after[job.id] = time.monotonic() + LOG_SHARE * took

@@ -50,7 +50,7 @@ class JobClient(Protocol):
         """Asks for the end of a job; nothing happens where it does not run."""
 
     def log(self, submission: str) -> str:
-        """What it has printed."""
+        """What it has printed; raises Refused where the cluster has lost that."""
 
     def nodes(self) -> list[Node]:
         """The cluster's machines."""
@@ -101,11 +101,11 @@ class RayJobs:
                 raise Unreachable(f"the cluster at {self.address} does not stop the job: {error}") from None
 
     def log(self, submission: str) -> str:
-        """What it has printed."""
+        """What it has printed; raises Refused where the cluster has lost that, with the machine it ran on."""
         try:
             return self._ask("GET", f"/api/jobs/{quote(submission)}/logs", lambda answer: str(answer["logs"]))
         except _Status as error:
-            raise Unreachable(f"the cluster at {self.address} has no log of the job: {error}") from None
+            raise Refused(f"the cluster at {self.address} has no log of the job: {error}") from None
 
     def nodes(self) -> list[Node]:
         """The cluster's machines that are there."""
