@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -35,6 +37,7 @@ class Record:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.Lock()
+        self._leading: int | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(folder / "service.sqlite", check_same_thread=False, isolation_level=None)
@@ -55,7 +58,23 @@ class Record:
         with self._lock:
             return [dict(row) for row in self._database.execute(statement, values).fetchall()]
 
+    def lead(self) -> bool:
+        """Whether this process looks after the jobs of the folder; of several that serve from one, one does."""
+        with self._lock:
+            if self._leading is None:
+                file = os.open(self.folder / "leader.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    os.close(file)
+                    return False
+                self._leading = file
+            return True
+
     def close(self) -> None:
         """No more reading and writing."""
         with self._lock:
             self._database.close()
+            if self._leading is not None:
+                os.close(self._leading)
+                self._leading = None

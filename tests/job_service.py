@@ -13,9 +13,11 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from fbp_ray.train.share import Node
 from service import problems
 from service.jobs import Jobs, router
-from service.jobs.cluster import Cluster
+from service.jobs.cluster import Cluster, HeadError, Opened
+from service.jobs.ray_jobs import Refused, Standing, Unreachable
 from service.observe import Metrics
 from service.record import Record
 from service.settings import JobsConfig, Settings
@@ -26,6 +28,75 @@ class Model(BaseModel):
 
     name: str
     source: str
+
+
+class FakeCluster(Cluster):
+    """A cluster whose jobs do what the test says."""
+
+    python = "python"
+
+    def __init__(self, local: bool = True) -> None:
+        self.local = local
+        self.head = "head-1"
+        self.machines = [Node("127.0.0.1", 2, 0)]
+        self.jobs: dict[str, Standing] = {}
+        self.logs: dict[str, str] = {}
+        self.submitted: list[tuple[str, str, dict[str, str]]] = []
+        self.silent = False
+        self.dead = False
+        self.broken = ""
+        self.refuses = ""
+        self.stops = True
+        self.closed: bool | None = None
+
+    def _answer(self) -> None:
+        if self.silent:
+            raise Unreachable("the cluster at http://10.0.0.1:8265 does not answer: refused")
+
+    def nodes(self) -> list[Node]:
+        self._answer()
+        return self.machines
+
+    def open(self, closing: threading.Event) -> Opened:
+        self._answer()
+        if self.broken:
+            raise HeadError(self.broken)
+        if self.dead:
+            self.head, self.dead = self.head + "+", False
+        return Opened(self.head, self)
+
+    def client(self, head: str) -> Any:
+        return self if head == self.head and not self.dead else None
+
+    def abandon(self) -> None:
+        self.dead = True
+        self.jobs.clear()
+
+    def close(self, busy: bool) -> None:
+        self.closed = busy
+
+    def submit(self, submission: str, command: str, variables: dict[str, str]) -> None:
+        self._answer()
+        if self.refuses:
+            raise Refused(self.refuses)
+        self.submitted.append((submission, command, variables))
+        self.jobs[submission] = Standing("pending", "Job has not started yet.")
+
+    def look(self, submission: str) -> Standing | None:
+        self._answer()
+        return self.jobs.get(submission)
+
+    def stop(self, submission: str) -> None:
+        self._answer()
+        if self.stops and self.jobs[submission].status == "running":
+            self.jobs[submission] = Standing("stopped", "Job was intentionally stopped.")
+
+    def log(self, submission: str) -> str:
+        return self.logs.get(submission, "")
+
+    def now(self, id: str, status: Any, reason: str = "") -> None:
+        """Has a job stand so."""
+        self.jobs[f"fbp-{id}"] = Standing(status, reason)
 
 
 class JobService:

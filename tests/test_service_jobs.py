@@ -13,84 +13,14 @@ import pytest
 
 from fbp_ray.config import TrainConfig
 from fbp_ray.run import RunFolder
-from fbp_ray.train.share import Node
-from service.jobs.cluster import Cluster, HeadError, Opened, find_dashboard
+from service.jobs.cluster import find_dashboard
 from service.jobs.commands import command, pack, unpack
 from service.jobs.logs import Logs
-from service.jobs.ray_jobs import RayJobs, Refused, Standing, Unreachable
-from tests.job_service import JobService
+from service.jobs.ray_jobs import RayJobs, Unreachable
+from tests.job_service import FakeCluster, JobService
 from tests.scans import write_scan
 
 SOON = 20.0
-
-
-class FakeCluster(Cluster):
-    """A cluster whose jobs do what the test says."""
-
-    python = "python"
-
-    def __init__(self, local: bool = True) -> None:
-        self.local = local
-        self.head = "head-1"
-        self.machines = [Node("127.0.0.1", 2, 0)]
-        self.jobs: dict[str, Standing] = {}
-        self.logs: dict[str, str] = {}
-        self.submitted: list[tuple[str, str, dict[str, str]]] = []
-        self.silent = False
-        self.dead = False
-        self.broken = ""
-        self.refuses = ""
-        self.stops = True
-        self.closed: bool | None = None
-
-    def _answer(self) -> None:
-        if self.silent:
-            raise Unreachable("the cluster at http://10.0.0.1:8265 does not answer: refused")
-
-    def nodes(self) -> list[Node]:
-        self._answer()
-        return self.machines
-
-    def open(self, closing: threading.Event) -> Opened:
-        self._answer()
-        if self.broken:
-            raise HeadError(self.broken)
-        if self.dead:
-            self.head, self.dead = self.head + "+", False
-        return Opened(self.head, self)
-
-    def client(self, head: str) -> Any:
-        return self if head == self.head and not self.dead else None
-
-    def abandon(self) -> None:
-        self.dead = True
-        self.jobs.clear()
-
-    def close(self, busy: bool) -> None:
-        self.closed = busy
-
-    def submit(self, submission: str, command: str, variables: dict[str, str]) -> None:
-        self._answer()
-        if self.refuses:
-            raise Refused(self.refuses)
-        self.submitted.append((submission, command, variables))
-        self.jobs[submission] = Standing("pending", "Job has not started yet.")
-
-    def look(self, submission: str) -> Standing | None:
-        self._answer()
-        return self.jobs.get(submission)
-
-    def stop(self, submission: str) -> None:
-        self._answer()
-        if self.stops and self.jobs[submission].status == "running":
-            self.jobs[submission] = Standing("stopped", "Job was intentionally stopped.")
-
-    def log(self, submission: str) -> str:
-        return self.logs.get(submission, "")
-
-    def now(self, id: str, status: Any, reason: str = "") -> None:
-        """Has a job stand so."""
-        self.jobs[f"fbp-{id}"] = Standing(status, reason)
 
 
 class Service(JobService):
@@ -525,3 +455,19 @@ def test_every_status_is_documented(service: Service) -> None:
     content = paths["/jobs/{id}/events"]["get"]["responses"]["200"]["content"]
     assert list(content) == ["text/event-stream"]
     assert list(paths["/jobs/{id}/logs"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
+
+
+def test_of_two_services_with_one_state_folder_one_looks_after_the_jobs(
+    open_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.jobs.dispatcher.LEAD_SECONDS", 0.05)
+    cluster = FakeCluster()
+    first, second = open_service(cluster), open_service(cluster)
+    job = second.post()
+    first.submitted(job["id"])
+    cluster.now(job["id"], "running")
+    assert second.until(job["id"], "running")["status"] == "running"
+    assert [submission for submission, _, _ in cluster.submitted] == [f"fbp-{job['id']}"]
+    first.close()
+    cluster.now(job["id"], "succeeded")
+    second.until(job["id"], "succeeded")

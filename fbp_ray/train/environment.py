@@ -9,9 +9,10 @@ ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # a worker's prints would appear twice
     "OMP_WAIT_POLICY": "PASSIVE",  # a worker's threads would spin while another program has their processor
 }
-ALONE = {  # for a cluster of this machine, whose figures nobody looks at: they take a tenth of a processor
+ALONE = {  # for a cluster of this machine: nobody looks at its figures, which take a tenth of a processor
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
     "RAY_event_stats": "0",
+    "RAY_worker_niceness": "0",  # at Ray's 15 any other program of the machine would come first
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }

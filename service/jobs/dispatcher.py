@@ -13,6 +13,7 @@ from service.jobs.logs import Logs
 from service.jobs.ray_jobs import JobClient, Refused, Standing, Unreachable
 from service.jobs.store import Job, Store
 
+LEAD_SECONDS = 2.0  # from one try to look after the jobs to the next, while another process does
 LOG_SHARE = 20  # a log is fetched so rarely that it takes one part in so many of the time
 _log = logging.getLogger("service.jobs")
 
@@ -28,6 +29,7 @@ class Dispatcher:
         lost_seconds: a cluster that is silent for so long has lost its jobs.
         interval: seconds from one look to the next.
         progress: tells how many epochs, or trials, of a job are finished, in words.
+        lead: whether this process looks after the jobs; others of the same state folder wait for their turn.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Dispatcher:
         lost_seconds: float,
         interval: float,
         progress: Callable[[Job], str],
+        lead: Callable[[], bool],
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -47,6 +50,7 @@ class Dispatcher:
         self._lost_seconds = lost_seconds
         self._interval = interval
         self._progress = progress
+        self._lead = lead
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
@@ -74,6 +78,9 @@ class Dispatcher:
     def _run(self) -> None:
         while not self._closing.is_set():
             self._wake.clear()
+            if not self._lead():
+                self._closing.wait(LEAD_SECONDS)
+                continue
             try:
                 self.tick()
             except Exception:

@@ -73,7 +73,7 @@ EXAMPLES: dict[str, Any] = {
 }
 
 
-class Activation(BaseModel):
+class JobActivation(BaseModel):
     """What the result of a job is to serve as."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "best"}]})

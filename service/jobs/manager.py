@@ -63,6 +63,7 @@ class Jobs:
         self._storage = str(open_folder(settings.jobs.storage).absolute())
         self._activate = activate
         self._cluster = cluster or open_cluster(settings)
+        self._lead = record.lead
         self._store = Store(record, metrics.jobs)
         self._logs = Logs(settings.state.absolute() / "jobs")
         self._dispatcher = Dispatcher(
@@ -73,6 +74,7 @@ class Jobs:
             settings.jobs.lost_seconds,
             interval,
             self._what_is_left,
+            record.lead,
         )
         self._submitting = threading.Lock()
         self._known: dict[str, tuple[float, Progress]] = {}  # progress, and until when it is taken to be that
@@ -84,7 +86,8 @@ class Jobs:
     def close(self) -> None:
         """Leaves the jobs that run to their cluster, and stops a head of its own where none does."""
         self._dispatcher.close()
-        self._cluster.close(bool(self._store.submitted()))
+        if self._lead():
+            self._cluster.close(bool(self._store.submitted()))
 
     def submit(self, body: JobRequest, key: str | None) -> Submitted:
         """Takes a job.

@@ -109,4 +109,5 @@ def _number(value: float | None) -> float | None:
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: _number(value) if isinstance(value, float) else value for name, value in row.items()}
+    found = {name: _number(value) if isinstance(value, float) else value for name, value in row.items()}
+    return found | {name: int(row[name]) for name in ("epoch", "workers") if isinstance(row.get(name), float)}

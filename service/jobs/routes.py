@@ -11,8 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from service.access import Operate
 from service.jobs.documents import (
     EXAMPLES,
-    Activation,
     EvaluateJob,
+    JobActivation,
     JobDocument,
     JobList,
     Status,
@@ -181,7 +181,7 @@ def stop_job(response: Response, jobs: TheJobs, id: JobId) -> Any:
         **documented(401, 403, 404, 409, 413, 422, 503),
     },
 )
-def activate_job(jobs: TheJobs, id: JobId, body: Annotated[Activation | None, Body()] = None) -> Response:
+def activate_job(jobs: TheJobs, id: JobId, body: Annotated[JobActivation | None, Body()] = None) -> Response:
     """Loads the best model of a training or a sweep, checks it, and switches to it without losing a request."""
-    model = jobs.activate(id, (body or Activation()).name)
+    model = jobs.activate(id, (body or JobActivation()).name)
     return Response(model.model_dump_json(), media_type="application/json")
