@@ -461,6 +461,7 @@ def test_of_two_services_with_one_state_folder_one_looks_after_the_jobs(
     open_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.jobs.dispatcher.LEAD_SECONDS", 0.05)
+    monkeypatch.setattr("service.jobs.dispatcher.IDLE_SECONDS", 0.05)
     cluster = FakeCluster()
     first, second = open_service(cluster), open_service(cluster)
     job = second.post()

@@ -13,6 +13,7 @@ from service.jobs.logs import Logs
 from service.jobs.ray_jobs import JobClient, Refused, Standing, Unreachable
 from service.jobs.store import Job, Store
 
+IDLE_SECONDS = 2.0  # from one look to the next without jobs: another process may have taken some
 LEAD_SECONDS = 2.0  # from one try to look after the jobs to the next, while another process does
 LOG_SHARE = 20  # a log is fetched so rarely that it takes one part in so many of the time
 _log = logging.getLogger("service.jobs")
@@ -86,7 +87,7 @@ class Dispatcher:
             except Exception:
                 _log.exception("looking at the jobs failed")
             idle = not (self._store.submitted() or self._store.waiting() or self._lost_ones())
-            self._wake.wait(None if idle else self._interval)
+            self._wake.wait(IDLE_SECONDS if idle else self._interval)
 
     def tick(self) -> None:
         """Looks once at what runs, and submits what may run now."""
