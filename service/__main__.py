@@ -10,9 +10,14 @@ import os
 from collections.abc import Sequence
 from types import FrameType
 
+# Read when torch is imported: its threads would spin while the server, or a client, needs a processor.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import uvicorn
 
 from fbp_ray.cli import run_program
+from service.app import create_app
+from service.observe import log_to_stderr
 from service.settings import read_settings
 
 
@@ -27,10 +32,6 @@ class _Server(uvicorn.Server):
 def main(argv: Sequence[str]) -> None:
     """Serves until it is told to end; then finishes what it took."""
     settings = read_settings(argv)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads would spin while the server needs a processor
-    from service.app import create_app  # torch reads that variable when it is imported
-    from service.observe import log_to_stderr
-
     log_to_stderr(settings.log)
     app = create_app(settings)
     _Server(

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,8 @@ import httpx
 import numpy as np
 import pytest
 
+from service.jobs.head import LocalHead
+from tests.scans import write_scan
 from tests.serving import as_npy, save_model, sinograms
 
 ROOT = Path(__file__).parents[1]
@@ -105,3 +107,45 @@ def test_a_wrong_start_says_how_to_put_it_right(tmp_path: Path, argv: list[str],
 def test_the_service_needs_ray_only_for_jobs() -> None:
     code = "import sys, service.app; loaded = {'ray', 'matplotlib'} & set(sys.modules); assert not loaded, loaded"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.chaos
+def test_killed_in_the_middle_of_a_job_it_finds_the_job_and_serves_its_result(tmp_path: Path) -> None:
+    save_model(tmp_path / "model")
+    body = as_npy(sinograms(1)[0])
+    config = {
+        "data": {"dir": str(write_scan(tmp_path / "data", train=13, validation=5))},
+        "loss": {"ms_ssim": 0},
+        "train": {"epochs": 150},
+        "scaling": {"num_workers": 1},
+        "run": {"name": "served", "storage": str(tmp_path / "runs")},
+        "track": {"to": []},
+    }
+    try:
+        with service(tmp_path) as (_, client):
+            client.post("/models/best/activate", json={"source": str(tmp_path / "model")}).raise_for_status()
+            before = client.post("/reconstruct", content=body)
+            job = client.post("/jobs", json={"kind": "train", "config": config}).json()["id"]
+            wait_for(lambda: client.get(f"/jobs/{job}").json()["progress"]["done"] > 0)
+        with service(tmp_path) as (process, client):
+            found = client.get(f"/jobs/{job}").json()
+            assert found["status"] == "running", found
+            assert client.post("/reconstruct", content=body).content == before.content
+            wait_for(lambda: client.get(f"/jobs/{job}").json()["ended"] is not None)
+            ended = client.get(f"/jobs/{job}").json()
+            assert (ended["status"], ended["progress"]["done"]) == ("succeeded", 150), ended
+            version = client.post(f"/jobs/{job}/activate").json()["version"]
+            after = client.post("/reconstruct", content=body)
+            assert after.headers["x-model-version"] == version != before.headers["x-model-version"]
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+        assert not (tmp_path / "state" / "head.json").exists()
+    finally:
+        LocalHead(tmp_path / "state").abandon()
+
+
+def wait_for(holds: Callable[[], bool], seconds: float = 180.0) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.2)
