@@ -148,6 +148,20 @@ def test_a_cluster_of_another_ray_is_a_finding(hosts: tuple[Host, Host], folder:
     assert "Traceback" not in said
 
 
+def test_a_host_that_is_lost_is_named_and_the_others_are_looked_at(
+    hosts: tuple[Host, Host], folder: Path, tmp_path: Path
+) -> None:
+    """The last but one: one host is left."""
+    head, other = hosts
+    other.kill()
+    _, found, said = examine(head, folder, tmp_path / "log")
+    named = [finding for finding in found if finding.machine.startswith(other.address)]
+    assert [finding.check for finding in named] == ["cluster"], said
+    assert named[0].state in ("warning", "fault")  # as the head knows it already, or does not yet
+    kernels = [finding.machine.split()[0] for finding in found if finding.check == "kernel"]
+    assert kernels == [head.address]
+
+
 def test_a_package_of_another_version_on_one_host_is_named(
     hosts: tuple[Host, Host], folder: Path, tmp_path: Path
 ) -> None:

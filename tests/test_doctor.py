@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from fbp_ray.doctor.finding import Finding, some
 from fbp_ray.doctor.hardware import GIB, Hardware, Room
 from fbp_ray.doctor.machines import Here, Machine, Machines, T, Task, Trouble, attempt
 from fbp_ray.doctor.network import End, Interfaces
-from fbp_ray.doctor.report import advice, line
+from fbp_ray.doctor.report import advice, line, show
 from fbp_ray.doctor.versions import CODE, Installed
 from fbp_ray.errors import RunError
 from fbp_ray.train.cluster import _why_not
@@ -442,6 +443,7 @@ def test_a_machine_that_is_three_times_slower_is_a_warning() -> None:
     assert "40.0 ms an image with 2 threads; 7.5 is usual" in slow.found
     assert "0.4 of 2 processors were busy" in slow.found
     assert "limit 0.5 processors" in slow.found
+    assert "with 1 thread;" in speed.judge("a", measured._replace(threads=1)).found
     assert "OMP_WAIT_POLICY=PASSIVE" in slow.way_out
     assert speed.expected(64) == speed.expected(16)
 
@@ -493,6 +495,18 @@ def test_what_is_wrong_is_named_with_the_way_out(tmp_path: Path, capsys: pytest.
     assert "3 faults" in end
 
 
+def test_a_terminal_gets_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    found = [Finding("data", "a [b]", "fault", "there is\nno folder", "mount it"), Finding("disk", "a", "ok", "free")]
+    assert show(iter(found), as_json=False) == found
+    said = capsys.readouterr().out
+    rows = [row.split() for row in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said).splitlines()]
+    assert ["state", "check", "machine", "found"] in rows
+    assert ["fault", "data", "a", "[b]", "there", "is", "no", "folder"] in rows
+    assert "way out: mount it" in said
+
+
 def test_a_program_gets_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--quick", "--json", "--data.dir", str(tmp_path / "none"), "--run.storage", str(tmp_path)])
@@ -514,8 +528,11 @@ def test_a_cluster_that_does_not_answer_is_a_finding_and_the_machine_is_looked_a
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_an_option_that_does_not_exist_is_refused() -> None:
-    assert run("--storage", "runs").returncode == 2
+def test_an_option_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--storage", "runs"])
+    assert ended.value.code == 2
+    assert "--storage" in capsys.readouterr().err
 
 
 def test_a_check_that_hangs_does_not_hang_the_doctor() -> None:

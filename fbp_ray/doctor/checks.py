@@ -71,7 +71,7 @@ def examine(config: DoctorConfig) -> Iterator[Finding]:
         alone = Here(f"this machine ({socket.gethostname()})")
         yield from examine_machines(config, alone, alone)
         return
-    from fbp_ray.doctor.nodes import Nodes  # here, not above: Ray takes seconds to import
+    from fbp_ray.doctor.nodes import Nodes, lost_machines  # here, not above: Ray takes seconds to import
     from fbp_ray.train.cluster import cluster
 
     here = Here(f"this process ({socket.gethostname()})")
@@ -84,6 +84,7 @@ def examine(config: DoctorConfig) -> Iterator[Finding]:
             return
         nodes = Nodes()
         stack.callback(nodes.close)
+        yield from lost_machines()
         yield from greet(nodes)
         yield from examine_machines(config, Together(here, nodes), nodes)
 
@@ -120,8 +121,7 @@ def greet(nodes: Machines) -> Iterator[Finding]:
         )
         yield Finding("cluster", name, "fault", f"the machine does nothing for the doctor: {why}", way_out)
     if nodes.names:
-        number = len(nodes.names)
-        text = f"{number} machines of the cluster answer" if number > 1 else "the cluster's only machine answers"
+        text = f"of the cluster's machines {len(nodes.names)} of {len(answers)} answer"
         yield Finding("cluster", some(nodes.names), "ok", text)
 
 

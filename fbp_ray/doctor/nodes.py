@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from fbp_ray.doctor.finding import Finding
 from fbp_ray.doctor.machines import Machine, Machines, T, Task, Trouble, attempt, silent
+
+ON_PURPOSE = (1, 4)  # why a node is no more, in Ray's numbers: it was stopped, or taken away because it was idle
 
 
 class Envoy:
@@ -30,7 +33,7 @@ class Nodes(Machines):
         self._ids: dict[str, str] = {}
         self._envoys: dict[str, Any] = {}
         for node in alive:
-            name = f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']})"
+            name = _name(node)
             if name in self._ids:  # several nodes of one machine
                 name = f"{name[:-1]}, node {node['NodeID'][:6]})"
             self._ids[name] = node["NodeID"]
@@ -51,6 +54,8 @@ class Nodes(Machines):
                     answers[name] = ray.get(call)
                     continue
                 answers[name] = silent(seconds)
+            except RayActorError as error:
+                answers[name] = Trouble(f"no process could be started there, or it was lost: {last_line(error)}")
             except RayError as error:
                 answers[name] = Trouble(last_line(error))
             ray.kill(self._envoys.pop(name))
@@ -67,6 +72,25 @@ class Nodes(Machines):
             there = NodeAffinitySchedulingStrategy(self._ids[name], soft=False)
             self._envoys[name] = ray.remote(Envoy).options(num_cpus=0, scheduling_strategy=there).remote()
         return self._envoys[name]
+
+
+def lost_machines() -> Iterator[Finding]:
+    """A warning for each machine that the cluster had, and lost without its being stopped."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = {_name(node) for node in nodes if node["Alive"]}
+    lost = {
+        _name(node): node.get("DeathReasonMessage") or "Ray does not say why"
+        for node in nodes
+        if not node["Alive"] and node.get("DeathReason") not in ON_PURPOSE
+    }
+    for name, why in lost.items():
+        if name not in alive:
+            way_out = "if it is to train, see why it went away, and start Ray there again"
+            yield Finding("cluster", name, "warning", f"the cluster has lost the machine: {why}", way_out)
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']})"
 
 
 def last_line(error: Exception) -> str:

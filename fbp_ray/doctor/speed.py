@@ -92,7 +92,8 @@ def expected(threads: int) -> float:
 
 def judge(name: str, speed: Speed) -> Finding:
     """Whether it is far slower than expected."""
-    text = f"FBP: {speed.ms:.1f} ms an image with {speed.threads} threads; {expected(speed.threads):.1f} is usual"
+    threads = f"{speed.threads} thread{'s' * (speed.threads != 1)}"
+    text = f"FBP: {speed.ms:.1f} ms an image with {threads}; {expected(speed.threads):.1f} is usual"
     if speed.ms <= SLOW * expected(speed.threads):
         return Finding("speed", name, "ok", text)
     limited = "none" if speed.limit is None else f"{speed.limit:g} processors"
