@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import fbp_ray
 from fbp_ray.doctor.finding import Finding
 from tests.hosts import PORT, Host, two_hosts
 from tests.scans import write_scan
@@ -162,21 +164,27 @@ def test_a_host_that_is_lost_is_named_and_the_others_are_looked_at(
     assert kernels == [head.address]
 
 
-def test_a_package_of_another_version_on_one_host_is_named(
+def test_another_version_of_a_package_and_older_code_on_one_host_are_named(
     hosts: tuple[Host, Host], folder: Path, tmp_path: Path
 ) -> None:
     """The last one: it starts the hosts again."""
     head, other = hosts
-    info = tmp_path / "numpy-1.0.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.0.0\n")
+    own = tmp_path / "own"
+    package = Path(fbp_ray.__file__).parent
+    shutil.copytree(package, own / "fbp_ray", ignore=shutil.ignore_patterns("__pycache__"))
+    (own / "fbp_ray" / "losses.py").write_text((package / "losses.py").read_text() + "# older\n")
+    (own / "numpy-1.0.0.dist-info").mkdir()
+    metadata = "Metadata-Version: 2.1\nName: numpy\nVersion: 1.0.0\n"
+    (own / "numpy-1.0.0.dist-info" / "METADATA").write_text(metadata)
     for host in hosts:
         host.kill()
     head.start_ray(head, tmp_path / "ray")
-    other.start_ray(head, tmp_path / "ray", PYTHONPATH=str(tmp_path))
+    other.start_ray(head, tmp_path / "ray", without=package, PYTHONPATH=str(own))
     code, found, said = examine(head, folder, tmp_path / "log")
     assert code == 1
-    (fault,) = faults(found)
-    assert fault.check == "versions", said
-    assert fault.machine.startswith(other.address)
-    assert fault.found.startswith("numpy is 1.0.0, but 2.")
+    numpy, older = faults(found)
+    assert numpy.check == older.check == "versions", said
+    assert numpy.machine == older.machine
+    assert older.machine.startswith(other.address)
+    assert numpy.found.startswith("numpy is 1.0.0, but 2.")
+    assert older.found.startswith("the code of fbp_ray is ")
