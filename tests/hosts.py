@@ -57,7 +57,7 @@ class Host:
         self._started.append(process)
         return process
 
-    def start_ray(self, head: Host, log: Path, cpus: int = 1, without: Path | None = None) -> None:
+    def start_ray(self, head: Host, log: Path, cpus: int = 1, without: Path | None = None, **environment: str) -> None:
         """Starts a Ray node, the head or one that joins it, and waits until it says that it runs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         role = ["--head", f"--port={PORT}", "--include-dashboard=false"]
@@ -65,7 +65,8 @@ class Host:
             role = [f"--address={head.address}:{PORT}"]
         common = [f"--node-ip-address={self.address}", f"--num-cpus={cpus}", "--disable-usage-stats", "--block"]
         before = log.stat().st_size if log.exists() else 0
-        process = self.start([RAY, "start", *role, *common, "--object-store-memory=100000000"], log, without)
+        words = [RAY, "start", *role, *common, "--object-store-memory=100000000"]
+        process = self.start(words, log, without, **environment)
         for _ in range(900):
             if b"Ray runtime started" in log.read_bytes()[before:]:
                 return

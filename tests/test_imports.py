@@ -24,7 +24,7 @@ ORDER = (
     ("config",),
     ("run", "simulate"),
     ("train", "evaluate", "runs"),
-    ("sweep",),
+    ("sweep", "doctor"),
 )
 
 
