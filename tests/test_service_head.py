@@ -54,6 +54,7 @@ def wait_for_epochs(service: JobService, id: str, epochs: int) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.chaos
 def test_a_head_outlives_the_service_and_is_lost_when_it_is_killed(folder: Path, scan: Path) -> None:
     first = JobService(folder, interval=0.3)
     config = settings(scan, "run", 400)
