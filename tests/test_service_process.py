@@ -129,7 +129,7 @@ def test_killed_in_the_middle_of_a_job_it_finds_the_job_and_serves_its_result(tm
             wait_for(lambda: client.get(f"/jobs/{job}").json()["progress"]["done"] > 0)
         with service(tmp_path) as (process, client):
             found = client.get(f"/jobs/{job}").json()
-            assert found["status"] == "running", found
+            assert found["status"] in ("running", "succeeded"), found  # a busy machine takes long to start a service
             assert client.post("/reconstruct", content=body).content == before.content
             wait_for(lambda: client.get(f"/jobs/{job}").json()["ended"] is not None)
             ended = client.get(f"/jobs/{job}").json()
