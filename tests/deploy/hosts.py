@@ -1,0 +1,150 @@
+"""Hosts as containers are: each with a network, processes, a name, a file system and a user of its own.
+
+They are made with `unshare`, `nsenter` and `ip`, as root or as root of a user namespace, in a process that has a
+network and processes of its own already (`replay.py` sees to it): when that ends, nothing is left of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+NETWORK = "10.77.0"
+OUTSIDE = f"{NETWORK}.254"
+# Gives a folder new entries without touching those of the machine: they stay what they are, in a folder of memory.
+COVER = """
+cover() {
+  mkdir -p "$scratch$1"
+  mount --rbind "$1" "$scratch$1"
+  mount -t tmpfs -o mode=755 cover "$1"
+  for entry in "$scratch$1"/*; do
+    if [ -d "$entry" ]; then
+      mkdir -p "$1/${entry##*/}"
+      mount --rbind "$entry" "$1/${entry##*/}"
+    fi
+  done
+}
+bind() {
+  mkdir -p "$2"
+  mount --rbind "$1" "$2"
+}
+scratch=$(mktemp -d)
+"""
+_INIT = """
+read -r go
+hostname "$name"
+%s
+mount --bind "$hosts" /etc/hosts
+mount -t tmpfs -o size="$shm" shm /dev/shm
+cd /
+mount -t tmpfs -o mode=1777 tmp /tmp
+cd /srv/fbp-ray
+"$@" &
+wait $!
+"""
+
+
+class Host:
+    """One of them.
+
+    Args:
+        name: of the host.
+        number: of its address.
+        mounts: shell lines that put its files in place; they know `cover` and `bind`.
+        hosts: a file with the names of all hosts.
+        user: the program that gives up root, with its options; nothing where that cannot be.
+        log: where what it prints goes.
+    """
+
+    def __init__(self, name: str, number: int, mounts: str, hosts: Path, user: Sequence[str], log: Path) -> None:
+        self.name = name
+        self.address = f"{NETWORK}.{number}"
+        self.log = log
+        self._link = f"host{number}"
+        self._mounts = mounts
+        self._hosts = hosts
+        self._user = list(user)
+        self._environment: dict[str, str] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str], shm: str = "2g") -> None:
+        """Starts the host, and its only program."""
+        self._environment = dict(environment)
+        own = {"name": self.name, "hosts": str(self._hosts), "shm": shm}
+        unshare = ["unshare", "--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc"]
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [*unshare, "sh", "-euc", COVER + _INIT % self._mounts, "host", *self._user, *command],
+                env={**environment, **own},
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self._process = process
+        mine = Path("/proc/self/ns/net").readlink()
+        while Path(f"/proc/{process.pid}/ns/net").readlink() == mine:
+            time.sleep(0.01)
+        _run("ip", "link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", str(process.pid))
+        _run("ip", "link", "set", self._link, "master", "hosts", "up")
+        for words in (
+            f"addr add {self.address}/24 dev eth0",
+            "link set lo up",
+            "link set eth0 up",
+            f"route add default via {OUTSIDE}",
+        ):
+            _run("nsenter", "--net", "--target", str(process.pid), "ip", *words.split())
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.close()
+
+    def execute(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Runs a command there, as `docker exec` does."""
+        assert self._process is not None
+        inside = psutil.Process(self._process.pid).children()[0].pid
+        enter = ["nsenter", "--target", str(inside), "--net", "--mount", "--pid", "--uts", "--wd=/srv/fbp-ray"]
+        return subprocess.run(
+            [*enter, *self._user, *command], env=self._environment, capture_output=True, text=True, check=False
+        )
+
+    def running(self) -> bool:
+        """Whether its program runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def processes(self) -> list[psutil.Process]:
+        """What runs there."""
+        found = []
+        if self._process is not None:
+            with contextlib.suppress(psutil.Error):
+                found = psutil.Process(self._process.pid).children(recursive=True)
+        return found
+
+    def kill(self) -> None:
+        """What a power failure does: all of it is gone at once."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+        until = time.monotonic() + 10
+        while Path(f"/sys/class/net/{self._link}").exists() and time.monotonic() < until:
+            subprocess.run(["ip", "link", "del", self._link], capture_output=True, check=False)
+            time.sleep(0.05)
+
+
+def make_network() -> None:
+    """The network between the hosts, which this process is in as well."""
+    _run("ip", "link", "set", "lo", "up")
+    _run("ip", "link", "add", "hosts", "type", "bridge")
+    _run("ip", "addr", "add", f"{OUTSIDE}/24", "dev", "hosts")
+    _run("ip", "link", "set", "hosts", "up")
+
+
+def _run(*words: str) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
