@@ -77,7 +77,7 @@ def commands() -> dict[str, list[str]]:
         found[f"job {file.stem}"] = shlex.split(the("RayJob", read_resources(file))["spec"]["entrypoint"])
     for line in (DOCKER / "start.sh").read_text().splitlines():
         if line.startswith("python "):
-            found["start.sh"] = shlex.split(line)
+            found["start.sh"] = shlex.split(line, comments=True)
     return found
 
 

@@ -34,7 +34,7 @@ bind() {
   mkdir -p "$2"
   mount --rbind "$1" "$2"
 }
-scratch=$(mktemp -d)
+mount -t tmpfs scratch "$scratch"
 """
 _INIT = """
 read -r go
@@ -76,7 +76,9 @@ class Host:
     def start(self, command: Sequence[str], environment: Mapping[str, str], shm: str = "2g") -> None:
         """Starts the host, and its only program."""
         self._environment = dict(environment)
-        own = {"name": self.name, "hosts": str(self._hosts), "shm": shm}
+        scratch = self._hosts.with_name("scratch")
+        scratch.mkdir(exist_ok=True)
+        own = {"name": self.name, "hosts": str(self._hosts), "shm": shm, "scratch": str(scratch)}
         unshare = ["unshare", "--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc"]
         with self.log.open("ab") as log:
             process = subprocess.Popen(
@@ -107,9 +109,10 @@ class Host:
         """Runs a command there, as `docker exec` does."""
         assert self._process is not None
         inside = psutil.Process(self._process.pid).children()[0].pid
-        enter = ["nsenter", "--target", str(inside), "--net", "--mount", "--pid", "--uts", "--wd=/srv/fbp-ray"]
+        enter = ["nsenter", "--target", str(inside), "--net", "--mount", "--pid", "--uts"]
+        there = ["sh", "-c", 'cd /srv/fbp-ray && exec "$@"', "execute"]
         return subprocess.run(
-            [*enter, *self._user, *command], env=self._environment, capture_output=True, text=True, check=False
+            [*enter, *there, *self._user, *command], env=self._environment, capture_output=True, text=True, check=False
         )
 
     def running(self) -> bool:
@@ -130,9 +133,7 @@ class Host:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
-        until = time.monotonic() + 10
-        while Path(f"/sys/class/net/{self._link}").exists() and time.monotonic() < until:
-            subprocess.run(["ip", "link", "del", self._link], capture_output=True, check=False)
+        while subprocess.run(["ip", "link", "del", self._link], capture_output=True, check=False).returncode == 0:
             time.sleep(0.05)
 
 

@@ -98,7 +98,8 @@ class Installation:
 
     def install(self) -> None:
         """Runs the steps; those that were skipped are named."""
-        for made in (self.source, self.opt / "fbp-ray", self.opt / "bin", self.folder / "home"):
+        own = "fbp-ray" if self.environment is None else "project"
+        for made in (self.source, self.opt / own, self.opt / "bin", self.folder / "home", self.folder / "scratch"):
             made.mkdir(parents=True, exist_ok=True)
         python = Path(sys.base_prefix) / "bin" / "python"
         if not python.exists() and not (self.opt / "bin" / "python").exists():
@@ -145,7 +146,7 @@ class Installation:
         print(f"RUN {text[:160]}", flush=True)
         step = f'{COVER}{_mounts(self.folder, self.environment)}\ncd "$source"\n{text}'
         environment = environment_of(self.stages, stage)
-        home = {"HOME": "/home/fbp", "source": str(self.source)}
+        home = {"HOME": "/home/fbp", "source": str(self.source), "scratch": str(self.folder / "scratch")}
         passed = {
             name: value for name, value in os.environ.items() if name.startswith("PIP_") or "proxy" in name.lower()
         }
