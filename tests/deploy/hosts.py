@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +43,7 @@ read -r go
 hostname "$name"
 %s
 mount --bind "$hosts" /etc/hosts
+mount --bind "$hosts.dns" /etc/resolv.conf
 mount -t tmpfs -o size="$shm" shm /dev/shm
 cd /
 mount -t tmpfs -o mode=1777 tmp /tmp
@@ -57,7 +60,7 @@ class Host:
         name: of the host.
         number: of its address.
         mounts: shell lines that put its files in place; they know `cover` and `bind`.
-        hosts: a file with the names of all hosts.
+        hosts: a file for /etc/hosts; beside it, with the ending .dns, one for /etc/resolv.conf.
         user: the program that gives up root, with its options; nothing where that cannot be.
         log: where what it prints goes.
     """
@@ -135,6 +138,42 @@ class Host:
             self._process = None
         while subprocess.run(["ip", "link", "del", self._link], capture_output=True, check=False).returncode == 0:
             time.sleep(0.05)
+
+
+class Names(threading.Thread):
+    """Tells hosts the addresses of names, as the name server of a container engine does: all that a name has.
+
+    Args:
+        addresses: of each name, in lower case.
+    """
+
+    def __init__(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(daemon=True)
+        self._addresses = addresses
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((OUTSIDE, 53))
+
+    def run(self) -> None:
+        """Answers until the process ends."""
+        while True:
+            query, client = self._socket.recvfrom(512)
+            with contextlib.suppress(IndexError, UnicodeDecodeError):
+                self._socket.sendto(self._answer(query), client)
+
+    def _answer(self, query: bytes) -> bytes:
+        """The answer to a question (RFC 1035, 4.1)."""
+        labels, position = [], 12
+        while length := query[position]:
+            labels.append(query[position + 1 : position + 1 + length].decode().lower())
+            position += length + 1
+        question = query[12 : position + 5]
+        kind = int.from_bytes(question[-4:-2], "big")
+        known = self._addresses.get(".".join(labels))
+        found = known or [] if kind == 1 else []  # A; there are no others
+        answers = b"".join(b"\xc0\x0c\0\1\0\1\0\0\0\5\0\4" + socket.inet_aton(address) for address in found)
+        flags = 0x8580 if known is not None else 0x8583  # there is no such name
+        counts = b"\0\1" + len(found).to_bytes(2, "big") + b"\0\0\0\0"
+        return query[:2] + flags.to_bytes(2, "big") + counts + question + answers
 
 
 def make_network() -> None:
