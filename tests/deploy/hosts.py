@@ -44,6 +44,7 @@ hostname "$name"
 %s
 mount --bind "$hosts" /etc/hosts
 mount --bind "$hosts.dns" /etc/resolv.conf
+mount --bind "$hosts.users" /etc/passwd
 mount -t tmpfs -o size="$shm" shm /dev/shm
 cd /
 mount -t tmpfs -o mode=1777 tmp /tmp
@@ -60,7 +61,8 @@ class Host:
         name: of the host.
         number: of its address.
         mounts: shell lines that put its files in place; they know `cover` and `bind`.
-        hosts: a file for /etc/hosts; beside it, with the ending .dns, one for /etc/resolv.conf.
+        hosts: a file for /etc/hosts; beside it, with the endings .dns and .users, those for
+            /etc/resolv.conf and /etc/passwd.
         user: the program that gives up root, with its options; nothing where that cannot be.
         log: where what it prints goes.
     """

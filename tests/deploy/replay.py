@@ -34,6 +34,7 @@ INSIDE = "FBP_REPLAY_INSIDE"
 SYSTEM = ("apt-get", "groupadd")  # steps that change the system around the environment; here it is that of the machine
 PAIR = ROOT / "tests" / "data" / "lodopab_pair" / "lodopab_test_3456.npz"
 PATH = "/opt/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+BASE = Path(sys.base_prefix)
 USER = 10001
 SECONDS = 600
 EPOCHS = 40
@@ -103,8 +104,7 @@ class Installation:
         own = "fbp-ray" if self.environment is None else "project"
         for made in (self.source, self.opt / own, self.opt / "bin", self.folder / "home", self.folder / "scratch"):
             made.mkdir(parents=True, exist_ok=True)
-        python = Path(sys.base_prefix) / "bin" / "python"
-        if not python.exists() and not (self.opt / "bin" / "python").exists():
+        if not (BASE / "bin" / "python").exists() and not (self.opt / "bin" / "python").exists():
             (self.opt / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
         began = time.monotonic()
         arguments: dict[str, str] = {"CPU_INDEX": ""}  # the ordinary index: the other is not reached from everywhere
@@ -173,12 +173,11 @@ def _filled(environment: dict[str, str], values: dict[str, str]) -> dict[str, st
 
 def _mounts(folder: Path, environment: Path | None) -> str:
     """Shell lines that put the files where an image has them."""
-    base = Path(sys.base_prefix)
     lines = ["cover /opt", "cover /home"]
     lines += [f"bind {shlex.quote(str(place))} /opt/{place.name}" for place in sorted((folder / "opt").iterdir())]
     lines += [f"bind {shlex.quote(str(folder / 'home'))} /home/fbp"]
-    if environment is None and base not in (Path("/usr"), Path("/usr/local")):
-        lines.append(f"mount --rbind {shlex.quote(str(base))} /usr/local")  # where the base image has its Python
+    if environment is None and BASE not in (Path("/usr"), Path("/usr/local")):
+        lines.append(f"mount --rbind {shlex.quote(str(BASE))} /usr/local")  # where the base image has its Python
     return "\n".join(lines)
 
 
@@ -261,6 +260,8 @@ class Stack:
         for made in (self.work / "runs", self.work / "data", self.folder / "state", self.folder / "logs"):
             made.mkdir(parents=True, exist_ok=True)
         (self.folder / "hosts").write_text("127.0.0.1 localhost\n")
+        users = Path("/etc/passwd").read_text() + f"fbp:x:{USER}:{USER}::/home/fbp:/bin/sh\n"
+        (self.folder / "hosts.users").write_text(users)
         (self.folder / "hosts.dns").write_text(f"nameserver {OUTSIDE}\n")
         simulate = [sys.executable, "-m", "fbp_ray.simulate", "--phantoms", "36", "--split", "24,8,4"]
         data = self.work / "data" / "replay"
@@ -299,6 +300,8 @@ class Stack:
         environment.pop("SOURCE_DATE_EPOCH", None)
         if self.environment is not None:
             environment["PYTHONPATH"] = "/opt/project"
+        elif str(BASE) != "/usr":
+            environment["LD_LIBRARY_PATH"] = "/usr/local/lib"  # the linker of the base image knows it by itself
         host.start(
             [*last(self.stages, target, "ENTRYPOINT"), *service["command"]], environment, service.get("shm_size", "64m")
         )
