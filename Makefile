@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 NAME := quickstart-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: train test serve chaos lint format clean
+.PHONY: train test serve chaos check-deploy lint format clean
 
 train: .venv/installed  ## get sample CT, simulate low-dose scans, train, evaluate, show where the pictures are
 	$(BIN)/python -m fbp_ray.train --run.name $(NAME)
@@ -16,6 +16,12 @@ serve: .venv/installed  ## answer reconstructions and run jobs over HTTP, on htt
 
 chaos: .venv/installed  ## kill workers, drivers and machines in the middle of runs (minutes; best as root)
 	$(BIN)/python -m pytest -m chaos
+
+check-deploy: .venv/installed  ## docker/: linters, schemas, and what the images run, run on four hosts of this machine
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,deploy]'
+	$(BIN)/python -m tests.deploy
+	$(BIN)/python -m pytest tests/test_deploy.py
+	$(BIN)/python -m tests.deploy.replay $(REPLAY)
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
