@@ -240,9 +240,18 @@ def _processes_of(folder: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get("RAY_TMPDIR") == folder and process.status() != psutil.STATUS_ZOMBIE:
+            if _was_started_with(process, f"RAY_TMPDIR={folder}") and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def _was_started_with(process: psutil.Process, variable: str) -> bool:
+    """Whether a process has a variable. Ray's agents write their titles over the first ones, where psutil stops."""
+    try:
+        return variable.encode() in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    except FileNotFoundError:  # it has ended, or this system has no such files
+        name, _, value = variable.partition("=")
+        return process.environ().get(name) == value
 
 
 def _short_folder() -> Path:
