@@ -98,6 +98,11 @@ def open_folder(place: Place) -> Folder:
     return _remote(str(place).rstrip("/"), scheme, path.strip("/"))
 
 
+def absolute(place: str) -> str:
+    """A place by a name that means it on every process of the machine; a URI is that already. Nothing is opened."""
+    return place if _URI.fullmatch(place) else str(Path(place).absolute())
+
+
 class LocalFolder(Folder):
     """A folder on a disk, or on one that several machines share.
 

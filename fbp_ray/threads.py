@@ -1,12 +1,14 @@
-"""Sharing out tasks among as many threads as torch is told to use."""
+"""Sharing out tasks among as many threads as torch is told to use, and how many processors there are for them."""
 
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import torch
 
@@ -75,3 +77,22 @@ def use_one_thread() -> None:
     restoring = threading.Thread(target=torch.set_num_threads, args=(usual,))
     restoring.start()
     restoring.join()
+
+
+def processors() -> int:
+    """The processors that this process may use: what it is bound to, and what the limit of its container allows."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(bound, math.ceil(limit() or bound))
+
+
+def limit() -> float | None:
+    """The processors that a container may use at a time (cgroup v2 or v1), None where nothing limits it."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        if (root / "cpu.max").is_file():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return float(quota) / float(period) if float(quota) > 0 else None
+    except (OSError, ValueError):  # there is no such thing here, or it says "max"
+        return None

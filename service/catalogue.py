@@ -20,8 +20,8 @@ from fbp_ray.errors import CheckpointError, FbpRayError
 from fbp_ray.filters import WindowName
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP
-from fbp_ray.runs import list_runs
-from fbp_ray.storage import LocalFolder, open_folder
+from fbp_ray.run import RunFolder
+from fbp_ray.storage import Folder, LocalFolder, absolute, open_folder
 from service.documents import GeometryDocument, ModelDocument
 from service.engine import CLASSIC, UNIT, Engine, classic, learned
 from service.observe import Metrics
@@ -85,7 +85,8 @@ class Catalogue:
         self._serving: dict[str, Serving] = {}
         self._changing = threading.Lock()
         self._closed = threading.Event()
-        self._refused: dict[str, str] = {}  # runs that cannot serve, by path and what was wrong when
+        self._refused: set[tuple[str, float]] = set()  # runs that cannot serve, and when they were completed
+        self._statuses: dict[str, tuple[float, str]] = {}  # of runs by name: when it was written, and what it said
         self.device = torch.device(
             ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
         )
@@ -162,7 +163,7 @@ class Catalogue:
             raise Problem(
                 422, f"a model's name is of a-z, 0-9, '.', '_' and '-', up to 64, and not {CLASSIC}; got {name!r}"
             )
-        place = str(open_folder(source).absolute())
+        place = absolute(source)
         serving = self._load(name, place, automatic=False)
         with self._changing:
             try:
@@ -213,28 +214,38 @@ class Catalogue:
             known = self._serving.get(name)
             if known is None or known.engine.version != row["version"]:
                 self._take_up(name, row["source"], row["version"], row["activated"])
-        if BEST in recorded or not open_folder(self.settings.models.storage).exists():
+        if BEST in recorded:
             return
         known = self._serving.get(BEST)
-        for run in list_runs(self.settings.models.storage):
-            if run.state != "completed":
-                continue
-            mark = f"{run.path} {run.changed}"
-            if mark in self._refused:
+        for changed, place in self._completed():
+            if known is not None and known.source == place and known.activated.timestamp() >= changed:
+                return
+            if (place, changed) in self._refused:
                 continue
             try:
-                place = str(open_folder(run.path).absolute())
-                if known is not None and known.source == place and known.activated.timestamp() >= _stamp(run.changed):
-                    return
                 serving = self._load(BEST, place, automatic=True)
-            except (FbpRayError, Problem) as error:
-                self._refused[mark] = str(error)
-                _log.warning("the run %s is newer but cannot serve: %s", run.path, error)
+            except FbpRayError as error:
+                self._refused.add((place, changed))
+                _log.warning("the run %s is newer but cannot serve: %s", place, error)
                 continue
             with self._changing:
                 if not self._record.read("SELECT 1 FROM models WHERE name = ?", (BEST,)):
                     self._switch(serving)
             return
+
+    def _completed(self) -> list[tuple[float, str]]:
+        """When the completed runs ended, and their folders, the newest in front. Only what is new is read."""
+        storage = open_folder(self.settings.models.storage).absolute()
+        statuses = {}
+        for name in storage.folders():
+            changed = (storage / name).changed("status.json")
+            if changed is not None:
+                before = self._statuses.get(name)
+                when = changed.timestamp()
+                statuses[name] = before if before and before[0] == when else (when, _state(storage / name))
+        self._statuses = statuses
+        found = [(when, str(storage / name)) for name, (when, state) in statuses.items() if state == "completed"]
+        return sorted(found, reverse=True)
 
     def _load(self, name: str, source: str, automatic: bool) -> Serving:
         began = time.perf_counter()
@@ -271,5 +282,8 @@ class Catalogue:
         return LocalFolder(self.settings.state / "models" / name / version)
 
 
-def _stamp(changed: datetime | None) -> float:
-    return changed.timestamp() if changed else 0.0
+def _state(run: Folder) -> str:
+    try:
+        return str(RunFolder(run).status().get("state"))
+    except (OSError, FbpRayError):  # damaged, or no run's
+        return "unknown"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import torch
@@ -30,10 +31,15 @@ class Engine:
     run: Callable[[Tensor], Tensor]
     """(B, A, D) -> (B, H, W), both float32 in the processor's memory."""
 
+    @cached_property
+    def digest(self) -> str:
+        """Names the geometry."""
+        return self.geometry.digest
+
     @property
-    def key(self) -> tuple[str, str, ParallelBeam]:
+    def key(self) -> tuple[str, str, str]:
         """What makes it different from others."""
-        return (self.method, self.version, self.geometry)
+        return (self.method, self.version, self.digest)
 
 
 def learned(name: str, version: str, model: LearnableFBP, device: torch.device) -> Engine:
@@ -41,6 +47,7 @@ def learned(name: str, version: str, model: LearnableFBP, device: torch.device) 
     return Engine(name, version, "learned", model.geometry, device, lambda batch: model(batch.to(device)).cpu())
 
 
+@lru_cache(maxsize=32)
 def classic(geometry: ParallelBeam, window: WindowName, cutoff: float, device: torch.device) -> Engine:
     """The classic FBP."""
 

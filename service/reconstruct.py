@@ -168,7 +168,7 @@ def _wanted(options: ReconstructOptions, engine: Engine, stack: Stack) -> Wanted
         "model": engine.name,
         "version": engine.version,
         "method": engine.method,
-        "geometry": engine.geometry.digest,
+        "geometry": engine.digest,
         "unit": UNIT,
     }
     display = Display(options.level, options.width, engine.geometry.pixel_size * 1000)
@@ -185,7 +185,7 @@ def _headers(engine: Engine, wanted: Wanted, seconds: float) -> dict[str, str]:
         "X-Model": engine.name,
         "X-Model-Version": engine.version,
         "X-Method": engine.method,
-        "X-Geometry": engine.geometry.digest,
+        "X-Geometry": engine.digest,
         "X-Value-Unit": UNIT,
         "X-Seconds": f"{seconds:.4f}",
         "Content-Disposition": f'inline; filename="{wanted.file_name}"',

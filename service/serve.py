@@ -26,13 +26,13 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fbp_ray.cli import run_program
 from fbp_ray.errors import ConfigError, RunError
+from fbp_ray.storage import absolute
 from service.settings import Count, Seconds, Settings, read_tree
 
 APPLICATION = "fbp-ray"
@@ -159,8 +159,8 @@ def as_a_replica_needs(settings: ServeSettings) -> Settings:
     models, jobs = settings.models, settings.jobs
     own = {name: getattr(settings, name) for name in Settings.model_fields}
     own["state"] = settings.state.absolute()
-    own["models"] = models.model_copy(update={"storage": _absolute(models.storage)})
-    own["jobs"] = jobs.model_copy(update={"storage": _absolute(jobs.storage)})
+    own["models"] = models.model_copy(update={"storage": absolute(models.storage)})
+    own["jobs"] = jobs.model_copy(update={"storage": absolute(jobs.storage)})
     return Settings(**own)
 
 
@@ -186,10 +186,6 @@ def serve_runs() -> bool:
     except ValueError:
         return False
     return True
-
-
-def _absolute(place: str) -> str:
-    return place if "://" in place else str(Path(place).absolute())
 
 
 if __name__ == "__main__":

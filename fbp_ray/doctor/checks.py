@@ -18,9 +18,10 @@ from fbp_ray.doctor.kernel import check_kernel
 from fbp_ray.doctor.machines import Here, Machines, Together, Trouble
 from fbp_ray.doctor.network import check_network
 from fbp_ray.doctor.speed import check_speed
-from fbp_ray.doctor.storage import absolute, check_storage
+from fbp_ray.doctor.storage import check_storage
 from fbp_ray.doctor.versions import SAME, check_versions
 from fbp_ray.errors import FbpRayError
+from fbp_ray.storage import absolute
 
 HELLO_SECONDS = 120.0  # a process starts, and imports torch
 

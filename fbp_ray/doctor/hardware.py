@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import math
 import os
 import shutil
 import sys
@@ -17,6 +16,7 @@ import torch
 
 from fbp_ray.doctor.finding import Finding
 from fbp_ray.doctor.machines import Machine, Machines, answered, troubles
+from fbp_ray.threads import limit, processors
 
 SECONDS = 60.0
 GIB = 1024**3
@@ -72,25 +72,6 @@ def hardware(storage: str) -> Hardware:
         triton=importlib.util.find_spec("triton") is not None,
         rooms=rooms(storage),
     )
-
-
-def processors() -> int:
-    """The processors that this process may use: what it is bound to, and what the limit of its container allows."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(bound, math.ceil(limit() or bound))
-
-
-def limit() -> float | None:
-    """The processors that a container may use at a time (cgroup v2 or v1), None where nothing limits it."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        if (root / "cpu.max").is_file():
-            quota, period = (root / "cpu.max").read_text().split()
-        else:
-            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        return float(quota) / float(period) if float(quota) > 0 else None
-    except (OSError, ValueError):  # there is no such thing here, or it says "max"
-        return None
 
 
 def rooms(storage: str) -> list[Room]:

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 
 from fbp_ray.doctor.finding import Finding
-from fbp_ray.doctor.hardware import limit, processors
 from fbp_ray.doctor.machines import Machines, answered, troubles
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import fbp
+from fbp_ray.threads import limit, processors
 
 SECONDS = 180.0
 BATCH = 4

@@ -25,11 +25,6 @@ USABLE = "name a folder, or the URI of one, that can be read and written: --run.
 Sight = Literal["seen", "another folder", "no folder"]
 
 
-def absolute(place: str) -> str:
-    """A storage by a name that means it on every machine; an object store's is that already."""
-    return place if "://" in place else str(Path(place).absolute())
-
-
 def begin(place: str, probe: str) -> list[str]:
     """Writes the first file, reads it and lists what is there.
 

@@ -15,7 +15,7 @@ from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import ConfigError, FbpRayError, RunError
 from fbp_ray.losses import composite_loss
 from fbp_ray.run import RunFolder
-from fbp_ray.storage import open_folder
+from fbp_ray.storage import absolute, open_folder
 from fbp_ray.track import check_trackers
 from fbp_ray.train.loop import check_shares
 from fbp_ray.train.progress import TrainingProgress
@@ -91,7 +91,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
         folder = sample_data()
     name = config.run.name or f"{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
-    init = config.init.checkpoint and str(open_folder(config.init.checkpoint).absolute())
+    init = config.init.checkpoint and absolute(config.init.checkpoint)
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"dir": folder.absolute()}),

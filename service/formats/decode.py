@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from torch import Tensor
 
 from fbp_ray.geometry import ParallelBeam
-from service.formats.arrays import check_dtype, read_npy, read_npz, read_raw
+from service.formats.arrays import read_npy, read_npz, read_raw
 from service.formats.guarded import Guarded
 from service.problems import Problem
 
@@ -68,7 +68,6 @@ def decode(
         Problem: 400, 413, 415 or 422: no such file, not the model's shape, or values that are not finite.
     """
     array = _array(body, shape, most, guarded)
-    check_dtype(array.dtype, "the body")
     return Stack(as_sinograms(array, geometry, model, stack), array.ndim == 2)
 
 

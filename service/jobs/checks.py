@@ -17,7 +17,7 @@ import yaml
 from fbp_ray.cli import on_recipe
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
-from fbp_ray.storage import open_folder
+from fbp_ray.storage import absolute, open_folder
 from fbp_ray.train.share import Node, share_out
 from service.jobs.commands import LONGEST, SPACES, pack
 from service.jobs.documents import EvaluateJob, JobRequest, SweepJob, TrainJob
@@ -46,18 +46,18 @@ def prepare(body: JobRequest, storage: str) -> Prepared:
     request = body.model_dump(mode="json", exclude_unset=True) | {"kind": body.kind}
     config: dict[str, Any] = request.setdefault("config", {})
     if isinstance(body, EvaluateJob):
-        config["out"] = _absolute(config.get("out") or f"{storage}/evaluate-{id}")
-        config["checkpoint"] = _absolute(config["checkpoint"])
+        config["out"] = absolute(config.get("out") or f"{storage}/evaluate-{id}")
+        config["checkpoint"] = absolute(config["checkpoint"])
         place = config["out"]
     else:
         part = config.setdefault("run" if isinstance(body, TrainJob) else "sweep", {})
         part["name"] = part.get("name") or f"{body.kind}-{id}"
-        part["storage"] = _absolute(part.get("storage") or storage)
+        part["storage"] = absolute(part.get("storage") or storage)
         place = str(open_folder(part["storage"]) / part["name"])
         if config.get("init", {}).get("checkpoint"):
-            config["init"]["checkpoint"] = _absolute(config["init"]["checkpoint"])
+            config["init"]["checkpoint"] = absolute(config["init"]["checkpoint"])
     if config.get("data", {}).get("dir"):
-        config["data"]["dir"] = str(Path(config["data"]["dir"]).absolute())
+        config["data"]["dir"] = absolute(config["data"]["dir"])
     try:
         pack(request)
     except ValueError as error:
@@ -181,7 +181,3 @@ def _refuse_address(config: TrainConfig) -> None:
 def _with_data(config: Any, folder: str | None) -> Any:
     """The settings with the sample data where an earlier run has them."""
     return config.model_copy(update={"data": config.data.model_copy(update={"dir": folder and Path(folder)})})
-
-
-def _absolute(place: str) -> str:
-    return str(open_folder(place).absolute())

@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from fbp_ray.storage import write_atomically
+from fbp_ray.threads import processors
 from fbp_ray.train.environment import ALONE, ENVIRONMENT
 from fbp_ray.train.share import Node
 from service.jobs.cluster import Cluster, HeadError, Opened
@@ -218,14 +219,6 @@ class LocalHead(Cluster):
                 self._started.wait(1)
             self._started = None
         shutil.rmtree(known["folder"], ignore_errors=True)
-
-
-def processors() -> int:
-    """The processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def gpus() -> int:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from fbp_ray.errors import CheckpointError
-from fbp_ray.storage import open_folder
+from fbp_ray.storage import absolute
 from service.jobs.checks import check, prepare
 from service.jobs.cluster import Cluster, GivenCluster
 from service.jobs.dispatcher import Dispatcher
@@ -60,7 +60,7 @@ class Jobs:
         cluster: Cluster | None = None,
         interval: float = INTERVAL,
     ) -> None:
-        self._storage = str(open_folder(settings.jobs.storage).absolute())
+        self._storage = absolute(settings.jobs.storage)
         self._activate = activate
         self._cluster = cluster or open_cluster(settings)
         self._lead = record.lead

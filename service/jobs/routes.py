@@ -111,10 +111,10 @@ async def get_log(
     follow: Annotated[bool, Query(description="go on until the job has ended")] = False,
 ) -> Response:
     """The log of a job, also after its cluster is gone."""
-    part, _ = await run_in_threadpool(jobs.log, id)
+    first = await run_in_threadpool(jobs.log, id)
     if not follow:
-        return PlainTextResponse(part.content, headers=_UNCACHED)
-    stream = follow_log(jobs, id, request.app.state.closing)
+        return PlainTextResponse(first[0].content, headers=_UNCACHED)
+    stream = follow_log(jobs, id, first, request.app.state.closing)
     return StreamingResponse(stream, media_type="text/plain; charset=utf-8", headers=_UNCACHED)
 
 

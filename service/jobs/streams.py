@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from starlette.concurrency import run_in_threadpool
 
 from service.jobs.documents import ENDED, JobDocument
+from service.jobs.logs import Part
 from service.jobs.manager import Jobs
 
 LOOK_SECONDS = 0.5
@@ -18,17 +19,16 @@ KEEP_SECONDS = 15.0  # then a comment is sent, so that nobody in between closes 
 THE_END = "end"  # the id of the last event
 
 
-async def follow_log(jobs: Jobs, id: str, closing: threading.Event) -> AsyncIterator[bytes]:
-    """What a job prints, until it has ended or the service does."""
-    position = 0
+async def follow_log(jobs: Jobs, id: str, first: tuple[Part, bool], closing: threading.Event) -> AsyncIterator[bytes]:
+    """What a job prints, until it has ended or the service does; `first` is the log as it was when that was asked."""
+    part, ended = first
     while True:
-        part, ended = await run_in_threadpool(jobs.log, id, position)
-        position = part.position
         if part.content:
             yield part.content
         if ended or closing.is_set():
             return
         await asyncio.sleep(LOOK_SECONDS)
+        part, ended = await run_in_threadpool(jobs.log, id, part.position)
 
 
 async def events_of(jobs: Jobs, id: str, seen: int, closing: threading.Event) -> AsyncIterator[bytes]:
