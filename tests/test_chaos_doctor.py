@@ -186,5 +186,5 @@ def test_another_version_of_a_package_and_older_code_on_one_host_are_named(
     assert numpy.check == older.check == "versions", said
     assert numpy.machine == older.machine
     assert older.machine.startswith(other.address)
-    assert numpy.found.startswith("numpy is 1.0.0, but 2.")
+    assert numpy.found.startswith("numpy is 1.0.0, but ")
     assert older.found.startswith("the code of fbp_ray is ")

@@ -83,7 +83,7 @@ def have(**other: str) -> Installed:
     usual = {"python": "3.11.9", "torch": "2.15.0", "numpy": "2.4.1", "piq": "0.8.0", CODE: "0123abcd"}
     names = {"fbp_ray": "fbp-ray", "code": CODE}
     rest = {name: "1.0" for name in versions.MATTER if name not in usual}
-    return Installed(usual | rest | {names.get(name, name): value for name, value in other.items()}, [])
+    return Installed(usual | rest | {names.get(name, name): value for name, value in other.items()}, {})
 
 
 def test_equal_versions_are_one_finding() -> None:
@@ -99,6 +99,12 @@ def test_the_machine_with_another_version_is_named() -> None:
     assert (finding.check, finding.machine, finding.state) == ("versions", "b", "fault")
     assert finding.found == "numpy is 1.26.4, but 2.4.1 on a, c"
     assert "same environment" in finding.way_out
+
+
+def test_a_version_that_is_too_old_for_the_package_is_named_once() -> None:
+    text = "numpy is 1.26.4, but fbp-ray needs numpy>=2.0"
+    (finding,) = versions.judge({"a": have(), "b": have(numpy="1.26.4")._replace(unmet={"numpy": text}), "c": have()})
+    assert (finding.machine, finding.state, finding.found) == ("b", "fault", text)
 
 
 def test_of_two_machines_the_first_is_right() -> None:
@@ -139,7 +145,7 @@ def test_what_the_package_needs_and_does_not_find_is_a_fault(tmp_path: Path, mon
     lines = "".join(f"Requires-Dist: {need}\n" for need in needs)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: fbp-ray\nVersion: 0.1.0\n{lines}")
     monkeypatch.syspath_prepend(tmp_path)
-    numpy, missing = versions.installed().unmet
+    numpy, missing = versions.installed().unmet.values()
     assert numpy.startswith("numpy is 2")
     assert "numpy>=99" in numpy
     assert missing == "no-such-package is not installed, but fbp-ray needs no-such-package"

@@ -30,8 +30,8 @@ class Installed(NamedTuple):
     """What a machine has."""
 
     versions: dict[str, str]
-    unmet: list[str]
-    """What the package needs and does not find, in words."""
+    unmet: dict[str, str]
+    """By its name, what the package needs and does not find, in words."""
 
 
 def installed() -> Installed:
@@ -49,23 +49,23 @@ def digest(package: Path) -> str:
     return whole.hexdigest()[:8]
 
 
-def unmet() -> list[str]:
+def unmet() -> dict[str, str]:
     """The requirements of the installed package that do not hold. Code that is not installed says none."""
     try:
         needed = [Requirement(line) for line in metadata.requires("fbp-ray") or []]
     except metadata.PackageNotFoundError:
-        return []
-    found = []
+        return {}
+    found = {}
     for requirement in needed:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            found.append(f"{requirement.name} is not installed, but fbp-ray needs {requirement}")
+            found[requirement.name] = f"{requirement.name} is not installed, but fbp-ray needs {requirement}"
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            found.append(f"{requirement.name} is {version}, but fbp-ray needs {requirement}")
+            found[requirement.name] = f"{requirement.name} is {version}, but fbp-ray needs {requirement}"
     return found
 
 
@@ -80,15 +80,15 @@ def judge(found: Mapping[str, Installed]) -> Iterator[Finding]:
     """A finding for each machine that has something else than most, or not what the package needs."""
     well = True
     for name, there in found.items():
-        for what in there.unmet:
+        for text in there.unmet.values():
             well = False
-            yield Finding("versions", name, "fault", what, "pip install -c constraints.txt -e . puts it right")
+            yield Finding("versions", name, "fault", text, "pip install -c constraints.txt -e . puts it right")
     for what in next(iter(found.values())).versions if found else ():
         has = {name: there.versions.get(what, "not known") for name, there in found.items()}
         most = usual(has.values())
         like = [name for name, version in has.items() if version == most]
         for name, version in has.items():
-            if version != most:
+            if version != most and what not in found[name].unmet:
                 well = False
                 text = f"{what} is {version}, but {most} on {some(like)}"
                 yield Finding("versions", name, "fault" if what in MATTER else "warning", text, SAME)
