@@ -19,22 +19,26 @@ CONNECT_SECONDS = 5.0
 
 
 @contextmanager
-def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
+def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator[bool]:
     """Joins the cluster at `address`, or the one that RAY_ADDRESS names, or starts a local one and stops it at the end.
 
     Args:
         address: HOST:PORT, or "auto" for the cluster that runs on this machine.
         num_cpus: of a local cluster; all processors by default.
 
+    Yields:
+        Whether the cluster is of this process alone and ends with it.
+
     Raises:
         ConfigError: an address of another form.
         RunError: nothing answers there, or the cluster does not take this process.
     """
     if ray.is_initialized():
-        yield
+        yield False
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    for name, value in (ENVIRONMENT | (ALONE if address == "local" else {})).items():
+    alone = address == "local"
+    for name, value in (ENVIRONMENT | (ALONE if alone else {})).items():
         os.environ.setdefault(name, value)
     _check_address(address)
     try:
@@ -43,16 +47,25 @@ def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator
             num_cpus=num_cpus,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            include_dashboard=False if address == "local" else None,
+            include_dashboard=False if alone else None,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise RunError(_why_not(address, str(error))) from None
     # Ray would print pages of a lost machine's log here; the run tells of it in a line.
     ray._private.worker._worker_logs_enabled = False
+    if alone:
+        _stop_log_monitor()
     try:
-        yield
+        yield alone
     finally:
         ray.shutdown()
+
+
+def _stop_log_monitor() -> None:
+    """Ends the process that reads all logs ten times a second to bring them to a driver that does not want them."""
+    node = getattr(ray._private.worker, "_global_node", None)
+    if node is not None:
+        node.kill_log_monitor(check_alive=False)
 
 
 def _check_address(address: str) -> None:

@@ -1,54 +1,67 @@
-"""From the workers to the driver: what happens, in order, without either waiting for the other."""
+"""From the workers to the driver: what happens, in order, without either waiting for the other.
+
+Events lie in the key-value store of Ray's head. An actor that keeps them would wake a hundred times a second to look
+for signals, as all of Ray's processes do, and take a hundredth of a processor from the training.
+"""
 
 from __future__ import annotations
 
+import json
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RpcError
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_list, _internal_kv_put
 
 LOOK_SECONDS = 1.0  # from one look to the next: each costs the processors a millisecond or two
+FLUSH_SECONDS = 30.0
+NAMESPACE = "fbp-ray"
 
 Event = dict[str, Any]
 
 
-class _Kept:
-    """Keeps events until they are taken."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def put(self, event: Event) -> None:
-        self.events.append(event)
-
-    def take(self) -> list[Event]:
-        taken, self.events = self.events, []
-        return taken
-
-
 class Events:
-    """A queue of events. Made by the driver, on its own machine: it must not be lost with another."""
+    """A queue of events, which JSON can hold. The driver makes it and gives it to the others; each may put, it takes.
+
+    Those of one process come in the order in which it put them, those of several by their clocks.
+    """
 
     def __init__(self) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._sent: Any = None
-        self._kept: Any = ray.remote(_Kept).options(num_cpus=0, scheduling_strategy=here).remote()
+        self._prefix = f"events-{uuid.uuid4().hex}-"
+        self._last = 0
+        self._sender: ThreadPoolExecutor | None = None
+        self._sent: Future[object] | None = None
+
+    def __reduce__(self) -> tuple[Callable[[str], Events], tuple[str]]:
+        return _named, (self._prefix,)
 
     def put(self, event: Event) -> None:
-        """Sends an event and does not wait."""
-        self._sent = self._kept.put.remote(event)
+        """Sends an event and does not wait; one that cannot be sent is lost."""
+        if self._sender is None:
+            self._sender = ThreadPoolExecutor(1, "events")
+        self._last = max(self._last + 1, time.time_ns())
+        key = f"{self._prefix}{self._last:020d}-{uuid.uuid4().hex[:8]}"
+        self._sent = self._sender.submit(_internal_kv_put, key, json.dumps(event), namespace=NAMESPACE)
 
     def flush(self) -> None:
-        """Waits until what was sent from this process has arrived."""
+        """Waits until what was sent from this process has arrived, or cannot."""
         if self._sent is not None:
-            ray.get(self._sent)
+            self._sent.exception(FLUSH_SECONDS)
 
     def take(self) -> list[Event]:
-        """What has come since the last time."""
-        taken: list[Event] = ray.get(self._kept.take.remote())
+        """What has come since the last time; nothing while the head does not answer."""
+        taken = []
+        try:
+            for key in sorted(_internal_kv_list(self._prefix, namespace=NAMESPACE)):
+                taken.append(json.loads(_internal_kv_get(key, namespace=NAMESPACE)))
+                _internal_kv_del(key, namespace=NAMESPACE)
+        except RpcError:
+            pass
         return taken
 
     @contextmanager
@@ -80,4 +93,9 @@ class Events:
         finally:
             done.set()
             thread.join(timeout=30)
-            ray.kill(self._kept)
+
+
+def _named(prefix: str) -> Events:
+    events = Events()
+    events._prefix = prefix
+    return events

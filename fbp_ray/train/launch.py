@@ -10,7 +10,6 @@ from typing import Any
 
 import ray
 import ray.train
-import ray.train.torch
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from fbp_ray.config import TrainConfig
@@ -19,6 +18,7 @@ from fbp_ray.train.cluster import cluster, nodes
 from fbp_ray.train.events import Events
 from fbp_ray.train.failures import Failures, cause
 from fbp_ray.train.share import Share, share_out
+from fbp_ray.train.trainer import LeanTrainer
 from fbp_ray.train.worker import Interfaces, work
 
 PATIENCE = 30.0  # seconds without a sign of the workers, after which it is said what they wait for
@@ -41,10 +41,10 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
     Raises:
         FbpRayError: what a worker raised; RunError for anything else that ends the run.
     """
-    with cluster(config.ray.address), tempfile.TemporaryDirectory(prefix="fbp-ray-") as notes:
+    with cluster(config.ray.address) as alone, tempfile.TemporaryDirectory(prefix="fbp-ray-") as notes:
         share = share_out(config.scaling, nodes())
         events = Events()
-        trainer = ray.train.torch.TorchTrainer(
+        trainer = LeanTrainer(
             work,
             train_loop_config={
                 "config": config.model_dump(mode="json"),
@@ -62,6 +62,7 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
                 callbacks=[Failures(events, config.run.max_failures)],  # type: ignore[list-item]
                 logging_config=ray.LoggingConfig(log_level="ERROR"),
             ),
+            alone=alone,
         )
         waiting = _Waiting(share, show)
         with events.shown(waiting.seen, waiting.look):
