@@ -1,6 +1,6 @@
-"""Compares training under Ray with the same loop under torchrun, on the same processors, in turns of an epoch.
+"""Compares training under Ray with the same loop under torchrun, on the same processors, in turns.
 
-    python -m benchmarks.training                  some minutes; prints the tables
+    python -m benchmarks.training                  a quarter of an hour; prints the tables
     python -m benchmarks.training --out figures    writes training.json too
     python -m benchmarks.training --quick          one round
 
@@ -19,10 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks.projector.machine import OtherPrograms, machine, versions
 from benchmarks.training.report import WORKERS, of_torchrun, table, target_table
-from benchmarks.training.runs import Pair, make_data, measure
+from benchmarks.training.runs import TIMED_EPOCHS, Pair, make_data, measure
 from fbp_ray.cli import parse, run_program
 
-ROUNDS, TRAIN, VALIDATION, TURNS = 2, 192, 16, 12
+ROUNDS, TRAIN, VALIDATION, TURNS = 2, 192, 16, 8
 
 
 class Options(BaseModel):
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
     print(
         f"\nThe quickstart recipe, {TRAIN} training and {VALIDATION} validation samples; medians of {rounds} rounds of"
     )
-    print(f"{TURNS} epochs by each, in turns.")
+    print(f"{TURNS} turns of {TIMED_EPOCHS} epochs by each.")
     if disturbed is not None:
         print(f"Meanwhile other programs kept {disturbed:.1f} cores busy.")
     print(f"\n{table(pairs)}\n\nTargets\n\n{target_table(pairs)}")

@@ -19,7 +19,7 @@ def rate(pairs: list[Pair], workers: int, by: By) -> float:
 
 
 def ratios(pairs: list[Pair], workers: int) -> list[float]:
-    """How fast the epochs under Ray were beside those under torchrun that came with them, slowest first."""
+    """How fast the turns under Ray were beside those under torchrun that came with them, slowest first."""
     return sorted(ratio for pair in pairs if pair.workers == workers for ratio in pair.of_torchrun)
 
 
@@ -30,7 +30,7 @@ def of_torchrun(pairs: list[Pair], workers: int) -> float:
 
 def table(pairs: list[Pair]) -> str:
     """A line a case."""
-    head = ["workers", "by", "samples/s", "steps alone", "of torchrun", "half of the epochs", "of 1 worker"]
+    head = ["workers", "by", "samples/s", "steps alone", "of torchrun", "half of the turns", "of 1 worker"]
     head += ["start-up s", "end s"]
     rows = []
     for workers in WORKERS:

@@ -1,7 +1,8 @@
-"""Trains by Ray and by torchrun, each started as a person would, in turns of an epoch on the same processors.
+"""Trains by Ray and by torchrun, each started as a person would, in turns of a few epochs on the same processors.
 
 While one trains, all processes of the other are stopped. A machine's speed changes from minute to minute, more than the
-two differ; from one epoch to the next it does not.
+two differ; from one epoch to the next it does not. The first epoch of a turn is not timed: the processes that were
+stopped have missed a hundred of their timers then, and catch up.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ from fbp_ray.cli import parse_with_recipe
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import RunError
 from fbp_ray.run import RunFolder
+from fbp_ray.train import environment
 
 By = Literal["torchrun", "Ray"]
 BOTH: tuple[By, By] = ("torchrun", "Ray")
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "RAY_USAGE_STATS_ENABLED": "0"}  # the same for both
+SAME_FOR_BOTH = ("OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE", "RAY_USAGE_STATS_ENABLED")
+ENVIRONMENT = {name: environment.ENVIRONMENT[name] for name in SAME_FOR_BOTH}
+SETTLING_EPOCHS, TIMED_EPOCHS = 1, 2  # of a turn
 SPARE_EPOCHS = 2  # one to warm up, one to end with
 LOOK_SECONDS = 0.01
 PATIENCE = 300.0
@@ -38,7 +42,7 @@ class Figures(NamedTuple):
     """What one training showed."""
 
     epoch_seconds: tuple[float, ...]
-    """Whole epochs, in turns: steps, validation, checkpoint, what is shown."""
+    """A whole epoch, the mean of each turn: steps, validation, checkpoint, what is shown."""
 
     steps_per_second: float
     """Samples a second through the steps alone."""
@@ -66,7 +70,7 @@ class Pair(NamedTuple):
 
     @property
     def of_torchrun(self) -> tuple[float, ...]:
-        """How fast each epoch under Ray was beside the one under torchrun that came with it."""
+        """How fast the epochs of each turn under Ray were beside those under torchrun that came with them."""
         turns = zip(self.by["torchrun"].epoch_seconds, self.by["Ray"].epoch_seconds, strict=True)
         return tuple(plain / ray for plain, ray in turns)
 
@@ -89,7 +93,7 @@ def measure(workers: int, samples: int, data: Path, storage: Path, name: str, tu
         data: the data folder.
         storage: where the runs go.
         name: of the round; each run's is its own.
-        turns: epochs of either that are measured.
+        turns: of either.
     """
     with _training("torchrun", workers, data, storage, name, turns) as plain:
         plain.wait_for_epoch(1)
@@ -101,7 +105,7 @@ def measure(workers: int, samples: int, data: Path, storage: Path, name: str, tu
             for turn in range(turns):
                 # The order turns round every time, so that neither always runs in the other's wake.
                 for training in (plain, ray) if turn % 2 else (ray, plain):
-                    took[training.by].append(training.run_an_epoch())
+                    took[training.by].append(training.take_a_turn())
             found = {training.by: training.finish(tuple(took[training.by])) for training in (plain, ray)}
     return Pair(workers, samples, found)
 
@@ -123,6 +127,7 @@ class _Training:
         self.log = log
         self.began = time.time()
         self.epochs = 0
+        self.timed: list[int] = []
 
     def wait_for_epoch(self, number: int) -> None:
         """Waits until so many epochs are finished."""
@@ -135,14 +140,16 @@ class _Training:
             time.sleep(LOOK_SECONDS)
         self.epochs = number
 
-    def run_an_epoch(self) -> float:
-        """Lets it go on until its next epoch is finished, and stops it; returns the seconds."""
-        began = time.perf_counter()
+    def take_a_turn(self) -> float:
+        """Lets it go on for some epochs, and stops it; returns the seconds of one."""
         self.go_on()
-        self.wait_for_epoch(self.epochs + 1)
+        self.wait_for_epoch(self.epochs + SETTLING_EPOCHS)
+        self.timed += range(self.epochs + 1, self.epochs + 1 + TIMED_EPOCHS)
+        began = time.perf_counter()
+        self.wait_for_epoch(self.epochs + TIMED_EPOCHS)
         seconds = time.perf_counter() - began
         self.stop()
-        return seconds
+        return seconds / TIMED_EPOCHS
 
     def stop(self) -> None:
         """Stops all of its processes."""
@@ -161,7 +168,7 @@ class _Training:
         rows = self.run.read_history()
         return Figures(
             epoch_seconds=seconds,
-            steps_per_second=median(row["samples_per_second"] for row in rows[1:-1]),
+            steps_per_second=median(row["samples_per_second"] for row in rows if row["epoch"] in self.timed),
             start_up=rows[0]["time"] - rows[0]["seconds"] - self.began,
             after=ended - rows[-1]["time"],
             weights=read_manifest(self.run.last).sha256["weights"],
@@ -190,8 +197,9 @@ class _Training:
 
 @contextmanager
 def _training(by: By, workers: int, data: Path, storage: Path, name: str, turns: int) -> Iterator[_Training]:
+    epochs = turns * (SETTLING_EPOCHS + TIMED_EPOCHS) + SPARE_EPOCHS
     words = ["--data.dir", str(data), "--run.storage", str(storage), "--run.name", f"{name}-{by.lower()}"]
-    words += ["--train.epochs", str(turns + SPARE_EPOCHS), "--scaling.num_workers", str(workers)]
+    words += ["--train.epochs", str(epochs), "--scaling.num_workers", str(workers)]
     run = RunFolder(storage / f"{name}-{by.lower()}")
     if by == "Ray":
         command = [sys.executable, "-m", "fbp_ray.train", *words]
