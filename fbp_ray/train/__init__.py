@@ -8,7 +8,7 @@ process   what the processes that train together tell each other
 saving    checkpoints and the history, written behind the loop
 watching  curves and pictures, drawn behind the loop
 cluster   Ray: joining or starting it, and how many workers with how many processors
-launch    Ray: the trainer
+launch    Ray: the training on its workers; trainer: without helpers of Ray that it has no use for
 worker    Ray: what each worker does before and after the loop
 events    Ray: from the workers to the driver
 failures  Ray: errors that name what went wrong
