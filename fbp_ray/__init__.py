@@ -1,9 +1,16 @@
-"""Learnable filtered backprojection for low-dose CT: train on a laptop or a cluster, tune, serve."""
+"""Learnable filtered backprojection for low-dose CT: train on a laptop or a cluster, tune, serve.
 
-from fbp_ray.checkpoint import load_model
-from fbp_ray.geometry import ParallelBeam, RegularAngles
-from fbp_ray.model import LearnableFBP, ModelConfig, fbp
-from fbp_ray.projector import backproject, project
+The names below are loaded when they are first used: what needs no torch, such as `fbp_ray.client`, starts without it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fbp_ray.checkpoint import load_model
+    from fbp_ray.geometry import ParallelBeam, RegularAngles
+    from fbp_ray.model import LearnableFBP, ModelConfig, fbp
+    from fbp_ray.projector import backproject, project
 
 __all__ = [
     "LearnableFBP",
@@ -15,3 +22,21 @@ __all__ = [
     "load_model",
     "project",
 ]
+_MODULES = {
+    "checkpoint": ["load_model"],
+    "geometry": ["ParallelBeam", "RegularAngles"],
+    "model": ["LearnableFBP", "ModelConfig", "fbp"],
+    "projector": ["backproject", "project"],
+}
+_WHERE = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -85,7 +85,7 @@ class Catalogue:
         self._serving: dict[str, Serving] = {}
         self._changing = threading.Lock()
         self._closed = threading.Event()
-        self._refused: set[tuple[str, float]] = set()  # runs that cannot serve, and when they were completed
+        self._refused: set[tuple[str, float]] = set()  # what cannot serve, and when it was completed or activated
         self._statuses: dict[str, tuple[float, str]] = {}  # of runs by name: when it was written, and what it said
         self.device = torch.device(
             ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
@@ -198,11 +198,14 @@ class Catalogue:
         return found
 
     def _take_up(self, name: str, source: str, version: str, activated: float) -> None:
-        """A model that was activated before the service ended."""
+        """A model that was activated before the service ended, or by another process of it."""
+        kept = str(self._kept(name, version))
         try:
-            serving = self._load(name, str(self._kept(name, version)), automatic=False)
+            serving = self._load(name, kept, automatic=False)
         except FbpRayError as error:
-            _log.error("the model %s cannot be taken up again: %s", name, error)
+            if (kept, activated) not in self._refused:  # said once; its storage may come back
+                _log.error("the model %s cannot be taken up again: %s", name, error)
+            self._refused.add((kept, activated))
             return
         when = datetime.fromtimestamp(activated, UTC)
         self._switch(Serving(name, source, serving.checkpoint, serving.engine, serving.error, False, when))

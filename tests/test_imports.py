@@ -71,5 +71,21 @@ def test_the_core_imports_neither_ray_nor_fastapi() -> None:
 
 
 def test_the_client_needs_no_torch() -> None:
-    assert not imports_of("client") & {"torch", "ray", "fastapi", "starlette", "service"}
     assert {name for name in imports_of("client") if name in parts()} == {"client", "errors"}
+    code = (
+        "import sys, fbp_ray.client\n"
+        "loaded = sorted({'torch', 'ray', 'fastapi', 'service'} & set(sys.modules))\n"
+        "assert not loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+def test_the_package_gives_its_names_when_they_are_asked_for() -> None:
+    code = (
+        "import fbp_ray\n"
+        "assert set(fbp_ray.__all__) <= set(dir(fbp_ray))\n"
+        "found = {name: getattr(fbp_ray, name) for name in fbp_ray.__all__}\n"
+        "assert all(thing.__name__ == name for name, thing in found.items()), found\n"
+        "assert not hasattr(fbp_ray, 'no_such_name')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)

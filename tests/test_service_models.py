@@ -128,6 +128,25 @@ def test_a_restart_serves_the_same_weights_whatever_became_of_the_run(tmp_path: 
         assert client.get("/models/best").json()["source"] == str(tmp_path / "first")
 
 
+def test_a_kept_copy_that_is_away_is_told_once_and_serves_again_when_it_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_model(tmp_path / "first", 0.5)
+    settings = settings_for(tmp_path)
+    with running(settings) as client:
+        version = activate(client, tmp_path / "first", "chosen").json()["version"]
+    (tmp_path / "state" / "models").rename(tmp_path / "away")
+    with running(settings) as client:
+        assert client.get("/models/chosen").status_code == 404
+        time.sleep(1)
+        told = [record.getMessage() for record in caplog.records if "taken up again" in record.getMessage()]
+        assert len(told) == 1
+        assert "the model chosen" in told[0]
+        (tmp_path / "away").rename(tmp_path / "state" / "models")
+        until(lambda: client.get("/models/chosen").status_code == 200)
+        assert client.get("/models/chosen").json()["version"] == version
+
+
 def test_best_is_the_newest_completed_run_unless_set(tmp_path: Path) -> None:
     save_run(tmp_path / "runs" / "old", 0.5)
     save_run(tmp_path / "runs" / "unfinished", 0.6, "running")
