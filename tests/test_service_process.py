@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import re
@@ -149,3 +150,26 @@ def wait_for(holds: Callable[[], bool], seconds: float = 180.0) -> None:
     while not holds():
         assert time.monotonic() < until, "it did not come about"
         time.sleep(0.2)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="the C library is not glibc")
+def test_threads_share_two_pools_of_memory() -> None:
+    code = (
+        "import ctypes, threading\n"
+        "from service.__main__ import share_pools\n"
+        "share_pools()\n"
+        "together = threading.Barrier(8)\n"
+        "def hold():\n"
+        "    kept = [bytearray(50_000) for _ in range(20)]\n"
+        "    together.wait()\n"
+        "threads = [threading.Thread(target=hold) for _ in range(8)]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.fdopen.restype = ctypes.c_void_p\n"
+        "out = ctypes.c_void_p(libc.fdopen(1, b'w'))\n"
+        "libc.malloc_info(0, out)\n"
+        "libc.fflush(out)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert told.count("<heap nr") == 2
