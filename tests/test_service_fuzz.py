@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import schemathesis
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from schemathesis.checks import CHECKS, load_all_checks
@@ -73,6 +73,10 @@ HEADER = st.fixed_dictionaries(
 
 @FEW
 @given(header=HEADER, body=st.binary(max_size=200))
+@example(header={"descr": "<f4", "fortran_order": False, "shape": (0, -1)}, body=b"")
+@example(header={"descr": "<f4", "fortran_order": False, "shape": (-1, -3)}, body=bytes(12))
+@example(header={"descr": "<f4", "fortran_order": True, "shape": (0, 2**63)}, body=b"")
+@example(header={"descr": "<f4", "fortran_order": False, "shape": (0, 2**62, 2**62)}, body=b"")
 def test_npy_headers_that_nearly_are(client: httpx.Client, header: dict[str, object], body: bytes) -> None:
     text = repr(header).encode() + b"\n"
     check(client.post("/reconstruct", content=b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body))

@@ -45,8 +45,10 @@ def read_npy(content: bytes | bytearray | memoryview, what: str = "the body") ->
             f"{what} should have {begin + size} bytes for an array of shape {shape} and type {dtype}, but has "
             f"{len(content)}; was it cut short? Send it again",
         )
-    array = np.frombuffer(content, dtype, offset=begin)
-    return array.reshape(shape, order="F" if fortran else "C")
+    try:
+        return np.frombuffer(content, dtype, offset=begin).reshape(shape, order="F" if fortran else "C")
+    except ValueError:  # negative lengths whose product is right, or one beyond all measure beside a zero
+        raise Problem(400, f"{what} has the shape {shape}, which no array has; save it with numpy.save") from None
 
 
 def read_npz(content: bytes | bytearray, most: int) -> NDArray[Any]:
