@@ -23,18 +23,21 @@ __all__ = [
     "project",
 ]
 _MODULES = {
-    "checkpoint": ["load_model"],
-    "geometry": ["ParallelBeam", "RegularAngles"],
-    "model": ["LearnableFBP", "ModelConfig", "fbp"],
-    "projector": ["backproject", "project"],
+    "LearnableFBP": "model",
+    "ModelConfig": "model",
+    "ParallelBeam": "geometry",
+    "RegularAngles": "geometry",
+    "backproject": "projector",
+    "fbp": "model",
+    "load_model": "checkpoint",
+    "project": "projector",
 }
-_WHERE = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     return value
 
 

@@ -31,7 +31,10 @@ def machine() -> dict[str, str | int]:
 
 
 class OtherPrograms:
-    """How much of the machine other programs take while this one measures. Where /proc does not tell: None."""
+    """How much of the machine other programs take while this one measures. Where /proc does not tell: None.
+
+    What this program started counts as its own once it has ended and been waited for.
+    """
 
     def __init__(self) -> None:
         self._start = self._now()

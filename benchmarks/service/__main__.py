@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"\nOne sinogram of 1000 angles x 513 cells a request, .npy both ways; medians of {options.rounds} rounds of")
     print(f"{options.seconds:g} s. The model alone takes {bare_ms:.1f} ms an image, one at a time.")
     if disturbed is not None:
-        print(f"Cores busy with other processes than this one, the service and its clients included: {disturbed:.1f}.")
+        print(f"Meanwhile other programs kept {disturbed:.1f} cores busy.")
     print(f"\n{throughput_table(found)}\n")
     if soaked is not None:
         print(f"{soak_table(soaked)}\n")
@@ -85,6 +85,7 @@ def main(argv: Sequence[str]) -> None:
         result = {
             "machine": machine(),
             "versions": versions(),
+            "cores_busy_with_other_programs": disturbed,
             "bare_ms": bare,
             "runs": [
                 {"batching": batching, **seen._asdict()}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from benchmarks.projector.machine import OtherPrograms, machine, versions
+from benchmarks.projector.machine import machine, versions
 from benchmarks.training.report import WORKERS, of_torchrun, table, target_table
 from benchmarks.training.runs import TIMED_EPOCHS, Pair, make_data, measure
 from fbp_ray.cli import parse, run_program
@@ -44,27 +44,22 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="fbp-ray-") as temporary:
         root = Path(temporary)
         make_data(root / "data", TRAIN, VALIDATION)
-        others = OtherPrograms()
         for number in range(1, rounds + 1):
             for workers in WORKERS:
                 print(f"round {number} of {rounds}: {workers} of each", file=sys.stderr)
                 name = f"{workers}-{number}"
                 pairs.append(measure(workers, TRAIN, root / "data", root / "runs", name, TURNS))
-        disturbed = others.cores()
 
     print(
         f"\nThe quickstart recipe, {TRAIN} training and {VALIDATION} validation samples; medians of {rounds} rounds of"
     )
     print(f"{TURNS} turns of {TIMED_EPOCHS} epochs by each.")
-    if disturbed is not None:
-        print(f"Meanwhile other programs kept {disturbed:.1f} cores busy.")
     print(f"\n{table(pairs)}\n\nTargets\n\n{target_table(pairs)}")
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         result = {
             "machine": machine(),
             "versions": versions(),
-            "cores_busy_with_other_programs": disturbed,
             "rounds": [
                 {"workers": pair.workers, "by": {by: one._asdict() for by, one in pair.by.items()}} for pair in pairs
             ],

@@ -31,21 +31,22 @@ class Events:
     Those of one process come in the order in which it put them, those of several by their clocks.
     """
 
-    def __init__(self) -> None:
-        self._prefix = f"events-{uuid.uuid4().hex}-"
+    def __init__(self, prefix: str | None = None) -> None:
+        self._prefix = prefix or f"events-{uuid.uuid4().hex}-"
+        self._sender_id = uuid.uuid4().hex
         self._last = 0
         self._sender: ThreadPoolExecutor | None = None
         self._sent: Future[object] | None = None
 
-    def __reduce__(self) -> tuple[Callable[[str], Events], tuple[str]]:
-        return _named, (self._prefix,)
+    def __reduce__(self) -> tuple[type[Events], tuple[str]]:
+        return Events, (self._prefix,)
 
     def put(self, event: Event) -> None:
         """Sends an event and does not wait; one that cannot be sent is lost."""
         if self._sender is None:
             self._sender = ThreadPoolExecutor(1, "events")
         self._last = max(self._last + 1, time.time_ns())
-        key = f"{self._prefix}{self._last:020d}-{uuid.uuid4().hex[:8]}"
+        key = f"{self._prefix}{self._last:020d}-{self._sender_id}"
         self._sent = self._sender.submit(_internal_kv_put, key, json.dumps(event), namespace=NAMESPACE)
 
     def flush(self) -> None:
@@ -93,9 +94,3 @@ class Events:
         finally:
             done.set()
             thread.join(timeout=30)
-
-
-def _named(prefix: str) -> Events:
-    events = Events()
-    events._prefix = prefix
-    return events
