@@ -75,9 +75,9 @@ class _FilterProjections(torch.autograd.Function):
             angles = blocks[number]
             target = to_weights[number] if shared else to_weights[angles]
             for sample in range(gradient.shape[0]):
-                block = torch.view_as_real(torch.fft.rfft(gradient[sample, angles], n=length))
-                product = block.mul_(torch.view_as_real(spectrum[sample, angles])).sum(-1)
-                target += product.sum(0) if shared else product
+                block = torch.fft.rfft(gradient[sample, angles], n=length)
+                block *= spectrum[sample, angles].conj()
+                target += block.real.sum(0) if shared else block.real
 
         _each(correlate_block, len(blocks), gradient)
         to_response = to_weights.sum(0) if shared else to_weights
