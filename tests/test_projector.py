@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import llvmlite.binding
 import pytest
 import torch
 from hypothesis import given, settings
@@ -299,6 +300,10 @@ def test_calls_from_eight_threads_at_once_give_the_same_bits() -> None:
             assert torch.equal(result[1], alone[batch][1])
 
 
+def has_avx2() -> bool:
+    return bool(llvmlite.binding.get_host_cpu_features().get("avx2"))
+
+
 def run_python(code: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
@@ -311,6 +316,29 @@ def run_python(code: str, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.skipif(
+    not has_avx2(), reason="Numba compiles for x86 processors with less than this one has, not for others"
+)
+@pytest.mark.parametrize(
+    ("floats", "environment"),
+    [
+        (4, {"NUMBA_ENABLE_AVX": "0"}),
+        (8, {"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,-avx512f"}),
+    ],
+)
+def test_a_processor_with_narrower_vectors_gives_what_the_reference_gives(
+    floats: int, environment: dict[str, str]
+) -> None:
+    code = (
+        "from fbp_ray.projector.vectors import processor\n"
+        "from tests.test_projector import assert_is_the_reference, symmetric\n"
+        f"assert processor().floats == {floats}, processor()\n"
+        "for batch in (1, 2, 4):\n"  # 8, 16 and 32 lanes
+        "    assert_is_the_reference(symmetric(), batch)\n"
+    )
+    run_python(code, **environment)
 
 
 def test_a_later_process_compiles_nothing(tmp_path: Path) -> None:

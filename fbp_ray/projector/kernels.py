@@ -20,6 +20,7 @@ from fbp_ray.projector.jit import compiled
 from fbp_ray.projector.lanes import (
     BAND_ANGLES,
     BAND_CELLS,
+    BAND_LINES,
     BLOCK,
     LINES,
     PAD_CELLS,
@@ -111,8 +112,8 @@ def projector(lanes: int) -> Any:
                     offset = p * pixels_per_cell[a]
                     offset_whole[(a - top) * BLOCK + p] = np.int32(math.floor(offset))
                     offset_part[(a - top) * BLOCK + p] = np.float32(offset - math.floor(offset))
-            for first_line in range(0, num_lines, LINES):
-                count = min(LINES, num_lines - first_line)
+            for first_line in range(0, num_lines, BAND_LINES):
+                count = min(BAND_LINES, num_lines - first_line)
                 for t in range(count):
                     starts[t] = (first_line + t) * line_length
                 for cell in range(left, right, BLOCK):

@@ -10,8 +10,8 @@ Both operators gather, so neither writes to the same place twice and no result d
                   along the axis whose steps on the detector are the longer ones they are few, and are taken 3 at a time
 
 A block of 16 outputs (4 x 4 pixels, or 16 cells) is worked on at once. `footprint` works out the positions of the 16
-in vectors; `gather` keeps the sums of as many of them as the processor has registers for, over `LINES` angles or
-lines at a stretch. Both are written in LLVM's vector types, so that nothing hangs on what a vectoriser recognises.
+in vectors; `gather` keeps the sums of as many of them as the processor has registers for, over several angles or lines
+at a stretch. Both are written in LLVM's vector types, so that nothing hangs on what a vectoriser recognises.
 """
 
 from __future__ import annotations
@@ -19,46 +19,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-LINES = 16  # angles (lines of the image) that a block takes up between loading its sums and storing them
+from fbp_ray.projector.vectors import F32, I32, I64, indices, load, processor, splat, splats, vector_at
+
+LINES = 16  # the most angles (lines of the image) that a block takes up between loading its sums and storing them
 BLOCK = 16  # outputs in a block: what one vector of 32-bit numbers holds on the widest processors
 SIDE = 4  # a block of pixels is SIDE x SIDE
 TILE = 48  # pixels along the side of a task of the backprojection: its sums fit the second-level cache
 BAND_ANGLES, BAND_CELLS = 32, 64  # a task of the projection: so do its sums
+BAND_LINES = 8  # lines of the image that it takes up at a stretch: the part that 16 cells gather from fits the first
 PAD_CELLS = 2  # zero cells on either side of a row of the sinogram: a pixel beyond the detector is moved onto them
 TAPS = 3  # pixels that a cell gathers from at a time
 PAD_PIXELS = TAPS  # zero pixels on either side of a line of the image
 
-_F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FUSED = ["contract"]
 _vector_code: Callable[[Callable[..., Any]], Any] = intrinsic(prefer_literal=True)
 
 
 def sums_in_registers(lanes: int) -> int:
     """How many outputs of `lanes` samples have their sums in vector registers at once; they get half of them."""
-    features = llvmlite.binding.get_host_cpu_features()
-    floats, registers = (16, 32) if features.get("avx512f") else (8, 16) if features.get("avx") else (4, 16)
-    return max(1, min(BLOCK, registers // 2 * floats // lanes))
-
-
-def _splat(builder: Any, scalar: Any, width: int) -> Any:
-    undefined = ir.Constant(ir.VectorType(scalar.type, width), ir.Undefined)
-    first = builder.insert_element(undefined, scalar, _I32(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, width), [0] * width))
-
-
-def _vector_at(builder: Any, pointer: Any, width: int) -> Any:
-    return builder.bitcast(pointer, ir.VectorType(pointer.type.pointee, width).as_pointer())
-
-
-def _load(builder: Any, pointer: Any, width: int) -> Any:
-    vector = builder.load(_vector_at(builder, pointer, width))
-    vector.align = 4
-    return vector
+    return max(1, min(BLOCK, processor().registers // 2 * processor().floats // lanes))
 
 
 def _data(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
@@ -91,37 +74,37 @@ def footprint(
         *_, whole, part, skipped, step, last, offset_whole, offset_part, offsets_at, at, cells, weights = _data(
             context, builder, signature, args
         )
-        floats, ints = ir.VectorType(_F32, BLOCK), ir.VectorType(_I32, BLOCK)
+        floats, ints = ir.VectorType(F32, BLOCK), ir.VectorType(I32, BLOCK)
         zero, one, two = (ir.Constant(floats, [value] * BLOCK) for value in (0.0, 1.0, 2.0))
         offset_whole, offset_part = (builder.gep(array, [offsets_at]) for array in (offset_whole, offset_part))
 
         def smaller(a: Any, b: Any) -> Any:
             return builder.select(builder.fcmp_ordered("<", a, b), a, b)
 
-        fraction = builder.fadd(_load(builder, offset_part, BLOCK), _splat(builder, part, BLOCK))
+        fraction = builder.fadd(load(builder, offset_part, BLOCK), splat(builder, part, BLOCK))
         carry = builder.fcmp_ordered(">=", fraction, one)
         fraction = builder.fsub(fraction, builder.select(carry, one, zero))
-        cell = builder.add(_load(builder, offset_whole, BLOCK), _splat(builder, whole, BLOCK))
+        cell = builder.add(load(builder, offset_whole, BLOCK), splat(builder, whole, BLOCK))
         cell = builder.add(cell, builder.zext(carry, ints))
-        lowest, highest = ir.Constant(ints, [0] * BLOCK), _splat(builder, last, BLOCK)
+        lowest, highest = ir.Constant(ints, [0] * BLOCK), splat(builder, last, BLOCK)
         cell = builder.select(builder.icmp_signed("<", cell, lowest), lowest, cell)
         cell = builder.select(builder.icmp_signed(">", cell, highest), highest, cell)
         cell = builder.mul(cell, ir.Constant(ints, [num_lanes] * BLOCK))
-        builder.store(cell, _vector_at(builder, builder.gep(cells, [at]), BLOCK), align=4)
+        builder.store(cell, vector_at(builder, builder.gep(cells, [at]), BLOCK), align=4)
 
         if num_taps == 2:
             hats = [fraction]
         else:
-            beyond = builder.fsub(_splat(builder, skipped, BLOCK), fraction)
+            beyond = builder.fsub(splat(builder, skipped, BLOCK), fraction)
             hats = []
             for k in range(num_taps):
                 along = builder.fadd(beyond, ir.Constant(floats, [k + 1.0] * BLOCK))
-                along = builder.fmul(along, _splat(builder, step, BLOCK))
+                along = builder.fmul(along, splat(builder, step, BLOCK))
                 hat = smaller(along, builder.fsub(two, along))
                 hats.append(builder.select(builder.fcmp_ordered(">", hat, zero), hat, zero))
         for k, hat in enumerate(hats):
-            pointer = builder.gep(weights, [builder.add(at, _I64(k * LINES * BLOCK))])
-            builder.store(hat, _vector_at(builder, pointer, BLOCK), align=4)
+            pointer = builder.gep(weights, [builder.add(at, I64(k * LINES * BLOCK))])
+            builder.store(hat, vector_at(builder, pointer, BLOCK), align=4)
         return context.get_dummy_value()
 
     return signature, generate
@@ -143,45 +126,48 @@ def gather(
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         *_, sums, at, down, source, starts, cells, weights, count = _data(context, builder, signature, args)
 
-        def gathered(total: Any, line: Any, here: Any) -> Any:
-            """The sum `total` of one output, and what it gathers from one line."""
-            cell = builder.gep(line, [builder.zext(builder.load(builder.gep(cells, [here])), _I64)])
-            factors = []
-            for k in range(num_taps if num_taps > 2 else 1):
-                weight = builder.load(builder.gep(weights, [builder.add(here, _I64(k * LINES * BLOCK))]))
-                factors.append(_splat(builder, weight, num_lanes))
+        def gathered(total: Any, place: Any, factors: list[Any]) -> Any:
+            """The sum `total` of one output, and what it gathers from one line, from `place` on."""
             if num_taps == 2:
-                factors.insert(0, builder.fsub(ir.Constant(factors[0].type, [1.0] * num_lanes), factors[0]))
+                ones = ir.Constant(factors[0].type, [1.0] * num_lanes)
+                factors = [builder.fsub(ones, factors[0]), factors[0]]
             for k, factor in enumerate(factors):
-                value = _load(builder, builder.gep(cell, [_I64(k * num_lanes)]), num_lanes)
+                value = load(builder, builder.gep(place, [I64(k * num_lanes)]), num_lanes)
                 total = builder.fadd(total, builder.fmul(factor, value, flags=_FUSED), flags=_FUSED)
             return total
 
         for begin in range(0, BLOCK, group):
             points = range(begin, min(begin + group, BLOCK))
-            offsets = [builder.add(builder.mul(down, _I64(p // row)), _I64(p % row * num_lanes)) for p in points]
+            offsets = [builder.add(builder.mul(down, I64(p // row)), I64(p % row * num_lanes)) for p in points]
             places = [builder.gep(sums, [builder.add(at, offset)]) for offset in offsets]
-            before = [_load(builder, place, num_lanes) for place in places]
+            before = [load(builder, place, num_lanes) for place in places]
             entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
             builder.branch(loop)
 
             builder.position_at_end(loop)
-            t = builder.phi(_I64)
+            t = builder.phi(I64)
             running = [builder.phi(value.type) for value in before]
             line = builder.gep(source, [builder.load(builder.gep(starts, [t]))])
-            here = builder.mul(t, _I64(BLOCK))
+            here = builder.add(builder.mul(t, I64(BLOCK)), I64(begin))
+            stored = [builder.add(here, I64(k * LINES * BLOCK)) for k in range(1 if num_taps == 2 else num_taps)]
             after = [
-                gathered(total, line, builder.add(here, _I64(p))) for p, total in zip(points, running, strict=True)
+                gathered(total, builder.gep(line, [cell]), factors)
+                for total, cell, *factors in zip(
+                    running,
+                    indices(builder, builder.gep(cells, [here]), len(points)),
+                    *(splats(builder, builder.gep(weights, [at]), len(points), num_lanes) for at in stored),
+                    strict=True,
+                )
             ]
-            following = builder.add(t, _I64(1))
-            for phi, first, later in zip([t, *running], [_I64(0), *before], [following, *after], strict=True):
+            following = builder.add(t, I64(1))
+            for phi, first, later in zip([t, *running], [I64(0), *before], [following, *after], strict=True):
                 phi.add_incoming(first, entry)
                 phi.add_incoming(later, loop)
             builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
 
             builder.position_at_end(done)
             for place, value in zip(places, after, strict=True):
-                builder.store(value, _vector_at(builder, place, num_lanes), align=4)
+                builder.store(value, vector_at(builder, place, num_lanes), align=4)
         return context.get_dummy_value()
 
     return signature, generate
