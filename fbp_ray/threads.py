@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import torch
@@ -16,9 +16,8 @@ import torch
 def share(task: Callable[[int, int], None], count: int, size: int) -> None:
     """Calls `task(first, last)` for the numbers 0 to count - 1, `size` at a time, on `torch.get_num_threads()` threads.
 
-    For tasks that leave the interpreter's lock and do not call torch. The caller works through the tasks itself and
-    others only help: any number of threads may call at once, and none waits for a thread that has not started on its
-    tasks.
+    For tasks that leave the interpreter's lock and do not call torch. Any number of threads may call at once; a task
+    must not share out tasks itself.
     """
     starts = range(0, count, size)
     waiting = iter(starts)  # each number is handed out once, whichever thread asks
@@ -27,17 +26,7 @@ def share(task: Callable[[int, int], None], count: int, size: int) -> None:
         for first in waiting:
             task(first, min(first + size, count))
 
-    helpers = min(torch.get_num_threads(), len(starts)) - 1
-    if helpers < 1:
-        work()
-        return
-    helping = [_pool(os.getpid()).submit(work) for _ in range(helpers)]
-    try:
-        work()
-    finally:
-        for helper in helping:
-            if not helper.cancel():
-                helper.result()
+    _by_helpers(work, len(starts))
 
 
 def share_torch(task: Callable[[int], None], count: int) -> None:
@@ -55,12 +44,23 @@ def share_torch(task: Callable[[int], None], count: int) -> None:
             for number in waiting:
                 task(number)
 
+    _by_helpers(work, count)
+
+
+def _by_helpers(work: Callable[[], None], count: int) -> None:
+    """Has as many threads work as torch is told to use and there are tasks for; the caller does so only when alone.
+
+    It is the same threads each time, and the system leaves each on its processor. Were the caller one of them for some
+    work and not for other, which it cannot be where torch would use all of its threads for what the caller calls, two
+    threads would meet on one processor every other time: a training step takes a seventh longer so.
+    """
     helpers = min(torch.get_num_threads(), count)
     if helpers < 2:
         work()
         return
-    # The caller only waits: torch would use all of its threads for what the caller calls.
-    for helper in [_pool(os.getpid()).submit(work) for _ in range(helpers)]:
+    helping = [_pool(os.getpid()).submit(work) for _ in range(helpers)]
+    wait(helping)
+    for helper in helping:
         helper.result()
 
 
