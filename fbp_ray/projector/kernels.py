@@ -119,7 +119,7 @@ def projector(lanes: int) -> Any:
                 for cell in range(left, right, BLOCK):
                     for a in range(top, bottom):
                         # the pixels whose centres lie within one cell of a cell's ray fill the 2 * reach after `low`
-                        per_cell = pixels_per_cell[a]
+                        per_cell, step = pixels_per_cell[a], np.float32(abs(dx[a]))
                         per_line, reach = -dy[a] * per_cell, abs(per_cell)
                         low = (cell - origin[a] - first_line * dy[a]) * per_cell - reach
                         across, down = (BLOCK - 1) * per_cell, (count - 1) * per_line
@@ -135,7 +135,7 @@ def projector(lanes: int) -> Any:
                                 whole = math.floor(position)
                                 footprint(
                                     lanes, TAPS, np.int32(whole + skipped + 1 + PAD_PIXELS),
-                                    np.float32(position - whole), np.float32(skipped), np.float32(abs(dx[a])),
+                                    np.float32(position - whole), np.float32(skipped), step,
                                     np.int32(length + PAD_PIXELS), offset_whole, offset_part, (a - top) * BLOCK,
                                     t * BLOCK, first_pixel, weights,
                                 )  # fmt: skip

@@ -78,29 +78,28 @@ def footprint(
         zero, one, two = (ir.Constant(floats, [value] * BLOCK) for value in (0.0, 1.0, 2.0))
         offset_whole, offset_part = (builder.gep(array, [offsets_at]) for array in (offset_whole, offset_part))
 
-        def smaller(a: Any, b: Any) -> Any:
-            return builder.select(builder.fcmp_ordered("<", a, b), a, b)
-
         fraction = builder.fadd(load(builder, offset_part, BLOCK), splat(builder, part, BLOCK))
         carry = builder.fcmp_ordered(">=", fraction, one)
-        fraction = builder.fsub(fraction, builder.select(carry, one, zero))
+        fraction = builder.select(carry, builder.fsub(fraction, one), fraction)
         cell = builder.add(load(builder, offset_whole, BLOCK), splat(builder, whole, BLOCK))
-        cell = builder.add(cell, builder.zext(carry, ints))
-        lowest, highest = ir.Constant(ints, [0] * BLOCK), splat(builder, last, BLOCK)
-        cell = builder.select(builder.icmp_signed("<", cell, lowest), lowest, cell)
-        cell = builder.select(builder.icmp_signed(">", cell, highest), highest, cell)
+        cell = builder.select(carry, builder.add(cell, ir.Constant(ints, [1] * BLOCK)), cell)
+        highest = splat(builder, last, BLOCK)  # and where an output without a number above 0 goes, as unsigned
+        cell = builder.select(builder.icmp_unsigned("<", cell, highest), cell, highest)
         cell = builder.mul(cell, ir.Constant(ints, [num_lanes] * BLOCK))
         builder.store(cell, vector_at(builder, builder.gep(cells, [at]), BLOCK), align=4)
 
-        if num_taps == 2:
-            hats = [fraction]
-        else:
-            beyond = builder.fsub(splat(builder, skipped, BLOCK), fraction)
+        hats = [fraction]
+        if num_taps > 2:
+            rise = splat(builder, step, BLOCK)
+            begin = splat(builder, builder.fmul(builder.fadd(skipped, F32(1.0)), step), BLOCK)
             hats = []
             for k in range(num_taps):
-                along = builder.fadd(beyond, ir.Constant(floats, [k + 1.0] * BLOCK))
-                along = builder.fmul(along, splat(builder, step, BLOCK))
-                hat = smaller(along, builder.fsub(two, along))
+                if k == 0:
+                    along = builder.fsub(begin, builder.fmul(fraction, rise, flags=_FUSED), flags=_FUSED)
+                else:
+                    along = builder.fadd(along, rise)
+                other = builder.fsub(two, along)
+                hat = builder.select(builder.fcmp_ordered("<", along, other), along, other)
                 hats.append(builder.select(builder.fcmp_ordered(">", hat, zero), hat, zero))
         for k, hat in enumerate(hats):
             pointer = builder.gep(weights, [builder.add(at, I64(k * LINES * BLOCK))])
