@@ -68,7 +68,7 @@ def backprojector(lanes: int) -> Any:
                         for t in range(count):
                             a = first_angle + t
                             position = origin[a] + PAD_CELLS + i * dx[a] + j * dy[a]
-                            whole = math.floor(position)
+                            whole = np.floor(position)
                             footprint(
                                 lanes, 2, np.int32(whole), np.float32(position - whole), np.float32(0), np.float32(1),
                                 np.int32(cells + PAD_CELLS), offset_whole, offset_part, t * BLOCK, t * BLOCK,
@@ -132,7 +132,7 @@ def projector(lanes: int) -> Any:
                         for skipped in range(begin, end, TAPS):
                             for t in range(count):
                                 position = low + t * per_line
-                                whole = math.floor(position)
+                                whole = np.floor(position)
                                 footprint(
                                     lanes, TAPS, np.int32(whole + skipped + 1 + PAD_PIXELS),
                                     np.float32(position - whole), np.float32(skipped), step,
