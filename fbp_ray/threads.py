@@ -48,11 +48,11 @@ def share_torch(task: Callable[[int], None], count: int) -> None:
 
 
 def _by_helpers(work: Callable[[], None], count: int) -> None:
-    """Has as many threads work as torch is told to use and there are tasks for; the caller does so only when alone.
+    """Has as many threads work as torch is told to use and there are tasks for; the caller waits, or works alone.
 
-    It is the same threads each time, and the system leaves each on its processor. Were the caller one of them for some
-    work and not for other, which it cannot be where torch would use all of its threads for what the caller calls, two
-    threads would meet on one processor every other time: a training step takes a seventh longer so.
+    So it is the same threads each time, and the system leaves each on its processor. The caller cannot be one of them
+    for tasks that call torch, which would use all of its threads for what the caller calls; as one of them for the
+    other tasks it shared a processor with a helper now and then, and a training step took a seventh longer.
     """
     helpers = min(torch.get_num_threads(), count)
     if helpers < 2:

@@ -83,7 +83,9 @@ def footprint(
         fraction = builder.select(carry, builder.fsub(fraction, one), fraction)
         cell = builder.add(load(builder, offset_whole, BLOCK), splat(builder, whole, BLOCK))
         cell = builder.select(carry, builder.add(cell, ir.Constant(ints, [1] * BLOCK)), cell)
-        highest = splat(builder, last, BLOCK)  # and where an output without a number above 0 goes, as unsigned
+        highest = splat(
+            builder, last, BLOCK
+        )  # unsigned, a number below 0 is above it: both ends lead to the same zeros
         cell = builder.select(builder.icmp_unsigned("<", cell, highest), cell, highest)
         cell = builder.mul(cell, ir.Constant(ints, [num_lanes] * BLOCK))
         builder.store(cell, vector_at(builder, builder.gep(cells, [at]), BLOCK), align=4)
