@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import torch
@@ -59,9 +59,10 @@ def _by_helpers(work: Callable[[], None], count: int) -> None:
         work()
         return
     helping = [_pool(os.getpid()).submit(work) for _ in range(helpers)]
-    wait(helping)
+    wait(helping, return_when=FIRST_COMPLETED)  # it found nothing left to do: who has not begun need not
     for helper in helping:
-        helper.result()
+        if not helper.cancel():
+            helper.result()
 
 
 @functools.cache
