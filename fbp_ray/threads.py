@@ -16,8 +16,7 @@ import torch
 def share(task: Callable[[int, int], None], count: int, size: int) -> None:
     """Calls `task(first, last)` for the numbers 0 to count - 1, `size` at a time, on `torch.get_num_threads()` threads.
 
-    For tasks that leave the interpreter's lock and do not call torch. Any number of threads may call at once; a task
-    must not share out tasks itself.
+    For tasks that leave the interpreter's lock and do not call torch. Any number of threads may call at once.
     """
     starts = range(0, count, size)
     waiting = iter(starts)  # each number is handed out once, whichever thread asks
@@ -60,9 +59,10 @@ def _by_helpers(work: Callable[[], None], count: int) -> None:
         return
     helping = [_pool(os.getpid()).submit(work) for _ in range(helpers)]
     wait(helping, return_when=FIRST_COMPLETED)  # it found nothing left to do: who has not begun need not
-    for helper in helping:
-        if not helper.cancel():
-            helper.result()
+    begun = [helper for helper in helping if not helper.cancel()]
+    wait(begun)
+    for helper in begun:
+        helper.result()
 
 
 @functools.cache

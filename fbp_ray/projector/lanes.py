@@ -30,7 +30,7 @@ BLOCK = 16  # outputs in a block: what one vector of 32-bit numbers holds on the
 SIDE = 4  # a block of pixels is SIDE x SIDE
 TILE = 48  # pixels along the side of a task of the backprojection: its sums fit the second-level cache
 BAND_ANGLES, BAND_CELLS = 32, 64  # a task of the projection: so do its sums
-BAND_LINES = 8  # lines of the image that it takes up at a stretch: the part that 16 cells gather from fits the first
+BAND_LINES = 8  # lines of the image that it takes up at a stretch: what a block gathers from fits the first-level cache
 PAD_CELLS = 2  # zero cells on either side of a row of the sinogram: a pixel beyond the detector is moved onto them
 TAPS = 3  # pixels that a cell gathers from at a time
 PAD_PIXELS = TAPS  # zero pixels on either side of a line of the image
@@ -94,15 +94,13 @@ def footprint(
         if num_taps > 2:
             rise = splat(builder, step, BLOCK)
             begin = splat(builder, builder.fmul(builder.fadd(skipped, F32(1.0)), step), BLOCK)
+            along = builder.fsub(begin, builder.fmul(fraction, rise, flags=_FUSED), flags=_FUSED)
             hats = []
-            for k in range(num_taps):
-                if k == 0:
-                    along = builder.fsub(begin, builder.fmul(fraction, rise, flags=_FUSED), flags=_FUSED)
-                else:
-                    along = builder.fadd(along, rise)
+            for _ in range(num_taps):
                 other = builder.fsub(two, along)
                 hat = builder.select(builder.fcmp_ordered("<", along, other), along, other)
                 hats.append(builder.select(builder.fcmp_ordered(">", hat, zero), hat, zero))
+                along = builder.fadd(along, rise)
         for k, hat in enumerate(hats):
             pointer = builder.gep(weights, [builder.add(at, I64(k * LINES * BLOCK))])
             builder.store(hat, vector_at(builder, pointer, BLOCK), align=4)
