@@ -22,6 +22,7 @@ def machine() -> dict[str, str | int]:
         "processor": _processor(),
         "cores": cores,
         "threads": torch.get_num_threads(),
+        "torch's vectors": torch.backends.cpu.get_cpu_capability(),
         "OpenMP waits": os.environ.get("OMP_WAIT_POLICY", "as it likes"),
         "system": f"{platform.system()} {platform.machine()}",
     }
