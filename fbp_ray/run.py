@@ -5,7 +5,8 @@ STORAGE/NAME/
   versions.json   of Python and the packages that matter
   baseline.json   the classic FBP on the validation part
   history.csv     a row an epoch: learning rate, every loss part, PSNR, SSIM, samples/s, seconds
-  status.json     running, completed, stopped (before its end, by a sweep) or failed, why, and which process has the run
+  status.json     running, completed, stopped (before its end, by a sweep) or failed, why, which process has it, when it
+                  last was complete
   best/  last/    checkpoints (fbp_ray.checkpoint); last/ also holds what resuming needs, and the epoch before
   tensorboard/    curves and pictures (fbp_ray.track)
   traceback.txt   how an error that nobody foresaw came about
@@ -18,6 +19,7 @@ import io
 import json
 import os
 import socket
+import time
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -140,8 +142,10 @@ class RunFolder:
         return self.read_json("status.json") or {}
 
     def set_status(self, state: State, reason: str = "") -> None:
-        """Says how the run stands."""
-        self.write_json("status.json", {"state": state, "reason": reason, **this_process(), "session": self.session})
+        """Says how the run stands. When it was complete stays known while it is extended, and if that fails."""
+        completed = time.time() if state == "completed" else self.status().get("completed")
+        status = {"state": state, "reason": reason, **this_process(), "session": self.session, "completed": completed}
+        self.write_json("status.json", status)
 
     def read_history(self) -> list[dict[str, float]]:
         """The rows of history.csv; none where there is no such file."""

@@ -1,7 +1,8 @@
 """The models that serve: found, verified, kept, switched in one step.
 
 A model that was activated is copied into the service's state, so that a restart serves the same weights whatever has
-become of the run. `best` is the newest completed run's as long as nobody activates another under that name.
+become of the run. `best` is the newest completed run's, which it stays while it is extended, as long as nobody
+activates another under that name.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Catalogue:
         self._changing = threading.Lock()
         self._closed = threading.Event()
         self._refused: set[tuple[str, float]] = set()  # what cannot serve, and when it was completed or activated
-        self._statuses: dict[str, tuple[float, str]] = {}  # of runs by name: when it was written, and what it said
+        self._statuses: dict[str, tuple[float, float | None]] = {}  # of runs: when it was written, when it was complete
         self.device = torch.device(
             ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
         )
@@ -237,7 +238,7 @@ class Catalogue:
             return
 
     def _completed(self) -> list[tuple[float, str]]:
-        """When the completed runs ended, and their folders, the newest in front. Only what is new is read."""
+        """When runs were last complete, and their folders, the newest in front. Only what is new is read."""
         storage = open_folder(self.settings.models.storage).absolute()
         statuses = {}
         for name in storage.folders():
@@ -245,9 +246,9 @@ class Catalogue:
             if changed is not None:
                 before = self._statuses.get(name)
                 when = changed.timestamp()
-                statuses[name] = before if before and before[0] == when else (when, _state(storage / name))
+                statuses[name] = before if before and before[0] == when else (when, _complete(storage / name, when))
         self._statuses = statuses
-        found = [(when, str(storage / name)) for name, (when, state) in statuses.items() if state == "completed"]
+        found = [(when, str(storage / name)) for name, (_, when) in statuses.items() if when is not None]
         return sorted(found, reverse=True)
 
     def _load(self, name: str, source: str, automatic: bool) -> Serving:
@@ -285,8 +286,12 @@ class Catalogue:
         return LocalFolder(self.settings.state / "models" / name / version)
 
 
-def _state(run: Folder) -> str:
+def _complete(run: Folder, written: float) -> float | None:
+    """When a run was last complete, None where it never was; `written` where its status, written then, does not say."""
     try:
-        return str(RunFolder(run).status().get("state"))
-    except (OSError, FbpRayError):  # damaged, or no run's
-        return "unknown"
+        status = RunFolder(run).status()
+        if status.get("completed") is not None:
+            return float(status["completed"])
+    except (OSError, ValueError, TypeError, FbpRayError):  # damaged, or no run's
+        return None
+    return written if status.get("state") == "completed" else None

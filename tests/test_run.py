@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,23 @@ def test_a_complete_run_is_refused_unless_it_is_extended(tmp_path: Path) -> None
     config = RunFolder(tmp_path / "run").begin(settings(run={"extend": 4}))
     assert config.train.epochs == 7
     assert epochs_kept(tmp_path / "run") == 7
+
+
+def test_when_a_run_was_complete_stays_known_while_it_is_extended_and_after(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.begin(settings())
+    assert run.status()["completed"] is None
+    before = time.time()
+    run.set_status("completed")
+    completed = run.status()["completed"]
+    assert before <= completed <= time.time()
+    run.begin(settings(run={"extend": 4}))
+    assert (run.status()["state"], run.status()["completed"]) == ("running", completed)
+    run.set_status("failed", "no power")
+    assert (run.status()["state"], run.status()["completed"]) == ("failed", completed)
+    run.begin(settings(run={"extend": 4}))
+    run.set_status("completed")
+    assert run.status()["completed"] > completed
 
 
 def test_an_interrupted_extension_goes_on_to_the_same_number_of_epochs(tmp_path: Path) -> None:

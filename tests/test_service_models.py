@@ -18,6 +18,7 @@ import yaml
 
 from fbp_ray.config import TrainConfig
 from fbp_ray.model import fbp
+from fbp_ray.run import RunFolder
 from tests.scans import COARSE
 from tests.serving import as_npy, running, save_model, settings_for, sinograms
 
@@ -167,6 +168,36 @@ def test_best_is_the_newest_completed_run_unless_set(tmp_path: Path) -> None:
         assert source().endswith("chosen")
         assert client.delete("/models/best").status_code == 204
         until(lambda: source().endswith("runs/newest"))
+
+
+def test_a_run_stays_best_while_it_is_extended(tmp_path: Path) -> None:
+    save_run(tmp_path / "runs" / "old", 0.5)
+    save_run(tmp_path / "runs" / "new", 0.7)
+    run = RunFolder(tmp_path / "runs" / "new")
+    run.set_status("completed")
+    with running(settings_for(tmp_path)) as client:
+        assert client.get("/models/best").json()["source"].endswith("runs/new")
+    run.begin(TrainConfig.model_validate({"run": {"extend": 2}}))
+    assert run.status()["state"] == "running"
+    with running(settings_for(tmp_path)) as client:
+        assert client.get("/models/best").json()["source"].endswith("runs/new")
+
+
+def test_an_extended_run_is_newest_again_only_when_it_is_complete(tmp_path: Path) -> None:
+    save_run(tmp_path / "runs" / "first", 0.5)
+    save_run(tmp_path / "runs" / "second", 0.7)
+    first, second = (RunFolder(tmp_path / "runs" / name) for name in ("first", "second"))
+    first.set_status("completed")
+    second.set_status("completed")
+    first.begin(TrainConfig.model_validate({"run": {"extend": 2}}))
+    with running(settings_for(tmp_path)) as client:
+
+        def source() -> str:
+            return str(client.get("/models/best").json().get("source"))
+
+        assert source().endswith("runs/second")
+        first.set_status("completed")
+        until(lambda: source().endswith("runs/first"))
 
 
 def test_a_newest_run_that_cannot_serve_is_passed_over(tmp_path: Path) -> None:

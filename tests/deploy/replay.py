@@ -52,8 +52,8 @@ def main(argv: Sequence[str]) -> int:
         parser.error("every host has a /tmp of its own, so the environment cannot be there")
     why = _missing()
     if why is not None:
-        print(f"NOT RUN: {why}")
-        return 0
+        print(f"NOT RUN, so nothing is shown: {why}")
+        return 2
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="fbp-replay-"))).resolve()
     try:
         Installation(folder, options.environment and options.environment.absolute()).install()
