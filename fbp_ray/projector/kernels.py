@@ -30,6 +30,7 @@ from fbp_ray.projector.lanes import (
     TILE,
     footprint,
     gather,
+    positions,
     sums_in_registers,
 )
 
@@ -52,27 +53,28 @@ def backprojector(lanes: int) -> Any:
         starts = np.empty(LINES, np.int64)
         offset_whole, offset_part = np.empty(LINES * BLOCK, np.int32), np.empty(LINES * BLOCK, np.float32)
         first_cell, weights = np.empty(LINES * BLOCK, np.int32), np.empty(LINES * BLOCK, np.float32)
+        corner, along, across = np.zeros(LINES), np.zeros(LINES), np.zeros(LINES)
+        whole, part = np.empty(LINES, np.int32), np.empty(LINES, np.float32)
         for tile in range(first, last):
             top, left = tile // tiles_across * TILE, tile % tiles_across * TILE
             bottom, right = min(top + TILE, height), min(left + TILE, width)
             for first_angle in range(0, dx.size, LINES):
                 count = min(LINES, dx.size - first_angle)
                 for t in range(count):
-                    starts[t] = (first_angle + t) * row_length
+                    a = first_angle + t
+                    starts[t] = a * row_length
+                    corner[t], along[t], across[t] = origin[a] + PAD_CELLS, dx[a], dy[a]
                     for p in range(BLOCK):
-                        offset = p // SIDE * dx[first_angle + t] + p % SIDE * dy[first_angle + t]
+                        offset = p // SIDE * dx[a] + p % SIDE * dy[a]
                         offset_whole[t * BLOCK + p] = np.int32(math.floor(offset))
                         offset_part[t * BLOCK + p] = np.float32(offset - math.floor(offset))
                 for i in range(top, bottom, SIDE):
                     for j in range(left, right, SIDE):
+                        positions(LINES, corner, along, across, float(i), float(j), whole, part)
                         for t in range(count):
-                            a = first_angle + t
-                            position = origin[a] + PAD_CELLS + i * dx[a] + j * dy[a]
-                            whole = np.floor(position)
                             footprint(
-                                lanes, 2, np.int32(whole), np.float32(position - whole), np.float32(0), np.float32(1),
-                                np.int32(cells + PAD_CELLS), offset_whole, offset_part, t * BLOCK, t * BLOCK,
-                                first_cell, weights,
+                                lanes, 2, whole[t], part[t], np.float32(0), np.float32(1), np.int32(cells + PAD_CELLS),
+                                offset_whole, offset_part, t * BLOCK, t * BLOCK, first_cell, weights,
                             )  # fmt: skip
                         gather(
                             lanes, 2, SIDE, together, sums, i * down + j * lanes, down, rows, starts, first_cell,
@@ -103,6 +105,8 @@ def projector(lanes: int) -> Any:
         offset_whole = np.empty(BAND_ANGLES * BLOCK, np.int32)
         offset_part = np.empty(BAND_ANGLES * BLOCK, np.float32)
         first_pixel, weights = np.empty(LINES * BLOCK, np.int32), np.empty(TAPS * LINES * BLOCK, np.float32)
+        nothing, ones, numbers = np.zeros(BAND_LINES), np.ones(BAND_LINES), np.arange(float(BAND_LINES))
+        whole, part = np.empty(BAND_LINES, np.int32), np.empty(BAND_LINES, np.float32)
         for band in range(first, last):
             left, top = band % bands_across * BAND_CELLS, band // bands_across * BAND_ANGLES
             right, bottom = min(left + BAND_CELLS, cells), min(top + BAND_ANGLES, dx.size)
@@ -129,15 +133,13 @@ def projector(lanes: int) -> Any:
                             continue
                         begin = max(0, (-math.floor(highest) - 1) // TAPS * TAPS - TAPS)
                         end = min(math.floor(2 * reach) + 1, length - math.floor(lowest))
+                        positions(BAND_LINES, nothing, ones, numbers, low, per_line, whole, part)
                         for skipped in range(begin, end, TAPS):
                             for t in range(count):
-                                position = low + t * per_line
-                                whole = np.floor(position)
                                 footprint(
-                                    lanes, TAPS, np.int32(whole + skipped + 1 + PAD_PIXELS),
-                                    np.float32(position - whole), np.float32(skipped), step,
-                                    np.int32(length + PAD_PIXELS), offset_whole, offset_part, (a - top) * BLOCK,
-                                    t * BLOCK, first_pixel, weights,
+                                    lanes, TAPS, np.int32(whole[t] + skipped + 1 + PAD_PIXELS), part[t],
+                                    np.float32(skipped), step, np.int32(length + PAD_PIXELS), offset_whole,
+                                    offset_part, (a - top) * BLOCK, t * BLOCK, first_pixel, weights,
                                 )  # fmt: skip
                             gather(
                                 lanes, TAPS, BLOCK, together, sums, (a * cells + cell) * lanes, 0, lines, starts,

@@ -53,6 +53,32 @@ def _data(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
 
 
 @_vector_code
+def positions(
+    typingctx: Any, number: Any, origin: Any, along: Any, across: Any, i: Any, j: Any, whole: Any, part: Any
+) -> Any:
+    """`origin + i along + j across`, `number` of them at once, each split into an integer and a fraction in [0, 1)."""
+    signature = types.void(number, origin, along, across, i, j, whole, part)
+    count = number.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, origin, along, across, i, j, whole, part = _data(context, builder, signature, args)
+        position = load(builder, origin, count)
+        for step, times in ((along, i), (across, j)):
+            moved = builder.fmul(load(builder, step, count), splat(builder, times, count), flags=_FUSED)
+            position = builder.fadd(position, moved, flags=_FUSED)
+        kind = ir.FunctionType(position.type, [position.type])
+        floor = builder.module.declare_intrinsic(f"llvm.floor.v{count}f64", fnty=kind)
+        below = builder.call(floor, [position])
+        integer = builder.fptosi(below, ir.VectorType(I32, count))
+        fraction = builder.fptrunc(builder.fsub(position, below), ir.VectorType(F32, count))
+        for value, place in ((integer, whole), (fraction, part)):
+            builder.store(value, vector_at(builder, place, count), align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@_vector_code
 def footprint(
     typingctx: Any, lanes: Any, taps: Any, whole: Any, part: Any, skipped: Any, step: Any, last: Any,
     offset_whole: Any, offset_part: Any, offsets_at: Any, at: Any, cells: Any, weights: Any,

@@ -58,7 +58,7 @@ def vector_at(builder: Any, pointer: Any, width: int) -> Any:
 
 
 def load(builder: Any, pointer: Any, width: int) -> Any:
-    """A vector of 32-bit numbers, which may lie anywhere."""
+    """A vector of numbers, which may lie anywhere."""
     vector = builder.load(vector_at(builder, pointer, width))
     vector.align = 4
     return vector
