@@ -133,6 +133,7 @@ def projector(lanes: int) -> Any:
                             continue
                         begin = max(0, (-math.floor(highest) - 1) // TAPS * TAPS - TAPS)
                         end = min(math.floor(2 * reach) + 1, length - math.floor(lowest))
+                        # on line t it is `low + t per_line`
                         positions(BAND_LINES, nothing, ones, numbers, low, per_line, whole, part)
                         for skipped in range(begin, end, TAPS):
                             for t in range(count):

@@ -9,9 +9,10 @@ Both operators gather, so neither writes to the same place twice and no result d
     project       a cell gathers, over the lines of the image, from the pixels within one cell of its ray; on lines
                   along the axis whose steps on the detector are the longer ones they are few, and are taken 3 at a time
 
-A block of 16 outputs (4 x 4 pixels, or 16 cells) is worked on at once. `footprint` works out the positions of the 16
-in vectors; `gather` keeps the sums of as many of them as the processor has registers for, over several angles or lines
-at a stretch. Both are written in LLVM's vector types, so that nothing hangs on what a vectoriser recognises.
+A block of 16 outputs (4 x 4 pixels, or 16 cells) is worked on at once. `positions` places its first output at several
+angles, or on several lines; at each, `footprint` places all 16, and `gather` keeps the sums of as many of them as the
+processor has registers for. All are written in LLVM's vector types, so that nothing hangs on what a vectoriser
+recognises.
 """
 
 from __future__ import annotations
@@ -109,9 +110,8 @@ def footprint(
         fraction = builder.select(carry, builder.fsub(fraction, one), fraction)
         cell = builder.add(load(builder, offset_whole, BLOCK), splat(builder, whole, BLOCK))
         cell = builder.select(carry, builder.add(cell, ir.Constant(ints, [1] * BLOCK)), cell)
-        highest = splat(
-            builder, last, BLOCK
-        )  # unsigned, a number below 0 is above it: both ends lead to the same zeros
+        # unsigned, a number below 0 is above the highest: both ends lead to the same zeros
+        highest = splat(builder, last, BLOCK)
         cell = builder.select(builder.icmp_unsigned("<", cell, highest), cell, highest)
         cell = builder.mul(cell, ir.Constant(ints, [num_lanes] * BLOCK))
         builder.store(cell, vector_at(builder, builder.gep(cells, [at]), BLOCK), align=4)
