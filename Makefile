@@ -20,7 +20,7 @@ chaos: .venv/installed  ## kill workers, drivers and machines in the middle of r
 check-deploy: .venv/installed  ## docker/: linters, schemas, and what the images run, run on four hosts of this machine
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,deploy]'
 	$(BIN)/python -m tests.deploy
-	$(BIN)/python -m pytest tests/test_deploy.py
+	$(BIN)/python -m pytest tests/deploy/test_deploy.py
 	$(BIN)/python -m tests.deploy.replay $(REPLAY)
 
 lint: .venv/installed

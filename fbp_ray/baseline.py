@@ -7,7 +7,7 @@ validation part.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,9 @@ from fbp_ray.errors import DataError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.metrics import FIXED_RANGE, psnr, ssim
 from fbp_ray.model import fbp
+from fbp_ray.settings import Frozen
 
+Figure = Literal["psnr", "ssim"]
 COARSE = tuple(round(0.1 * k, 2) for k in range(2, 11))
 FINE = (-0.06, -0.04, -0.02, 0.02, 0.04, 0.06)
 
@@ -45,6 +47,27 @@ def mean_quality(rows: Iterable[Quality]) -> Quality:
     """The mean of each figure over the images."""
     rows = list(rows)
     return Quality(*(sum(column) / len(rows) for column in zip(*rows, strict=True)))
+
+
+class Baseline(Frozen):
+    """The classic FBP on the validation part: the content of baseline.json."""
+
+    hann_psnr: float
+    """Mean PSNR in dB, with the Hann window whose cut-off is best for it."""
+
+    hann_ssim: float
+    """Mean SSIM, with the Hann window whose cut-off is best for it."""
+
+    hann_psnr_cutoff: float
+    hann_ssim_cutoff: float
+
+    def of(self, figure: Figure) -> float:
+        """The baseline's psnr or ssim."""
+        return self.hann_psnr if figure == "psnr" else self.hann_ssim
+
+    def gain(self, figure: Figure, value: float) -> float:
+        """How much better than the baseline a psnr (in dB) or an ssim is."""
+        return value - self.of(figure)
 
 
 class BestCutoffs(NamedTuple):

@@ -9,21 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from fbp_ray.filters import WindowConfig
 from fbp_ray.losses import LossConfig
 from fbp_ray.model import PostprocessingConfig
-from fbp_ray.track import TrackConfig
+from fbp_ray.settings import Frozen
+from fbp_ray.trackers import TrackConfig
 
 Samples = Annotated[int, Field(ge=1)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataConfig(_Frozen):
+class DataConfig(Frozen):
     """Where the data is, and how much of it to use."""
 
     dir: Path | None = Field(
@@ -36,7 +33,7 @@ class DataConfig(_Frozen):
     )
 
 
-class OptimConfig(_Frozen):
+class OptimConfig(Frozen):
     """Adam, and when its learning rate falls (ReduceLROnPlateau on the validation loss)."""
 
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(default=1e-3, description="learning rate of Adam")
@@ -48,7 +45,7 @@ class OptimConfig(_Frozen):
     )
 
 
-class LoopConfig(_Frozen):
+class LoopConfig(Frozen):
     """The training loop."""
 
     epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training part")
@@ -59,7 +56,7 @@ class LoopConfig(_Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of everything random")
 
 
-class ScalingConfig(_Frozen):
+class ScalingConfig(Frozen):
     """How many processes train."""
 
     num_workers: Annotated[int, Field(ge=1)] | None = Field(
@@ -84,7 +81,7 @@ class ScalingConfig(_Frozen):
         return self
 
 
-class RayConfig(_Frozen):
+class RayConfig(Frozen):
     """The cluster."""
 
     address: str | None = Field(
@@ -94,7 +91,7 @@ class RayConfig(_Frozen):
     )
 
 
-class InitConfig(_Frozen):
+class InitConfig(Frozen):
     """What the training starts from."""
 
     checkpoint: str | None = Field(
@@ -103,7 +100,7 @@ class InitConfig(_Frozen):
     optimizer: bool = Field(default=False, description="take over its optimiser's state too")
 
 
-class RunConfig(_Frozen):
+class RunConfig(Frozen):
     """What the run is called, where its folder goes, and what it survives."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = Field(
@@ -120,7 +117,7 @@ class RunConfig(_Frozen):
     )
 
 
-class TrainConfig(_Frozen):
+class TrainConfig(Frozen):
     """All that determines a training run. The defaults shown are the package's; the recipe sets others."""
 
     recipe: str = Field(default="quickstart", description="the settings to start from: quickstart or reference")

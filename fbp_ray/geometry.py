@@ -18,23 +18,22 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fbp_ray.errors import GeometryError
+from fbp_ray.settings import Frozen
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=65536)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Value(Frozen):
     def __str__(self) -> str:
         return repr(self)
 
 
-class RegularAngles(_Frozen):
+class RegularAngles(_Value):
     """Equally spaced angles: `first + k * step`, k = 0 .. count - 1, in radians."""
 
     count: Count
@@ -42,7 +41,7 @@ class RegularAngles(_Frozen):
     step: Positive
 
 
-class ParallelBeam(_Frozen):
+class ParallelBeam(_Value):
     """A parallel-beam scan and the image grid it is reconstructed on.
 
     Args:

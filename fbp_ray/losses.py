@@ -16,19 +16,18 @@ from typing import Annotated, NamedTuple
 
 import piq
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fbp_ray.errors import ConfigError
+from fbp_ray.settings import Frozen
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 SMALLEST_FOR_MS_SSIM = 161  # five scales of an 11 x 11 window
 
 
-class LossConfig(BaseModel):
+class LossConfig(Frozen):
     """The weight of each term; a term of weight 0 is not computed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     l1: Weight = Field(default=0.25, description="weight of the mean absolute error")
     ms_ssim: Weight = Field(default=1.0, description="weight of 1 - MS-SSIM")

@@ -8,26 +8,23 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from fbp_ray.filters import WindowConfig, WindowName, analytic_window, build_filter
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.projector import backproject
+from fbp_ray.settings import Frozen
 
 
-class PostprocessingConfig(BaseModel):
+class PostprocessingConfig(Frozen):
     """What happens to the image after the backprojection."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["identity"] = Field(default="identity", description="identity: nothing")
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Frozen):
     """All that is needed to build a `LearnableFBP`; its weights come beside it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     geometry: ParallelBeam
     window: WindowConfig = WindowConfig()

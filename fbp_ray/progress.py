@@ -29,3 +29,9 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         done += count
 
     yield advance
+
+
+def clock(seconds: float) -> str:
+    """0:07, 12:34 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

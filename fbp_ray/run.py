@@ -8,7 +8,7 @@ STORAGE/NAME/
   status.json     running, completed, stopped (before its end, by a sweep) or failed, why, which process has it, when it
                   last was complete
   best/  last/    checkpoints (fbp_ray.checkpoint); last/ also holds what resuming needs, and the epoch before
-  tensorboard/    curves and pictures (fbp_ray.track)
+  tensorboard/    curves and pictures (fbp_ray.trackers)
   traceback.txt   how an error that nobody foresaw came about
 """
 
@@ -28,9 +28,9 @@ import yaml
 from pydantic import ValidationError
 
 from fbp_ray.checkpoint import versions
-from fbp_ray.cli import explain, flatten
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import RunError
+from fbp_ray.settings import explain, flatten
 from fbp_ray.storage import LocalFolder, Place, open_folder
 
 State = Literal["running", "completed", "stopped", "failed"]
@@ -64,7 +64,7 @@ class RunFolder:
                 written.
         """
         try:
-            config = self.agree(config)
+            config = self.check_resumable(config)
             self.clear()
             self.session = uuid4().hex
             self.folder.write("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
@@ -74,7 +74,7 @@ class RunFolder:
             raise RunError(f"the run folder {self} cannot be written: {error}; choose another --run.storage") from None
         return config
 
-    def agree(self, config: TrainConfig) -> TrainConfig:
+    def check_resumable(self, config: TrainConfig) -> TrainConfig:
         """What `begin` finds out before it changes anything; returns and raises the same, and OSError."""
         more = config.run.extend
         if not self.folder.has("config.yaml"):
@@ -115,7 +115,7 @@ class RunFolder:
     def _refuse_if_alive(self, status: dict[str, Any]) -> None:
         """Two processes that train one run would undo each other's work."""
         pid = status.get("pid")
-        if status.get("state") == "running" and pid != os.getpid() and alive(status):
+        if status.get("state") == "running" and pid != os.getpid() and is_alive(status):
             raise RunError(
                 f"the process {pid} on this machine is training {self}; wait for it or stop it. If that process is "
                 f"something else, remove {self}/status.json"
@@ -128,7 +128,7 @@ class RunFolder:
                 for file in folder.path.glob(".*.tmp"):
                     file.unlink(missing_ok=True)
 
-    def guard(self) -> None:
+    def check_owner(self) -> None:
         """Raises RunError when another process has taken up the run since."""
         status = self.status()
         if status.get("session") != self.session:
@@ -181,7 +181,7 @@ def this_process() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 
 
-def alive(status: dict[str, Any]) -> bool:
+def is_alive(status: dict[str, Any]) -> bool:
     """Whether the process that a run's status names is one of this machine and still at work.
 
     One that was killed, and that its parent has not looked at yet, is not.

@@ -11,15 +11,17 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fbp_ray.baseline import Baseline, Figure
 from fbp_ray.cli import parse, run_program
 from fbp_ray.errors import ConfigError
-from fbp_ray.run import alive
+from fbp_ray.run import is_alive
+from fbp_ray.settings import Frozen
 from fbp_ray.storage import Folder, Place, open_folder
 
 SHORT = 100  # characters of a reason that is not in JSON
@@ -36,10 +38,8 @@ COLOURS = {
 }
 
 
-class RunsConfig(BaseModel):
+class RunsConfig(Frozen):
     """Lists the runs of a storage: state, epochs, best PSNR and SSIM beside the classic FBP, path."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     storage: str = Field(default="runs", description="folder that holds the run folders, or the URI of one")
     as_json: bool = Field(default=False, alias="json", description="print JSON, with all that is known")
@@ -125,7 +125,7 @@ def summary(folder: Folder) -> Run:
 
     status: dict[str, Any] = content("status.json", lambda text: dict(json.loads(text))) or {}
     epochs: int | None = content("config.yaml", lambda text: int(yaml.safe_load(text)["train"]["epochs"]))
-    classic: dict[str, float] = content("baseline.json", _floats) or {}
+    baseline: Baseline | None = content("baseline.json", Baseline.model_validate_json)
     rows: list[dict[str, float]] = content("history.csv", _rows) or []
     state = "damaged" if damaged else _state(status)
     return Run(
@@ -133,8 +133,8 @@ def summary(folder: Folder) -> Run:
         state=state,
         epochs_done=int(rows[-1]["epoch"]) if rows else 0,
         epochs=epochs,
-        psnr=_best(rows, "psnr", classic),
-        ssim=_best(rows, "ssim", classic),
+        psnr=_best(rows, "psnr", baseline),
+        ssim=_best(rows, "ssim", baseline),
         changed=_changed(folder),
         path=str(folder),
         reason="; ".join(damaged) or (GONE if state == "interrupted" else str(status.get("reason") or "")),
@@ -146,24 +146,20 @@ def _rows(text: str) -> list[dict[str, float]]:
     return [{name: float(row[name]) for name in wanted} for row in csv.DictReader(io.StringIO(text))]
 
 
-def _floats(text: str) -> dict[str, float]:
-    return {name: float(value) for name, value in json.loads(text).items()}
-
-
 def _state(status: dict[str, Any]) -> str:
     """The state that the run wrote, unless it died without a word on this machine."""
     state = str(status.get("state", "unknown"))
-    if state == "running" and status.get("host") == socket.gethostname() and not alive(status):
+    if state == "running" and status.get("host") == socket.gethostname() and not is_alive(status):
         return "interrupted"
     return state
 
 
-def _best(rows: list[dict[str, float]], figure: str, classic: dict[str, float]) -> Best | None:
+def _best(rows: list[dict[str, float]], figure: Figure, baseline: Baseline | None) -> Best | None:
     if not rows:
         return None
     row = max(rows, key=lambda row: row[f"validation_{figure}"])
-    value, known = row[f"validation_{figure}"], classic.get(f"hann_{figure}")
-    return Best(value, int(row["epoch"]), None if known is None else value - known)
+    value = row[f"validation_{figure}"]
+    return Best(value, int(row["epoch"]), baseline.gain(figure, value) if baseline else None)
 
 
 def _cells(run: Run) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 
-def share(task: Callable[[int, int], None], count: int, size: int) -> None:
+def parallel_for(task: Callable[[int, int], None], count: int, size: int) -> None:
     """Calls `task(first, last)` for the numbers 0 to count - 1, `size` at a time, on `torch.get_num_threads()` threads.
 
     For tasks that leave the interpreter's lock and do not call torch. Any number of threads may call at once.
@@ -28,7 +28,7 @@ def share(task: Callable[[int, int], None], count: int, size: int) -> None:
     _by_helpers(work, len(starts))
 
 
-def share_torch(task: Callable[[int], None], count: int) -> None:
+def parallel_for_torch(task: Callable[[int], None], count: int) -> None:
     """Calls `task(number)` for the numbers 0 to count - 1 on `torch.get_num_threads()` threads.
 
     For tasks that call torch on a CPU, each of them on one thread, without gradients. Torch's own threads share every

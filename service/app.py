@@ -12,13 +12,13 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service import health, jobs, models, problems, reconstruct
 from service.batching import Batcher
-from service.bodies import Bodies
-from service.catalogue import Catalogue
-from service.formats.guarded import Guarded
+from service.bodies import BodyBudget
+from service.database import Database
+from service.formats.guarded import ReaderPool
 from service.jobs import Jobs
 from service.json_limits import JsonLimits
+from service.model_registry import ModelRegistry
 from service.observe import Metrics, Observed
-from service.record import Record
 from service.settings import Settings
 
 
@@ -39,11 +39,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.closing = threading.Event()  # set when the service is told to end: answers without an end then end
-    app.state.record = record = Record(settings.state)
+    app.state.record = record = Database(settings.state)
     app.state.batcher = Batcher(settings.batching, metrics)
-    app.state.catalogue = catalogue = Catalogue(settings, record, metrics)
-    app.state.bodies = Bodies(settings.limits, metrics)
-    app.state.guarded = Guarded(app.state.bodies.most)
+    app.state.catalogue = catalogue = ModelRegistry(settings, record, metrics)
+    app.state.bodies = BodyBudget(settings.limits, metrics)
+    app.state.guarded = ReaderPool(app.state.bodies.most)
     app.state.jobs = Jobs(settings, record, metrics, catalogue.activate)
     problems.add_handlers(app)
     for part in (reconstruct, models, jobs, health):

@@ -72,7 +72,7 @@ class Batcher:
             self._thread.join()
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether batches are computed."""
         return self._thread.is_alive()
 

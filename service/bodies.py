@@ -19,7 +19,7 @@ COPIES = 3
 """What a request holds, in bytes of its body: the body, the array made of it, the images."""
 
 
-class Bodies:
+class BodyBudget:
     """The bodies that are in memory.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fbp_ray.data.units import MU_MAX
+from fbp_ray.data.layout import MU_MAX
 from fbp_ray.filters import WindowName
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, fbp

@@ -8,17 +8,17 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
 from service.access import Operate, Reconstruct
-from service.catalogue import Catalogue
 from service.documents import Activation, ModelDocument, ModelList
 from service.engine import CLASSIC
+from service.model_registry import ModelRegistry
 from service.problems import documented
 
 router = APIRouter(tags=["models"])
 Name = Annotated[str, Path(description="the model's name", max_length=64, examples=["best"])]
 
 
-def _catalogue(request: Request) -> Catalogue:
-    catalogue: Catalogue = request.app.state.catalogue
+def _catalogue(request: Request) -> ModelRegistry:
+    catalogue: ModelRegistry = request.app.state.catalogue
     return catalogue
 
 

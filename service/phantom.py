@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fbp_ray.data.units import MU_MAX, MU_WATER
+from fbp_ray.data.layout import MU_MAX, MU_WATER
 from fbp_ray.errors import CheckpointError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.projector import project

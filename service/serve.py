@@ -28,10 +28,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from fbp_ray.cli import run_program
 from fbp_ray.errors import ConfigError, RunError
+from fbp_ray.settings import Frozen
 from fbp_ray.storage import absolute
 from service.settings import Count, Seconds, Settings, read_tree
 
@@ -40,10 +41,8 @@ CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")  # the name of the actor that r
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class ReplicasConfig(BaseModel):
+class ReplicasConfig(Frozen):
     """How many replicas answer, and what each of them has."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min: Count = Field(default=1, description="the fewest replicas")
     max: Count = Field(default=1, description="the most replicas; there are as many as the requests need")

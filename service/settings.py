@@ -7,11 +7,12 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
 from fbp_ray.cli import parse_with_environment
 from fbp_ray.errors import ConfigError
 from fbp_ray.filters import WindowName
+from fbp_ray.settings import Frozen
 
 PREFIX = "FBPRAY"
 Count = Annotated[int, Field(ge=1)]
@@ -20,11 +21,7 @@ Megabytes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Token = Annotated[SecretStr, Field(min_length=16)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AccessConfig(_Frozen):
+class AccessConfig(Frozen):
     """Who may do what, by bearer tokens of at least 16 characters. Without any, this machine alone may do all."""
 
     reconstruct: tuple[Token, ...] = Field(
@@ -38,7 +35,7 @@ class AccessConfig(_Frozen):
     )
 
 
-class LimitsConfig(_Frozen):
+class LimitsConfig(Frozen):
     """What is refused for its size, and for how long anything may take."""
 
     body_mb: Megabytes = Field(default=512, description="megabytes of a body, unpacked too")
@@ -51,7 +48,7 @@ class LimitsConfig(_Frozen):
     request_seconds: Seconds = Field(default=120, description="from the first byte of a request to its images")
 
 
-class BatchingConfig(_Frozen):
+class BatchingConfig(Frozen):
     """How sinograms that arrive together share a batch."""
 
     images: Count = Field(default=32, description="the most images of a batch; fewer where the memory has no room")
@@ -61,7 +58,7 @@ class BatchingConfig(_Frozen):
     queue: Count = Field(default=256, description="images that may wait; then the service answers 503 at once")
 
 
-class ModelsConfig(_Frozen):
+class ModelsConfig(Frozen):
     """Where the models come from."""
 
     storage: str = Field(default="runs", description="run folders: `best` is the newest completed one's, unless set")
@@ -70,7 +67,7 @@ class ModelsConfig(_Frozen):
     cutoff: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="its cut-off")
 
 
-class JobsConfig(_Frozen):
+class JobsConfig(Frozen):
     """Training, sweep and evaluation jobs, through Ray."""
 
     storage: str = Field(default="runs", description="where runs and sweeps go whose configuration names no storage")
@@ -86,7 +83,7 @@ class JobsConfig(_Frozen):
     lost_seconds: Seconds = Field(default=30, description="a cluster that is silent for so long has lost its jobs")
 
 
-class Settings(_Frozen):
+class Settings(Frozen):
     """Reconstructs sinograms over HTTP, and runs training, sweep and evaluation jobs. Each setting is also an
     environment variable: --port is FBPRAY_PORT, --limits.stack is FBPRAY_LIMITS__STACK; a file .env is read too."""
 

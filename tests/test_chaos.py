@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from fbp_ray.checkpoint import load_model, read_manifest
-from tests.hosts import PORT, QUIET, Host, family, two_hosts
-from tests.scans import write_scan
+from tests.support.hosts import PORT, QUIET, Host, family, two_hosts
+from tests.support.scans import write_scan
 
 pytestmark = pytest.mark.chaos
 

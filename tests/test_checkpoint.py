@@ -21,7 +21,7 @@ from fbp_ray.errors import CheckpointError
 from fbp_ray.filters import WindowConfig
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.storage import open_folder
-from tests.scans import COARSE
+from tests.support.scans import COARSE
 
 
 def model(kind: str = "frequency", seed: int = 0) -> LearnableFBP:

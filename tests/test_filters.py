@@ -23,7 +23,7 @@ from fbp_ray.filters import (
 )
 from fbp_ray.filters.spectral import filter_projections
 from fbp_ray.geometry import ParallelBeam
-from tests.scans import COARSE
+from tests.support.scans import COARSE
 
 
 def test_the_fft_length_of_513_cells_is_1080() -> None:

@@ -12,7 +12,7 @@ from fbp_ray.filters import WindowConfig
 from fbp_ray.geometry import ParallelBeam, RegularAngles
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.projector import project
-from tests.scans import COARSE, smooth_images
+from tests.support.scans import COARSE, smooth_images
 
 
 def fine(angles: RegularAngles | tuple[float, ...], **changes: object) -> ParallelBeam:

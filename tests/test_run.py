@@ -129,12 +129,12 @@ def test_a_run_whose_process_is_gone_is_taken_up(
 def test_who_lost_the_run_notices(tmp_path: Path) -> None:
     first = RunFolder(tmp_path / "run")
     first.begin(settings())
-    first.guard()
+    first.check_owner()
     second = RunFolder(tmp_path / "run")
     second.begin(settings())
-    second.guard()
+    second.check_owner()
     with pytest.raises(RunError, match="was taken up by another process"):
-        first.guard()
+        first.check_owner()
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from benchmarks.loader.files import LAYOUTS, Layout, open_set
 from fbp_ray.data import Batches, SharedCache
 from fbp_ray.data.layout import Kind, file_name
-from fbp_ray.data.order import plan
+from fbp_ray.data.sampler import plan
 from fbp_ray.geometry import ParallelBeam
 
 How = Literal["h5py alone", "loader", "loader, cache memory", "loader, cache half"]

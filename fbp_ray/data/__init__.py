@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fbp_ray.data.cache import SharedCache
-from fbp_ray.data.description import describe, geometry_of
+from fbp_ray.data.layout import describe, geometry_of
 from fbp_ray.data.loader import Batches
 from fbp_ray.data.lodopab import LoDoPaB, Observation, Observations, Sample
 

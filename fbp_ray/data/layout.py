@@ -10,14 +10,18 @@ ground-truth file may hold more rows. Source: Leuschner et al., Scientific Data 
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from pydantic import ValidationError
 
 from fbp_ray.errors import DataError
+from fbp_ray.geometry import ParallelBeam
 
 Kind = Literal["observation", "ground_truth"]
 MAKE_DATA = "python -m fbp_ray.simulate --sample --out DIR"
@@ -83,3 +87,48 @@ def _numbered(folder: Path, kind: Kind) -> list[tuple[str, int]]:
     pattern = re.compile(rf"{kind}_([a-z]+)_(\d{{3,}})\.hdf5")
     matches = (pattern.fullmatch(path.name) for path in folder.iterdir())
     return [(match[1], int(match[2])) for match in matches if match]
+
+
+MU_WATER = 20.0
+MU_AIR = 0.02
+MU_MAX = 3071 * (MU_WATER - MU_AIR) / 1000 + MU_WATER
+"""Attenuation at 3071 HU, 81.35858 /m: every stored value, image or line integral, is divided by it."""
+
+
+DESCRIPTION = "dataset.json"
+
+
+def describe(folder: str | Path) -> dict[str, Any] | None:
+    """The folder's `dataset.json` (geometry, photons, seed, sources, split), None where there is none.
+
+    Raises:
+        DataError: the file is there but holds no JSON object.
+    """
+    path = Path(folder) / DESCRIPTION
+    if not path.is_file():
+        return None
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}); simulate the data again, or remove the file") from None
+    if not isinstance(description, dict):
+        raise DataError(f"{path} holds a JSON {type(description).__name__}, not an object; simulate the data again")
+    return description
+
+
+def geometry_of(folder: str | Path) -> ParallelBeam:
+    """The geometry that a folder's data were made with: the one in its `dataset.json`, otherwise LoDoPaB-CT's.
+
+    Raises:
+        DataError: `dataset.json` is there but its geometry is missing or cannot be.
+    """
+    description = describe(folder)
+    if description is None:
+        return ParallelBeam.lodopab()
+    try:
+        return ParallelBeam.model_validate(description.get("geometry"))
+    except ValidationError as error:
+        raise DataError(
+            f"{Path(folder) / DESCRIPTION} has no usable `geometry` ({error.errors()[0]['msg']}); simulate the data "
+            "again, or remove the file if these are the genuine LoDoPaB-CT files"
+        ) from None

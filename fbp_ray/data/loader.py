@@ -15,8 +15,8 @@ import torch
 
 from fbp_ray.data.cache import SharedCache
 from fbp_ray.data.lodopab import LoDoPaB, Sample, Samples
-from fbp_ray.data.order import WINDOW, Plan, plan, shares, size, steps
 from fbp_ray.data.plain import Array
+from fbp_ray.data.sampler import WINDOW, Plan, num_steps, plan, shares, size
 from fbp_ray.threads import use_one_thread
 
 AHEAD = 2
@@ -33,7 +33,7 @@ class Batches:
     """A data set in batches, each process its share of every step, in another order every epoch.
 
     Its memory is a few batches, and about 64 samples where the files' chunks have several rows (see
-    `fbp_ray.data.order`), however large the data set is.
+    `fbp_ray.data.sampler`), however large the data set is.
 
     Args:
         dataset: what is read.
@@ -77,7 +77,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Steps an epoch."""
-        return steps(len(self.dataset), self.batch_size)
+        return num_steps(len(self.dataset), self.batch_size)
 
     def size(self, step: int) -> int:
         """The samples of a step, which counts from 1, over all processes."""

@@ -18,9 +18,9 @@ from torch.utils.data import Dataset
 
 from fbp_ray.data.hdf5 import AGAIN, Stored, stored_in
 from fbp_ray.data.layout import Kind, Place, Rows, file_name, find_files
-from fbp_ray.data.order import Numbers, blocks_of
 from fbp_ray.data.plain import Array
 from fbp_ray.data.rows import Block, RowReader
+from fbp_ray.data.sampler import Numbers, blocks_of
 from fbp_ray.errors import DataError, GeometryError
 from fbp_ray.geometry import ParallelBeam
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fbp_ray.config import RayConfig
 from fbp_ray.doctor.data import check_data
@@ -21,22 +21,19 @@ from fbp_ray.doctor.speed import check_speed
 from fbp_ray.doctor.storage import check_storage
 from fbp_ray.doctor.versions import SAME, check_versions
 from fbp_ray.errors import FbpRayError
+from fbp_ray.settings import Frozen
 from fbp_ray.storage import absolute
 
 HELLO_SECONDS = 120.0  # a process starts, and imports torch
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataPlace(_Frozen):
+class DataPlace(Frozen):
     """The data that training is to read."""
 
     dir: Path | None = Field(default=None, description="folder in the LoDoPaB-CT layout; without it none is opened")
 
 
-class RunPlace(_Frozen):
+class RunPlace(Frozen):
     """Where training is to put its runs."""
 
     storage: str = Field(
@@ -44,7 +41,7 @@ class RunPlace(_Frozen):
     )
 
 
-class Network(_Frozen):
+class Network(Frozen):
     """What the machines talk over."""
 
     interface: str | None = Field(
@@ -52,7 +49,7 @@ class Network(_Frozen):
     )
 
 
-class DoctorConfig(_Frozen):
+class DoctorConfig(Frozen):
     """Says what is wrong with this machine or with a cluster, and the way out. Options mean what they mean to train."""
 
     data: DataPlace = DataPlace()

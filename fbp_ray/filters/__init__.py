@@ -13,13 +13,14 @@ from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import nn
 
 from fbp_ray.filters.ramp import fft_length, frequencies, ramp
 from fbp_ray.filters.stages import AngleFrequencyWindow, FixedWindow, FrequencyWindow, TableWindow
 from fbp_ray.filters.windows import WindowName, analytic_window
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.settings import Frozen
 
 __all__ = [
     "AngleFrequencyWindow",
@@ -39,10 +40,8 @@ __all__ = [
 WindowKind = Literal["fixed", "frequency", "angle_frequency"]
 
 
-class WindowConfig(BaseModel):
+class WindowConfig(Frozen):
     """Which window stands before the ramp, and what it is at the start."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: WindowKind = Field(
         default="frequency",

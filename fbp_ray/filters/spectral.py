@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fbp_ray.filters.ramp import fft_length
-from fbp_ray.threads import share_torch
+from fbp_ray.threads import parallel_for_torch
 
 PROJECTIONS_AT_ONCE = 128  # the spectra of 128 projections of 513 cells are 0.6 MB: they stay in the processor's cache
 
@@ -101,7 +101,7 @@ def _blocks(sinogram: Tensor) -> list[slice]:
 
 def _each(task: Any, count: int, like: Tensor) -> None:
     if like.device.type == "cpu":
-        share_torch(task, count)
+        parallel_for_torch(task, count)
         return
     for number in range(count):
         task(number)

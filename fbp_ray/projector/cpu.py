@@ -27,7 +27,7 @@ from fbp_ray.projector.kernels import backprojector, projector
 from fbp_ray.projector.lanes import BAND_ANGLES, BAND_CELLS, BLOCK, PAD_CELLS, PAD_PIXELS, SIDE, TILE
 from fbp_ray.projector.layout import layout
 from fbp_ray.projector.symmetry import Views, mirror_views, plain_views, steep_views
-from fbp_ray.threads import share
+from fbp_ray.threads import parallel_for
 
 _LANES = (8, 16, 32)
 _ANGLES = 128  # angles of the views that are laid out at a time, a multiple of LINES and of BAND_ANGLES
@@ -120,13 +120,13 @@ def _backproject(sinogram: Tensor, geometry: ParallelBeam, views: Views, images:
         gather = functools.partial(
             backprojector(lanes), rows, *_positions(geometry, some), geometry.cells, height, width, sums
         )
-        share(fold, some.theta.size, _ROWS)
-        share(gather, math.ceil(height / TILE) * math.ceil(width / TILE), 1)
+        parallel_for(fold, some.theta.size, _ROWS)
+        parallel_for(gather, math.ceil(height / TILE) * math.ceil(width / TILE), 1)
     unfold = functools.partial(
         layout().unfold_image, sums, width * lanes, tuple(image.shape), views.maps, views.shape, views.begin, images,
         _scale(geometry), _flat(image),
     )  # fmt: skip
-    share(unfold, image.shape[1], _ROWS)
+    parallel_for(unfold, image.shape[1], _ROWS)
 
 
 def _project(image: Tensor, geometry: ParallelBeam, views: Views, images: int, sinogram: Tensor) -> None:
@@ -137,7 +137,7 @@ def _project(image: Tensor, geometry: ParallelBeam, views: Views, images: int, s
     fold = functools.partial(
         layout().fold_image, _flat(image), tuple(image.shape), views.maps, views.shape, views.begin, images, lines
     )
-    share(fold, num_lines, _ROWS)
+    parallel_for(fold, num_lines, _ROWS)
     for some in _angles(views):
         sums = torch.empty(some.theta.size * cells * lanes).numpy()
         gather = functools.partial(projector(lanes), lines, length, *_positions(geometry, some), cells, sums)
@@ -145,8 +145,8 @@ def _project(image: Tensor, geometry: ParallelBeam, views: Views, images: int, s
             layout().unfold_sinogram, sums, tuple(sinogram.shape), some.angle_of, some.turned, images,
             _scale(geometry), _flat(sinogram),
         )  # fmt: skip
-        share(gather, math.ceil(some.theta.size / BAND_ANGLES) * math.ceil(cells / BAND_CELLS), 1)
-        share(unfold, some.theta.size, _ROWS)
+        parallel_for(gather, math.ceil(some.theta.size / BAND_ANGLES) * math.ceil(cells / BAND_CELLS), 1)
+        parallel_for(unfold, some.theta.size, _ROWS)
 
 
 def _angles(views: Views) -> Iterator[Views]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from fbp_ray.errors import ConfigError
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.settings import Frozen
 from fbp_ray.simulate.protocol import PHOTONS
 from fbp_ray.simulate.source import Part
 
@@ -19,14 +20,12 @@ Limit = Annotated[int, Field(ge=0)] | None
 Fraction = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class SimulateConfig(BaseModel):
+class SimulateConfig(Frozen):
     """The options of `python -m fbp_ray.simulate`.
 
     Raises:
         pydantic.ValidationError (a ValueError): an unknown option, a value out of range, or not exactly one source.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     out: Path = Field(description="the folder to write; it must not exist yet, or be empty")
     sample: bool = Field(

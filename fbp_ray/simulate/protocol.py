@@ -14,7 +14,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from fbp_ray.data.units import MU_AIR, MU_MAX, MU_WATER
+from fbp_ray.data.layout import MU_AIR, MU_MAX, MU_WATER
 from fbp_ray.errors import DataError
 from fbp_ray.geometry import ParallelBeam
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fbp_ray.data.description import describe
+from fbp_ray.data.layout import describe
 from fbp_ray.errors import ConfigError, DataError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.progress import progress

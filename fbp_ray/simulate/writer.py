@@ -13,8 +13,7 @@ from typing import Any
 
 import h5py
 
-from fbp_ray.data.description import DESCRIPTION
-from fbp_ray.data.layout import file_name
+from fbp_ray.data.layout import DESCRIPTION, file_name
 from fbp_ray.errors import RunError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.simulate.source import Origin, Part

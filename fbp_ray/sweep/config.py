@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fbp_ray.config import TrainConfig
-from fbp_ray.sweep.merit import Metric
-from fbp_ray.track import TrackConfig
+from fbp_ray.settings import Frozen
+from fbp_ray.sweep.objective import Metric
+from fbp_ray.trackers import TrackConfig
 
 Count = Annotated[int, Field(ge=1)]
 
 
-class SweepConfig(BaseModel):
+class SweepConfig(Frozen):
     """Which trials a sweep makes, how many at a time, and what they are ranked by."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     trials: Count = Field(default=16, description="trials in all; more than before goes on with a finished sweep")
     search: Literal["optuna", "random", "grid"] = Field(

@@ -12,14 +12,15 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
+from fbp_ray.baseline import Baseline
 from fbp_ray.checkpoint import MANIFEST, read_manifest
-from fbp_ray.cli import flatten
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import CheckpointError, RunError
-from fbp_ray.run import RunFolder, State, alive, this_process
+from fbp_ray.run import RunFolder, State, is_alive, this_process
+from fbp_ray.settings import flatten
 from fbp_ray.storage import Place, open_folder
 from fbp_ray.sweep.config import SweepTree, training_config
-from fbp_ray.sweep.merit import Metric, merit
+from fbp_ray.sweep.objective import Metric, merit
 from fbp_ray.sweep.space import Parameters, Space
 
 SWEEP = "sweep.json"
@@ -51,11 +52,11 @@ class Outcome(NamedTuple):
         """Of its folder."""
         return f"{self.number:04d}"
 
-    def merit(self, metric: Metric, classic: dict[str, float]) -> float | None:
+    def merit(self, metric: Metric, baseline: Baseline) -> float | None:
         """What it is ranked by; None where it has failed, or has not ended."""
         if self.status not in ("completed", "stopped") or not self.metrics:
             return None
-        return merit(metric, self.metrics["psnr"], self.metrics["ssim"], classic)
+        return merit(metric, self.metrics["psnr"], self.metrics["ssim"], baseline)
 
 
 class SweepFolder:
@@ -80,19 +81,19 @@ class SweepFolder:
             RunError: another process has the sweep, it has other settings, or the folder cannot be used.
         """
         try:
-            mine = self.agree(tree, space)
+            mine = self.check_resumable(tree, space)
             mine["owner"] = this_process()
             self.run.write_json(SWEEP, mine)
         except OSError as error:
             raise RunError(f"the folder {self} cannot be used: {error}; choose another --sweep.storage") from None
 
-    def agree(self, tree: SweepTree, space: Space) -> dict[str, Any]:
+    def check_resumable(self, tree: SweepTree, space: Space) -> dict[str, Any]:
         """What `begin` finds out before it changes anything: raises the same, and OSError; returns what to record."""
         if not self.folder.has(SWEEP) and (self.folder.names() or self.folder.folders()):
             raise RunError(f"{self} exists and is no sweep; choose another --sweep.name or --sweep.storage")
         known = self.run.read_json(SWEEP) or {}
         owner = known.get("owner", {})
-        if owner.get("pid") != os.getpid() and alive(owner):
+        if owner.get("pid") != os.getpid() and is_alive(owner):
             raise RunError(
                 f"the process {owner['pid']} on this machine is at work on {self}; wait for it or stop it, or "
                 "choose another --sweep.name"
@@ -108,12 +109,12 @@ class SweepFolder:
         return mine
 
     @property
-    def classic(self) -> dict[str, float]:
+    def baseline(self) -> Baseline:
         """The figures of the classic FBP."""
         found = self.run.read_json(BASELINE)
         if found is None:
             raise RunError(f"{self} has no {BASELINE}; give the command of the sweep again, which makes it")
-        return found
+        return Baseline.model_validate(found)
 
     def trial(self, number: int, session: str = "") -> RunFolder:
         """The run folder of a trial."""
@@ -125,7 +126,7 @@ class SweepFolder:
         config = training_config(tree, parameters)
         name = {"name": run.folder.name, "storage": str(self.trials.absolute())}
         config = run.begin(config.model_copy(update={"run": config.run.model_copy(update=name)}))
-        run.write_json(BASELINE, self.classic)
+        run.write_json(BASELINE, self.baseline.model_dump())
         run.write_json(TRIAL, {"number": number, "parameters": parameters})
         return run, config
 

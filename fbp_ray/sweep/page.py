@@ -31,12 +31,12 @@ def as_page(name: str, results: Results, plots: dict[str, bytes], settings: str)
         plots: PNGs by file name.
         settings: of the best trial, as YAML; "" where there is none.
     """
-    classic = results.classic
+    baseline = results.baseline
     parts = [
         f"<h1>{html.escape(name)}</h1>",
         f"<p>{len(results.outcomes)} trials, ranked by {results.metric} on the validation part. The best Hann has "
-        f"{classic['hann_psnr']:.3f} dB (cut-off {classic['hann_psnr_cutoff']:.2f}) and SSIM "
-        f"{classic['hann_ssim']:.4f} (cut-off {classic['hann_ssim_cutoff']:.2f}). "
+        f"{baseline.hann_psnr:.3f} dB (cut-off {baseline.hann_psnr_cutoff:.2f}) and SSIM "
+        f"{baseline.hann_ssim:.4f} (cut-off {baseline.hann_ssim_cutoff:.2f}). "
         "A star: no other trial is better in both PSNR and SSIM.</p>",
         _table(results),
     ]
@@ -58,8 +58,8 @@ def _table(results: Results) -> str:
         figures = ["", "", "", "", ""]
         if outcome.number in results.merits:
             psnr, ssim = outcome.metrics["psnr"], outcome.metrics["ssim"]
-            figures = [f"{psnr:.3f}", f"{psnr - results.classic['hann_psnr']:+.3f}"]
-            figures += [f"{ssim:.4f}", f"{ssim - results.classic['hann_ssim']:+.4f}"]
+            figures = [f"{psnr:.3f}", f"{psnr - results.baseline.hann_psnr:+.3f}"]
+            figures += [f"{ssim:.4f}", f"{ssim - results.baseline.hann_ssim:+.4f}"]
             figures += [f"{results.merits[outcome.number]:.3f}"]
         cells = [outcome.name, *(value(outcome.parameters[key]) for key in results.keys), *figures]
         cells += [str(outcome.best_epoch or ""), str(outcome.epochs), f"{outcome.seconds:.1f}", outcome.status]

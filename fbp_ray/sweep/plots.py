@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from fbp_ray.baseline import Figure
 from fbp_ray.pictures import as_png, blank_figure
 from fbp_ray.sweep.folder import Outcome
 from fbp_ray.sweep.results import Results
 
-LINES = {"psnr": "hann_psnr", "ssim": "hann_ssim"}
-LABELS = {"psnr": "PSNR, dB", "ssim": "SSIM"}
+LABELS: dict[Figure, str] = {"psnr": "PSNR, dB", "ssim": "SSIM"}
 COLOURS = "viridis"
 NEAR = 10.0  # dB
 
@@ -43,8 +43,8 @@ def _pareto(results: Results) -> bytes:
     for one in results.ranked:
         if one.number in results.front:
             axes.annotate(one.name, (_of(one, "psnr"), _of(one, "ssim")), fontsize="small", xytext=(4, 4), **_OFFSET)
-    axes.axvline(results.classic["hann_psnr"], color="tab:gray", lw=1, ls="--", label="best Hann")
-    axes.axhline(results.classic["hann_ssim"], color="tab:gray", lw=1, ls="--")
+    axes.axvline(results.baseline.hann_psnr, color="tab:gray", lw=1, ls="--", label="best Hann")
+    axes.axhline(results.baseline.hann_ssim, color="tab:gray", lw=1, ls="--")
     axes.set(xlabel=LABELS["psnr"], ylabel=LABELS["ssim"], title="PSNR against SSIM, validation part")
     axes.legend(fontsize="small")
     figure.colorbar(points, ax=axes, label=results.metric)
@@ -58,7 +58,7 @@ def _parameters(results: Results) -> bytes:
     for axes, name in zip(rows, LABELS, strict=True):
         for one, key in zip(axes, results.keys, strict=True):
             _scatter(one, results, _positions(results, key), name)
-            one.axhline(results.classic[LINES[name]], color="tab:gray", lw=1, ls="--")
+            one.axhline(results.baseline.of(name), color="tab:gray", lw=1, ls="--")
             _scale(one, results, key)
         axes[0].set_ylabel(LABELS[name])
     for one, key in zip(rows[1], results.keys, strict=True):
@@ -99,7 +99,7 @@ def _curves(results: Results) -> bytes:
             epochs = [row["epoch"] for row in outcome.history]
             style = {"lw": 2, "label": outcome.name} if rank < 5 else {"lw": 0.8, "color": "tab:gray", "alpha": 0.6}
             one.plot(epochs, heights, marker="." if len(epochs) == 1 else "", **style)
-        one.axhline(results.classic[LINES[name]], color="k", lw=1, ls="--")
+        one.axhline(results.baseline.of(name), color="k", lw=1, ls="--")
         one.set(xlabel="epoch", ylabel=LABELS[name])
         one.xaxis.get_major_locator().set_params(integer=True)
     axes[0].legend(fontsize="small", title="the best five", reverse=True)

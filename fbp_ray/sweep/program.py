@@ -25,12 +25,12 @@ from fbp_ray.sweep.results import CONFIG, Results, read_results, write_results
 from fbp_ray.sweep.search import Search, open_search
 from fbp_ray.sweep.space import Space, check_space
 from fbp_ray.sweep.table import SweepProgress, results_table
-from fbp_ray.train.__main__ import check, resolve, train_run
-from fbp_ray.train.classic import classic_fbp
+from fbp_ray.train.baseline import measure_baseline
 from fbp_ray.train.process import Process
+from fbp_ray.train.program import check, resolve, train_run
 
 if TYPE_CHECKING:
-    from fbp_ray.sweep.held import Stored
+    from fbp_ray.sweep.object_store import Stored
 
 
 def sweep_program(space: Space, program: str) -> None:
@@ -110,8 +110,11 @@ def refuse_run_options(tree: SweepTree) -> None:
 
 
 def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], console: Console) -> Results:
-    from fbp_ray.sweep.held import room_for, store  # after the options are known to hold: Ray takes seconds to import
-    from fbp_ray.sweep.share import share_out_trials
+    from fbp_ray.sweep.object_store import (  # after the options are known to hold: Ray takes seconds to import
+        room_for,
+        store,
+    )
+    from fbp_ray.sweep.resources import allocate_trials
     from fbp_ray.sweep.trial import Task
     from fbp_ray.sweep.tuning import run_trials
     from fbp_ray.train.cluster import cluster, nodes
@@ -128,9 +131,11 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
         return read_results(folder, keys, tree.sweep.metric)
 
     with cluster(tree.ray.address):
-        share = share_out_trials(tree, nodes())
+        share = allocate_trials(tree, nodes())
         alone = Process(0, 1, torch.device("cpu"))
-        classic = classic_fbp(folder.run, validation, Batches(validation, tree.train.batch_size, seed=None), alone)
+        baseline = measure_baseline(
+            folder.run, validation, Batches(validation, tree.train.batch_size, seed=None), alone
+        )
         before = read_results(folder, keys, tree.sweep.metric)
         progress = SweepProgress(search.total, tree.train.epochs, before, console)
         if begun:
@@ -142,7 +147,7 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
         elif problem is not None:
             progress.line(problem)
         progress.line(_how(share.concurrent, share.workers, share.cpus, share.gpus))
-        task = Task(tree.sweep.metric, classic, share.cpus, share.gpus > 0, share.workers, data)
+        task = Task(tree.sweep.metric, baseline, share.cpus, share.gpus > 0, share.workers, data)
 
         def show(event: dict[str, Any]) -> None:
             results = read_results(folder, keys, tree.sweep.metric) if event["event"] == "end" else None

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from fbp_ray.baseline import Baseline
 from fbp_ray.checkpoint import Checkpoint, read_manifest, write_checkpoint
 from fbp_ray.errors import RunError
 from fbp_ray.run import RunFolder
 from fbp_ray.sweep.folder import Outcome, SweepFolder
-from fbp_ray.sweep.merit import Metric, on_front
+from fbp_ray.sweep.objective import Metric, on_front
 
 CONFIG = "best_config.yaml"
 NOT_OF_THE_MODEL = ("run", "ray", "scaling", "track")
@@ -25,7 +26,7 @@ class Results(NamedTuple):
     """Of the search space."""
 
     metric: Metric
-    classic: dict[str, float]
+    baseline: Baseline
     outcomes: list[Outcome]
     """By number."""
 
@@ -44,13 +45,13 @@ class Results(NamedTuple):
 
 def read_results(folder: SweepFolder, keys: list[str], metric: Metric) -> Results:
     """The results so far."""
-    outcomes, classic = folder.outcomes(), folder.classic
-    merits = {outcome.number: outcome.merit(metric, classic) for outcome in outcomes}
+    outcomes, baseline = folder.outcomes(), folder.baseline
+    merits = {outcome.number: outcome.merit(metric, baseline) for outcome in outcomes}
     known = {number: value for number, value in merits.items() if value is not None}
     there = [outcome for outcome in outcomes if outcome.number in known]
     flags = on_front([(outcome.metrics["psnr"], outcome.metrics["ssim"]) for outcome in there])
     front = {outcome.number for outcome, flag in zip(there, flags, strict=True) if flag}
-    return Results(keys, metric, classic, outcomes, known, front)
+    return Results(keys, metric, baseline, outcomes, known, front)
 
 
 def write_results(folder: SweepFolder, results: Results) -> None:

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from pydantic import ValidationError
 
-from fbp_ray.cli import explain
 from fbp_ray.errors import ConfigError
+from fbp_ray.settings import explain
 from fbp_ray.sweep.config import SweepTree, training_config
 
 Parameters: TypeAlias = dict[str, Any]

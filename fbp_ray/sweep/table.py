@@ -15,9 +15,9 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.live import Live
 from rich.table import Table
 
+from fbp_ray.progress import clock
 from fbp_ray.sweep.folder import FINISHED, Outcome
 from fbp_ray.sweep.results import Results
-from fbp_ray.train.table import clock
 
 SHOWN = 5  # of the best, while the sweep runs
 BEST = 10  # at its end
@@ -132,7 +132,7 @@ def results_table(results: Results, width: int, most: int = BEST) -> Table:
 
 
 def _results_table(results: Results, most: int, left_out: set[str]) -> Table:
-    classic = results.classic
+    baseline = results.baseline
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -143,7 +143,7 @@ def _results_table(results: Results, most: int, left_out: set[str]) -> Table:
         caption_justify="left",
     )
     first = {"trial": "FBP", **dict.fromkeys(results.keys, "")}
-    rows = [{**first, "PSNR\ndB": f"{classic['hann_psnr']:.3f}", "SSIM": f"{classic['hann_ssim']:.4f}"}]
+    rows = [{**first, "PSNR\ndB": f"{baseline.hann_psnr:.3f}", "SSIM": f"{baseline.hann_ssim:.4f}"}]
     rows += [_cells(results, outcome) for outcome in results.ranked[:most]]
     headings = ["trial", *results.keys, "PSNR\ndB", OVER, "SSIM", OVER + " ", results.metric.upper(), "epoch", "ended"]
     shown = [heading for heading in headings if heading.strip() not in left_out]
@@ -162,9 +162,9 @@ def _cells(results: Results, outcome: Outcome) -> dict[str, str]:
         "trial": outcome.name + ("*" if outcome.number in results.front else " "),
         **{key: value(outcome.parameters[key]) for key in results.keys},
         "PSNR\ndB": f"{psnr:.3f}",
-        OVER: f"{psnr - results.classic['hann_psnr']:+.3f}",
+        OVER: f"{psnr - results.baseline.hann_psnr:+.3f}",
         "SSIM": f"{ssim:.4f}",
-        OVER + " ": f"{ssim - results.classic['hann_ssim']:+.4f}",
+        OVER + " ": f"{ssim - results.baseline.hann_ssim:+.4f}",
         results.metric.upper(): f"{results.merits[outcome.number]:+.3f}",
         "epoch": str(outcome.best_epoch),
         "ended": "" if outcome.status == "completed" else "early",

@@ -16,12 +16,13 @@ from uuid import uuid4
 import ray.tune
 import torch
 
+from fbp_ray.baseline import Baseline
 from fbp_ray.checkpoint import MANIFEST, read_manifest
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import CheckpointError, FbpRayError
 from fbp_ray.run import RunFolder
-from fbp_ray.sweep.held import Held, Stored
-from fbp_ray.sweep.merit import Metric, merit
+from fbp_ray.sweep.object_store import Held, Stored
+from fbp_ray.sweep.objective import Metric, merit
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
 
@@ -33,7 +34,7 @@ class Task(NamedTuple):
     """What all trials of a sweep have in common."""
 
     metric: Metric
-    classic: dict[str, float]
+    baseline: Baseline
     threads: int
     use_gpu: bool
     workers: int
@@ -87,7 +88,7 @@ class Trial(ray.tune.Trainable):
         return {"epoch": event["epoch"], "lr": event["lr"], **figures, "merit": self._merit(figures), **self._value()}
 
     def _merit(self, figures: dict[str, float]) -> float:
-        return merit(self.task.metric, figures["psnr"], figures["ssim"], self.task.classic)
+        return merit(self.task.metric, figures["psnr"], figures["ssim"], self.task.baseline)
 
     def _value(self) -> dict[str, float]:
         if not self._best:

@@ -17,13 +17,14 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from fbp_ray.baseline import Baseline
 from fbp_ray.errors import FbpRayError, RunError
 from fbp_ray.run import State
 from fbp_ray.sweep.config import SweepTree
 from fbp_ray.sweep.folder import FINISHED, Outcome, SweepFolder
-from fbp_ray.sweep.merit import merit
+from fbp_ray.sweep.objective import merit
+from fbp_ray.sweep.resources import TrialResources
 from fbp_ray.sweep.search import Search
-from fbp_ray.sweep.share import TrialShare
 from fbp_ray.sweep.trial import Task, Trial
 
 ENVIRONMENT = {
@@ -44,7 +45,9 @@ BEST = ("best_psnr", "best_ssim")  # and of the end
 Show = Callable[[dict[str, Any]], None]
 
 
-def run_trials(tree: SweepTree, folder: SweepFolder, search: Search, task: Task, share: TrialShare, show: Show) -> None:
+def run_trials(
+    tree: SweepTree, folder: SweepFolder, search: Search, task: Task, resources: TrialResources, show: Show
+) -> None:
     """Runs the trials that are missing, those first that were interrupted.
 
     Args:
@@ -52,7 +55,7 @@ def run_trials(tree: SweepTree, folder: SweepFolder, search: Search, task: Task,
         folder: its folder, begun, with the classic FBP's figures.
         search: proposes new trials; is told of those that are finished.
         task: what the trials share.
-        share: what each takes of the cluster.
+        resources: what each takes of the cluster.
         show: is called with {"event": "begin" | "epoch" | "end", "number": .., ..}.
 
     Raises:
@@ -67,12 +70,12 @@ def run_trials(tree: SweepTree, folder: SweepFolder, search: Search, task: Task,
         return
     with tempfile.TemporaryDirectory(prefix="fbp-ray-") as notes:
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(Trial, task=task), _resources(share)),
+            tune.with_resources(tune.with_parameters(Trial, task=task), _resources(resources)),
             tune_config=tune.TuneConfig(
                 search_alg=conductor,
-                scheduler=_scheduler(tree, known, task.classic),
+                scheduler=_scheduler(tree, known, task.baseline),
                 num_samples=remaining,
-                max_concurrent_trials=share.concurrent,
+                max_concurrent_trials=resources.concurrent,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -89,16 +92,16 @@ def run_trials(tree: SweepTree, folder: SweepFolder, search: Search, task: Task,
             raise conductor.problem or RunError(f"the sweep could not go on: {error}") from None
 
 
-def _resources(share: TrialShare) -> PlacementGroupFactory:
-    if share.workers > 1:
+def _resources(resources: TrialResources) -> PlacementGroupFactory:
+    if resources.workers > 1:
         # The process of such a trial only waits for its workers. Were it given a processor, trials could have taken all
         # of them before any has its workers.
         return PlacementGroupFactory([{"memory": float(2**20)}])
-    bundle = {"CPU": float(share.cpus)}
-    return PlacementGroupFactory([bundle | {"GPU": share.gpus} if share.gpus else bundle])
+    bundle = {"CPU": float(resources.cpus)}
+    return PlacementGroupFactory([bundle | {"GPU": resources.gpus} if resources.gpus else bundle])
 
 
-def _scheduler(tree: SweepTree, known: list[Outcome], classic: dict[str, float]) -> TrialScheduler:
+def _scheduler(tree: SweepTree, known: list[Outcome], baseline: Baseline) -> TrialScheduler:
     """The scheduler, which has seen the epochs of the trials that are finished."""
     epochs = tree.train.epochs
     least = min(tree.sweep.min_epochs or max(1, epochs // 4), epochs)
@@ -118,7 +121,7 @@ def _scheduler(tree: SweepTree, known: list[Outcome], classic: dict[str, float])
             stand_in: Any = SimpleNamespace(trial_id=f"earlier-{outcome.number}")
             scheduler.on_trial_add(None, stand_in)  # type: ignore[arg-type]
             for row in outcome.history:
-                by = merit(tree.sweep.metric, row["validation_psnr"], row["validation_ssim"], classic)
+                by = merit(tree.sweep.metric, row["validation_psnr"], row["validation_ssim"], baseline)
                 scheduler.on_trial_result(None, stand_in, {"epoch": int(row["epoch"]), "merit": by})  # type: ignore[arg-type]
             scheduler.on_trial_remove(None, stand_in)  # type: ignore[arg-type]
     return scheduler
@@ -149,7 +152,7 @@ class Conductor(Searcher):
         self._last: dict[str, dict[str, Any]] = {}
         for outcome in known:
             if outcome.status in FINISHED:
-                search.told(outcome.parameters, outcome.merit(tree.sweep.metric, folder.classic))
+                search.told(outcome.parameters, outcome.merit(tree.sweep.metric, folder.baseline))
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, for Tune's own record."""

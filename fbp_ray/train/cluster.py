@@ -13,7 +13,7 @@ import ray
 
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.train.environment import ALONE, ENVIRONMENT
-from fbp_ray.train.share import Node
+from fbp_ray.train.resources import Node
 
 CONNECT_SECONDS = 5.0
 

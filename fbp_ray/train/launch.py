@@ -17,7 +17,7 @@ from fbp_ray.run import RunFolder
 from fbp_ray.train.cluster import cluster, nodes
 from fbp_ray.train.events import Events
 from fbp_ray.train.failures import Failures, cause
-from fbp_ray.train.share import Share, share_out
+from fbp_ray.train.resources import Resources, allocate
 from fbp_ray.train.trainer import LeanTrainer
 from fbp_ray.train.worker import Interfaces, work
 
@@ -42,7 +42,7 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
         FbpRayError: what a worker raised; RunError for anything else that ends the run.
     """
     with cluster(config.ray.address) as alone, tempfile.TemporaryDirectory(prefix="fbp-ray-") as notes:
-        share = share_out(config.scaling, nodes())
+        share = allocate(config.scaling, nodes())
         events = Events()
         trainer = LeanTrainer(
             work,
@@ -72,7 +72,7 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
                 raise cause(error, config.run.max_failures) from None
 
 
-def _scaling(config: TrainConfig, share: Share) -> ray.train.ScalingConfig:
+def _scaling(config: TrainConfig, share: Resources) -> ray.train.ScalingConfig:
     least = config.scaling.min_workers
     return ray.train.ScalingConfig(  # type: ignore[call-arg]  # its stub is that of the V1 class
         num_workers=share.workers if least is None else (least, share.workers),  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ class _Waiting:
         show: is called with each event, and with what is missing.
     """
 
-    def __init__(self, share: Share, show: Show) -> None:
+    def __init__(self, share: Resources, show: Show) -> None:
         self.share = share
         self.show = show
         self.since: float | None = time.monotonic()

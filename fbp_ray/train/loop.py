@@ -16,13 +16,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from fbp_ray.checkpoint import pack
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import Batches, LoDoPaB, Sample, SharedCache, describe, geometry_of
-from fbp_ray.data.order import share
+from fbp_ray.data.sampler import samples_for_rank
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.losses import composite_loss
 from fbp_ray.metrics import psnr, ssim
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import RunFolder
-from fbp_ray.train.classic import classic_fbp
+from fbp_ray.train.baseline import measure_baseline
 from fbp_ray.train.process import Process, Sums
 from fbp_ray.train.saving import Saver
 from fbp_ray.train.start import start
@@ -80,7 +80,7 @@ def train(
     history = start(config, run, model, optimizer, scheduler, process, report)
     parallel = DistributedDataParallel(model) if process.world_size > 1 else model
 
-    classic = classic_fbp(run, validation_set, validation, process)
+    baseline = measure_baseline(run, validation_set, validation, process)
     about_data = _about_data(config, training_set, validation_set)
     steps = len(training)
     report(
@@ -90,12 +90,15 @@ def train(
             "epochs": config.train.epochs,
             "steps": steps,
             "workers": process.world_size,
-            "shares": [share(config.train.batch_size, rank, process.world_size) for rank in range(process.world_size)],
+            "shares": [
+                samples_for_rank(config.train.batch_size, rank, process.world_size)
+                for rank in range(process.world_size)
+            ],
             "cache": _cached(training.cache, training_set),
-            **classic,
+            **baseline.model_dump(),
         }
     )
-    with Watcher(config, run, process, validation_set, classic, len(history), report) as watcher, Saver(run) as saver:
+    with Watcher(config, run, process, validation_set, baseline, len(history), report) as watcher, Saver(run) as saver:
         for epoch in range(len(history) + 1, config.train.epochs + 1):
             began = shown = time.perf_counter()
             _seed(config.train.seed, epoch, process.rank)

@@ -63,7 +63,7 @@ class Saver:
     def _write(self, last: Checkpoint, best: bool, history: list[dict[str, float]], then: Callable[[], None]) -> None:
         epoch = last.manifest.epoch
         try:
-            self.run.guard()
+            self.run.check_owner()
             if best:
                 write_checkpoint(self.run.best, _weights_alone(last))
             write_checkpoint(self.run.last, last, keep_previous=True)

@@ -13,6 +13,8 @@ from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.table import Table
 
+from fbp_ray.progress import clock
+
 NEWEST = 20  # rows shown while the run goes on
 AROUND = 11  # lines of the terminal that are not rows of epochs
 NARROWER = ((0, 1), (1, 1), (2, 1), (3, 1), (3, 0), (4, 0), (5, 0), (6, 0), (7, 0))  # which columns go, their padding
@@ -125,12 +127,6 @@ class RunTable:
             Column("read-\ning", lambda row: f"{row['reading']:.0%}", goes=1),
             Column("time", lambda row: clock(row["seconds"]), goes=1),
         ]
-
-
-def clock(seconds: float) -> str:
-    """0:07, 12:34 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
 def _classic(start: Event) -> list[dict[str, str]]:

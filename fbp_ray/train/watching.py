@@ -10,12 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from fbp_ray.baseline import Baseline
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import LoDoPaB
 from fbp_ray.model import LearnableFBP
+from fbp_ray.panels import panels
 from fbp_ray.run import RunFolder
 from fbp_ray.storage import LocalFolder, copy_folder
-from fbp_ray.track import NullTracker, Tracker, open_tracker, panels, scalars
+from fbp_ray.trackers import NullTracker, Tracker, open_tracker, scalars
 from fbp_ray.train.process import Process
 
 FOLDER = "tensorboard"
@@ -29,7 +31,7 @@ class Watcher:
         run: its folder keeps what they write; where that is an object store, a copy of it after each epoch.
         process: which of the processes this is.
         dataset: the validation part.
-        classic: the figures of the classic FBP on it.
+        baseline: the figures of the classic FBP on it.
         done: epochs that were finished before.
         report: is told of a tracker that fails.
     """
@@ -40,13 +42,13 @@ class Watcher:
         run: RunFolder,
         process: Process,
         dataset: LoDoPaB,
-        classic: dict[str, float],
+        baseline: Baseline,
         done: int,
         report: Callable[[dict[str, Any]], None],
     ) -> None:
         self.config = config
         self.dataset = dataset
-        self.classic = classic
+        self.baseline = baseline
         self.folder = run.folder / FOLDER
         self._temporary: Path | None = None
         self._copy_failed = False
@@ -88,8 +90,8 @@ class Watcher:
         as_it_is = copy.deepcopy(model)
 
         def log() -> None:
-            pictures = panels(as_it_is, self.dataset, self.classic, self.config.track, epoch)
-            self._tracker.log(epoch, scalars(row, self.classic), pictures)
+            pictures = panels(as_it_is, self.dataset, self.baseline, self.config.track, epoch)
+            self._tracker.log(epoch, scalars(row, self.baseline), pictures)
             self._copy()
 
         return log

@@ -76,7 +76,7 @@ def check_storage(run: RunFolder) -> None:
         run.folder.remove(probe)
     except OSError as error:
         raise RunError(f"the machine {machine()} cannot use the run folder {run}: {error}; {way}") from None
-    run.guard()
+    run.check_owner()
 
 
 def machine() -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fbp_ray.geometry import ParallelBeam
 from service.formats.arrays import read_npy, read_npz, read_raw
-from service.formats.guarded import Guarded
+from service.formats.guarded import ReaderPool
 from service.problems import Problem
 
 LARGEST = 1e6
@@ -51,7 +51,7 @@ def decode(
     model: str,
     stack: int,
     most: int,
-    guarded: Guarded,
+    guarded: ReaderPool,
 ) -> Stack:
     """The sinograms in a body.
 
@@ -118,7 +118,7 @@ def _what_is_wrong(sinogram: Tensor) -> str:
     return f"has values beyond {LARGEST:g}, which no line integral has; is the unit right? Nothing was reconstructed"
 
 
-def _array(body: bytes | bytearray, shape: str | None, most: int, guarded: Guarded) -> NDArray[Any]:
+def _array(body: bytes | bytearray, shape: str | None, most: int, guarded: ReaderPool) -> NDArray[Any]:
     if not body:
         raise Problem(400, f"the body is empty; send a sinogram as {FORMATS}")
     if shape is not None:

@@ -21,7 +21,7 @@ SECONDS = 20.0
 _NAMES = {"h5": "HDF5", "tif": "TIFF"}
 
 
-class Guarded:
+class ReaderPool:
     """Some reading processes, started when they are first needed. Any thread may read.
 
     Args:

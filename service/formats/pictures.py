@@ -13,7 +13,7 @@ from PIL import Image as Picture
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from fbp_ray.data.units import MU_AIR, MU_MAX, MU_WATER
+from fbp_ray.data.layout import MU_AIR, MU_MAX, MU_WATER
 
 RESEARCH = "RESEARCH USE ONLY, NOT FOR DIAGNOSIS"
 SLOPE, INTERCEPT = 1 / 8, -2048.0

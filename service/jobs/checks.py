@@ -18,7 +18,7 @@ from fbp_ray.cli import on_recipe
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
 from fbp_ray.storage import absolute, open_folder
-from fbp_ray.train.share import Node, share_out
+from fbp_ray.train.resources import Node, allocate
 from service.jobs.commands import LONGEST, SPACES, pack
 from service.jobs.documents import EvaluateJob, JobRequest, SweepJob, TrainJob
 from service.problems import Problem
@@ -103,14 +103,14 @@ def _check_training(prepared: Prepared, nodes: Sequence[Node], local: bool) -> N
     if config.data.dir is None and run.folder.has("config.yaml"):
         known = yaml.safe_load(run.folder.read("config.yaml"))
         config = _with_data(config, known.get("data", {}).get("dir"))
-    run.agree(config)
+    run.check_resumable(config)
 
 
 def _check_sweep(prepared: Prepared, nodes: Sequence[Node], local: bool) -> None:
     from fbp_ray.sweep.config import SweepTree, training_config
     from fbp_ray.sweep.folder import SWEEP, SweepFolder
     from fbp_ray.sweep.program import refuse_run_options, with_workers
-    from fbp_ray.sweep.share import share_out_trials
+    from fbp_ray.sweep.resources import allocate_trials
     from fbp_ray.sweep.space import Space, check_space, grid
 
     tree = on_recipe(SweepTree, prepared.request["config"])
@@ -121,20 +121,20 @@ def _check_sweep(prepared: Prepared, nodes: Sequence[Node], local: bool) -> None
     if tree.sweep.search == "grid":
         grid(space, tree, tree.sweep.trials)
     _check_settings(training_config(with_workers(tree, tree.sweep.workers_per_trial), {}), local)
-    share_out_trials(tree, nodes)
+    allocate_trials(tree, nodes)
     if tree.sweep.train_best:
         _check_room(tree, nodes)
     folder = SweepFolder(prepared.place)
     known = folder.run.read_json(SWEEP) or {}
     if tree.data.dir is None:
         tree = _with_data(tree, known.get("settings", {}).get("data.dir"))
-    folder.agree(tree, space)
+    folder.check_resumable(tree, space)
 
 
 def _check_evaluation(prepared: Prepared, local: bool) -> None:
     from fbp_ray.checkpoint import check_geometry, find_checkpoint, read_manifest
     from fbp_ray.data import LoDoPaB, geometry_of
-    from fbp_ray.evaluate.__main__ import EvaluateConfig
+    from fbp_ray.evaluate.program import EvaluateConfig
 
     config = EvaluateConfig.model_validate(prepared.request["config"])
     out = open_folder(prepared.place)
@@ -154,7 +154,7 @@ def _check_evaluation(prepared: Prepared, local: bool) -> None:
 
 def _check_settings(config: TrainConfig, local: bool) -> None:
     """What the data and the settings say, as far as they are here. The sample data are made by the job itself."""
-    from fbp_ray.train.__main__ import check, check_settings
+    from fbp_ray.train.program import check, check_settings
 
     folder = config.data.dir
     if folder is not None and (local or folder.is_dir()):
@@ -165,7 +165,7 @@ def _check_settings(config: TrainConfig, local: bool) -> None:
 
 def _check_room(config: TrainConfig, nodes: Sequence[Node]) -> None:
     try:
-        share_out(config.scaling, nodes)
+        allocate(config.scaling, nodes)
     except RunError as error:
         raise Problem(422, str(error)) from None
 

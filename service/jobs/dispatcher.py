@@ -10,7 +10,7 @@ from collections.abc import Callable
 from service.jobs.cluster import Cluster, HeadError
 from service.jobs.commands import VARIABLE, command, pack
 from service.jobs.logs import Logs
-from service.jobs.ray_jobs import JobClient, Refused, Standing, Unreachable
+from service.jobs.ray_jobs import JobClient, JobStatus, Refused, Unreachable
 from service.jobs.store import Job, Store
 
 IDLE_SECONDS = 2.0  # from one look to the next without jobs: another process may have taken some
@@ -152,7 +152,7 @@ class Dispatcher:
         else:
             self._stands(job, standing)
 
-    def _stands(self, job: Job, standing: Standing) -> None:
+    def _stands(self, job: Job, standing: JobStatus) -> None:
         status, reason = standing
         if status == "failed":
             reason = self._logs.error(job.id) or reason or "its program failed; see its log"

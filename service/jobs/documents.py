@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fbp_ray.config import TrainConfig
-from fbp_ray.evaluate.__main__ import EvaluateConfig
+from fbp_ray.evaluate.program import EvaluateConfig
+from fbp_ray.settings import Frozen
 from fbp_ray.sweep.config import SweepTree
 
 Kind = Literal["train", "sweep", "evaluate"]
@@ -18,18 +19,14 @@ STATUSES: tuple[Status, ...] = ("pending", "running", "succeeded", "failed", "st
 ENDED: tuple[Status, ...] = ("succeeded", "failed", "stopped", "lost")
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TrainJob(_Request):
+class TrainJob(Frozen):
     """A training: what `python -m fbp_ray.train` takes. What is not given is the recipe's."""
 
     kind: Literal["train"] = Field(description="train, sweep or evaluate")
     config: TrainConfig = Field(default=TrainConfig(), description="the settings of the run")
 
 
-class SweepJob(_Request):
+class SweepJob(Frozen):
     """A sweep: what the programs in `sweeps/` take."""
 
     kind: Literal["sweep"] = Field(description="train, sweep or evaluate")
@@ -37,7 +34,7 @@ class SweepJob(_Request):
     config: SweepTree = Field(default=SweepTree(), description="the settings that trials share, and of the search")
 
 
-class EvaluateJob(_Request):
+class EvaluateJob(Frozen):
     """An evaluation: what `python -m fbp_ray.evaluate` takes."""
 
     kind: Literal["evaluate"] = Field(description="train, sweep or evaluate")

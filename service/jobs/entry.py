@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from fbp_ray.cli import explain, on_recipe, run_program
+from fbp_ray.cli import on_recipe, run_program
 from fbp_ray.errors import ConfigError
+from fbp_ray.settings import explain
 from service.jobs.commands import SPACES, VARIABLE, unpack
 
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _train(request: dict[str, Any]) -> None:
     from fbp_ray.config import TrainConfig
-    from fbp_ray.train.__main__ import train
+    from fbp_ray.train.program import train
 
     train(on_recipe(TrainConfig, request["config"]))
 
@@ -49,7 +50,7 @@ def _sweep(request: dict[str, Any]) -> None:
 def _evaluate(request: dict[str, Any]) -> None:
     from pydantic import ValidationError
 
-    from fbp_ray.evaluate.__main__ import EvaluateConfig, evaluate
+    from fbp_ray.evaluate.program import EvaluateConfig, evaluate
 
     try:
         config = EvaluateConfig.model_validate(request["config"])

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from fbp_ray.errors import CheckpointError
 from fbp_ray.storage import absolute
+from service.database import Database
 from service.jobs.checks import check, prepare
 from service.jobs.cluster import Cluster, GivenCluster
 from service.jobs.dispatcher import Dispatcher
@@ -24,7 +25,6 @@ from service.jobs.ray_jobs import Unreachable
 from service.jobs.store import Job, Store
 from service.observe import Metrics
 from service.problems import Problem
-from service.record import Record
 from service.settings import Settings
 
 INTERVAL = 1.0
@@ -54,7 +54,7 @@ class Jobs:
     def __init__(
         self,
         settings: Settings,
-        record: Record,
+        record: Database,
         metrics: Metrics,
         activate: Callable[[str, str], Any],
         cluster: Cluster | None = None,

@@ -73,7 +73,7 @@ def _of_sweep(job: Job) -> Progress:
             Figure(
                 value=_number(first.metrics[name]),
                 epoch=first.best_epoch,
-                over_fbp=_number(first.metrics[name] - results.classic[f"hann_{name}"]),
+                over_fbp=_number(first.metrics[name] - results.baseline.of(name)),
             )
             for name in ("psnr", "ssim")
         )

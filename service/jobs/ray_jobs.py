@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
-from fbp_ray.train.share import Node
+from fbp_ray.train.resources import Node
 from service.settings import is_loopback
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Refused(Exception):
     """The cluster does not take the job; says why."""
 
 
-class Standing(NamedTuple):
+class JobStatus(NamedTuple):
     """How a job stands, as the cluster has it."""
 
     status: Literal["pending", "running", "succeeded", "failed", "stopped"]
@@ -43,7 +43,7 @@ class JobClient(Protocol):
     def submit(self, submission: str, command: str, variables: dict[str, str]) -> None:
         """Has the cluster run a command; once, however often it is called. Raises Refused."""
 
-    def look(self, submission: str) -> Standing | None:
+    def look(self, submission: str) -> JobStatus | None:
         """How a job stands; None where the cluster does not know it."""
 
     def stop(self, submission: str) -> None:
@@ -83,7 +83,7 @@ class RayJobs:
             if self.look(submission) is None:
                 raise Refused(f"the cluster at {self.address} does not take the job: {error}") from None
 
-    def look(self, submission: str) -> Standing | None:
+    def look(self, submission: str) -> JobStatus | None:
         """How a job stands; None where the cluster does not know it."""
         try:
             return self._ask("GET", f"/api/jobs/{quote(submission)}", _standing)
@@ -153,11 +153,11 @@ class _Status(Exception):
         self.code = code
 
 
-def _standing(answer: Any) -> Standing:
+def _standing(answer: Any) -> JobStatus:
     status = str(answer["status"]).lower()
     if status not in ("pending", "running", "succeeded", "failed", "stopped"):
         raise ValueError(f"a job there is {status!r}")
-    return Standing(status, str(answer.get("message") or ""))  # type: ignore[arg-type]
+    return JobStatus(status, str(answer.get("message") or ""))  # type: ignore[arg-type]
 
 
 def _nodes(answer: Any) -> list[Node]:

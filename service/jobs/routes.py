@@ -19,8 +19,8 @@ from service.jobs.documents import (
     SweepJob,
     TrainJob,
 )
+from service.jobs.event_stream import THE_END, events_of, follow_log
 from service.jobs.manager import Jobs
-from service.jobs.streams import THE_END, events_of, follow_log
 from service.problems import documented
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], dependencies=[Operate])

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from prometheus_client import Gauge
 
+from service.database import Database
 from service.jobs.documents import STATUSES, Kind, Status
-from service.record import Record
 
 
 class Job(NamedTuple):
@@ -53,7 +53,7 @@ class Store:
         gauge: jobs by status, kept current.
     """
 
-    def __init__(self, record: Record, gauge: Gauge) -> None:
+    def __init__(self, record: Database, gauge: Gauge) -> None:
         self._record = record
         self._gauge = gauge
         self._count()

@@ -1,0 +1,101 @@
+"""`python -m fbp_ray.train`: trains a learnable FBP. On two processors: `python -m fbp_ray.train --train.epochs 2`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+
+import torch
+
+from fbp_ray.checkpoint import check_geometry
+from fbp_ray.cli import parse_with_recipe
+from fbp_ray.config import TrainConfig
+from fbp_ray.data import LoDoPaB, geometry_of
+from fbp_ray.errors import ConfigError, FbpRayError, RunError
+from fbp_ray.losses import composite_loss
+from fbp_ray.run import RunFolder
+from fbp_ray.storage import absolute, open_folder
+from fbp_ray.trackers import check_trackers
+from fbp_ray.train.loop import check_shares
+from fbp_ray.train.progress import TrainingProgress
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains the run that the options describe."""
+    train(parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train"))
+
+
+def train(config: TrainConfig) -> None:
+    """Checks a configuration, begins its run and trains it; raises FbpRayError."""
+    config = resolve(config)
+    assert config.run.name is not None
+    check(config)
+    run = RunFolder(open_folder(config.run.storage) / config.run.name)
+    config = run.begin(config)
+    print(f"run {run}", flush=True)
+
+    train_run(config, run)
+    print(f"best and last checkpoint: {run.best}, {run.last}")
+
+
+def train_run(config: TrainConfig, run: RunFolder) -> None:
+    """Trains a run that has been begun, shows how far it is, and says in its folder how it ended."""
+    from fbp_ray.train.launch import launch  # after the options are known to hold: Ray takes seconds to import
+
+    try:
+        with TrainingProgress() as progress:
+            launch(config, run, progress.show)
+        run.check_owner()
+    except FbpRayError as error:
+        _set_failed(run, str(error))
+        raise
+    run.set_status("completed")
+
+
+def _set_failed(run: RunFolder, reason: str) -> None:
+    """Says in the run folder that the run failed, unless it has another owner or cannot be written any more."""
+    try:
+        run.check_owner()
+        run.set_status("failed", reason)
+    except (OSError, RunError) as error:
+        print(f"the run's status could not be written: {error}", file=sys.stderr)
+
+
+def check(config: TrainConfig) -> None:
+    """Finds out now, on this machine, what would otherwise stop every worker later."""
+    assert config.data.dir is not None
+    geometry = geometry_of(config.data.dir)
+    training = LoDoPaB(config.data.dir, "train", geometry, config.data.train_samples)
+    validation = LoDoPaB(config.data.dir, "validation", geometry, config.data.validation_samples)
+    check_shares(config, len(training), len(validation), config.scaling.num_workers or 1)
+    image = torch.zeros(1, *geometry.image_shape)
+    composite_loss(image, image, config.loss)
+    check_settings(config)
+    if config.init.checkpoint is not None:
+        check_geometry(config.init.checkpoint, geometry)
+
+
+def check_settings(config: TrainConfig) -> None:
+    """The part of `check` that needs no data."""
+    check_trackers(config.track)
+    if config.window.kind == "fixed":
+        raise ConfigError("a fixed window learns nothing; use --window.kind frequency or angle_frequency")
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """The configuration with nothing left open: the sample data, a name, places that mean the same to every worker."""
+    folder = config.data.dir
+    if folder is None:
+        from fbp_ray.simulate import sample_data  # here, not above: it compiles, and those with data do not need it
+
+        folder = sample_data()
+    name = config.run.name or f"{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+    init = config.init.checkpoint and absolute(config.init.checkpoint)
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"dir": folder.absolute()}),
+            "run": config.run.model_copy(update={"name": name}),
+            "init": config.init.model_copy(update={"checkpoint": init}),
+        }
+    )

@@ -1,0 +1,140 @@
+"""The Triton kernels in Triton's interpreter, compiled for several GPUs, and on a GPU where there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fbp_ray import projector
+from fbp_ray.filters import WindowConfig
+from fbp_ray.model import LearnableFBP, ModelConfig, fbp
+from fbp_ray.projector import backproject, kernel_for, project, reference
+from tests.support import gpu_cases
+from tests.support.scans import COARSE
+
+pytest.importorskip("triton", reason="Triton is for Linux")
+
+ROOT = Path(__file__).parents[2]
+BOUNDS = {
+    "backproject": 1e-5,
+    "project": 1e-5,
+    "transpose": 1e-6,
+    "repeated": 0.0,
+    "stored in half precision": 4e-4,
+    "half precision": 8e-4,
+}
+
+
+def run(*argv: str, **variables: str) -> Any:
+    command = [sys.executable, "-W", "error", "-m", *argv]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRITON_INTERPRET")}
+    done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, env=environment | variables)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> dict[str, dict[str, float]]:
+    return run("tests.support.gpu_cases", TRITON_INTERPRET="1")
+
+
+@pytest.mark.parametrize("case", gpu_cases.CASES)
+def test_interpreted_kernels_are_the_reference(interpreted: dict[str, dict[str, float]], case: str) -> None:
+    assert {name: value for name, value in interpreted[case].items() if not value <= BOUNDS[name]} == {}
+
+
+def test_the_kernels_compile_for_gpus_of_several_generations() -> None:
+    for sizes in run("tests.support.gpu_cases", "75", "80", "90").values():
+        assert min(sizes.values()) > 1000
+
+
+def test_a_batch_of_none() -> None:
+    from fbp_ray.projector import gpu
+
+    assert gpu.backproject(torch.empty(0, *COARSE.sinogram_shape), COARSE).shape == (0, *COARSE.image_shape)
+    assert gpu.project(torch.empty(0, *COARSE.image_shape), COARSE).shape == (0, *COARSE.sinogram_shape)
+
+
+def test_triton_is_imported_only_when_it_is_needed() -> None:
+    code = "import sys, fbp_ray.model; print('fbp_ray.projector.gpu' in sys.modules or 'triton' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.strip() == "False"
+
+
+class TestDispatch:
+    @pytest.fixture(autouse=True)
+    def _as_if_just_imported(self) -> Iterator[None]:
+        projector._warn_of_reference.cache_clear()
+        yield
+        projector._warn_of_reference.cache_clear()
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+    def test_cuda_has_kernels(self, dtype: torch.dtype) -> None:
+        from fbp_ray.projector import gpu
+
+        assert kernel_for(torch.device("cuda"), dtype).project is gpu.project
+
+    def test_a_device_without_kernels_warns_once_and_says_why(self) -> None:
+        with pytest.warns(UserWarning, match="none for mps"):
+            assert kernel_for(torch.device("mps"), torch.float32) == projector.Kernel(
+                reference.backproject, reference.project
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            kernel_for(torch.device("mps"), torch.float32)
+        with pytest.warns(UserWarning, match="none for xpu"):
+            kernel_for(torch.device("xpu"), torch.float32)
+
+    def test_cuda_without_triton_warns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(projector, "_has_triton", lambda: False)
+        with pytest.warns(UserWarning, match="pip install triton"):
+            assert kernel_for(torch.device("cuda"), torch.float32).project is reference.project
+
+    def test_cuda_in_another_precision_warns(self) -> None:
+        with pytest.warns(UserWarning, match="convert the array"):
+            assert kernel_for(torch.device("cuda"), torch.bfloat16).project is reference.project
+
+    @pytest.mark.parametrize("device", ["cpu", "cuda"])
+    def test_double_precision_is_the_reference_without_a_word(self, device: str) -> None:
+        assert kernel_for(torch.device(device), torch.float64).project is reference.project
+
+    def test_the_storage_makes_no_difference_on_a_cpu(self) -> None:
+        sinogram = torch.rand(2, *COARSE.sinogram_shape)
+        model = LearnableFBP(ModelConfig(geometry=COARSE, window=WindowConfig(init="hann")))
+        assert torch.equal(backproject(sinogram, COARSE, torch.float16), backproject(sinogram, COARSE))
+        assert torch.equal(fbp(sinogram, COARSE, storage=torch.float16), fbp(sinogram, COARSE))
+        assert torch.equal(model(sinogram, storage=torch.float16), model(sinogram))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the same on a GPU, where there is one")
+class TestOnAGpu:
+    @pytest.mark.parametrize("case", gpu_cases.CASES)
+    def test_kernels_are_the_reference(self, case: str) -> None:
+        figures = gpu_cases.differences(*gpu_cases.CASES[case], "cuda")
+        assert {name: value for name, value in figures.items() if not value <= BOUNDS[name]} == {}
+
+    def test_gradients_are_those_on_the_cpu(self) -> None:
+        gradients = []
+        for device in ("cpu", "cuda"):
+            generator = torch.Generator().manual_seed(1)
+            sinogram = torch.rand(3, *COARSE.sinogram_shape, generator=generator).to(device).requires_grad_()
+            image = backproject(sinogram, COARSE)
+            (project(image, COARSE) ** 2).sum().backward()
+            assert sinogram.grad is not None
+            gradients.append(sinogram.grad.cpu())
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-4 * gradients[0].abs().max().item())
+
+    @pytest.mark.parametrize("storage", [None, torch.float16])
+    def test_fbp_of_lodopab_size_is_that_on_the_cpu(self, storage: torch.dtype | None) -> None:
+        geometry = gpu_cases.ParallelBeam.lodopab()
+        sinogram = torch.rand(5, *geometry.sinogram_shape, generator=torch.Generator().manual_seed(2))
+        ours = fbp(sinogram.cuda(), geometry, storage=storage).cpu()
+        assert gpu_cases.relative(ours, fbp(sinogram, geometry)) < (1e-3 if storage else 1e-4)

@@ -1,0 +1,474 @@
+"""Jobs over HTTP, on a cluster that only pretends: statuses, queue, refusals, streams, restarts."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fbp_ray.config import TrainConfig
+from fbp_ray.run import RunFolder
+from service.jobs.cluster import find_dashboard
+from service.jobs.commands import command, pack, unpack
+from service.jobs.logs import Logs
+from service.jobs.ray_jobs import RayJobs, Unreachable
+from tests.support.job_service import FakeCluster, JobService
+from tests.support.scans import write_scan
+
+SOON = 20.0
+
+
+class Service(JobService):
+    """On a cluster that only pretends."""
+
+    cluster: FakeCluster
+
+    def __init__(self, folder: Path, cluster: FakeCluster, **jobs: Any) -> None:
+        self.cluster = cluster
+        super().__init__(folder, cluster, **{"lost_seconds": 0.05, **jobs})
+
+    def submitted(self, id: str) -> None:
+        end = time.monotonic() + SOON
+        while f"fbp-{id}" not in self.cluster.jobs:
+            assert time.monotonic() < end, self.get(id)
+            time.sleep(0.01)
+
+    def runs(self, **more: Any) -> dict[str, Any]:
+        """A job that runs."""
+        job = self.post(**more)
+        self.submitted(job["id"])
+        self.cluster.now(job["id"], "running")
+        return self.until(job["id"], "running")
+
+
+@pytest.fixture
+def open_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    made: list[Service] = []
+
+    def make(cluster: FakeCluster | None = None, **jobs: Any) -> Service:
+        made.append(Service(tmp_path, cluster or FakeCluster(), **jobs))
+        return made[-1]
+
+    yield make
+    for service in made:
+        service.close()
+
+
+@pytest.fixture
+def service(open_service: Callable[..., Service]) -> Service:
+    return open_service()
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scan(tmp_path_factory.mktemp("scan") / "data")
+
+
+def refused(service: Service, status: int, body: dict[str, Any], *words: str, **headers: str) -> None:
+    answer = service.http.post("/jobs", json=body, headers=headers)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    for word in words:
+        assert word in answer.json()["detail"]
+    assert service.cluster.submitted == []
+
+
+def test_a_job_goes_from_pending_to_success(service: Service) -> None:
+    answer = service.http.post("/jobs", json={"kind": "train", "config": {"train": {"epochs": 3}}})
+    assert answer.status_code == 201
+    job = answer.json()
+    assert answer.headers["location"] == f"/jobs/{job['id']}"
+    assert job["status"] == "pending"
+    assert job["request"]["config"]["run"]["name"] == f"train-{job['id']}"
+    assert job["place"] == str(service.folder / "runs" / f"train-{job['id']}")
+    service.submitted(job["id"])
+    assert service.until(job["id"], "pending", "not started yet")["started"] is None
+    service.cluster.now(job["id"], "running")
+    assert service.until(job["id"], "running")["reason"] == ""
+    service.cluster.now(job["id"], "succeeded", "Job finished successfully.")
+    done = service.until(job["id"], "succeeded")
+    assert done["ended"] > done["started"] >= done["created"]
+    assert done["progress"]["total"] == 3
+    assert service.metrics.registry.get_sample_value("fbp_jobs", {"status": "succeeded"}) == 1
+
+
+def test_nothing_of_a_caller_is_in_the_command_and_no_variable_is_put_in(service: Service) -> None:
+    job = service.runs(config={"init": {"checkpoint": None}, "run": {"storage": "/tmp/${HOME}; rm -rf '"}})
+    ((submission, line, variables),) = service.cluster.submitted
+    assert submission == f"fbp-{job['id']}"
+    assert line == "python -m service.jobs.entry train"
+    assert "$" not in variables["FBP_RAY_JOB"]
+    assert unpack(variables["FBP_RAY_JOB"])["config"]["run"]["storage"] == "/tmp/${HOME}; rm -rf '"
+    assert command("/a b/python", "sweep") == "'/a b/python' -m service.jobs.entry sweep"
+    with pytest.raises(ValueError, match="bytes"):
+        pack({"config": "x" * 100_000})
+
+
+def test_a_second_job_waits_and_says_for_what(service: Service) -> None:
+    first = service.runs()
+    second = service.post()
+    assert first["id"] in service.until(second["id"], "pending")["reason"]
+    third = service.post()
+    answer = service.http.post(f"/jobs/{second['id']}/stop")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "stopped"
+    assert len(service.cluster.submitted) == 1
+    service.cluster.now(first["id"], "succeeded")
+    service.submitted(third["id"])
+    assert f"fbp-{second['id']}" not in service.cluster.jobs
+    listed = service.http.get("/jobs").json()["jobs"]
+    assert [job["id"] for job in listed] == [third["id"], second["id"], first["id"]]
+    assert [job["id"] for job in service.http.get("/jobs?status=stopped").json()["jobs"]] == [second["id"]]
+    assert len(service.http.get("/jobs?limit=1").json()["jobs"]) == 1
+
+
+def test_a_running_job_is_stopped_and_only_once(service: Service) -> None:
+    job = service.runs()
+    answer = service.http.post(f"/jobs/{job['id']}/stop")
+    assert answer.status_code == 202
+    assert "being stopped" in answer.json()["reason"]
+    assert service.until(job["id"], "stopped")["reason"] == "it was stopped on request"
+    again = service.http.post(f"/jobs/{job['id']}/stop")
+    assert again.status_code == 409
+    assert "ended already" in again.json()["detail"]
+
+
+def test_a_job_that_the_cluster_holds_back_is_stopped_when_it_would_run(service: Service) -> None:
+    job = service.post()
+    service.submitted(job["id"])
+    service.until(job["id"], "pending", "not started yet")
+    assert service.http.post(f"/jobs/{job['id']}/stop").status_code == 202
+    service.until(job["id"], "pending", "being stopped")
+    service.cluster.now(job["id"], "running")
+    service.until(job["id"], "stopped")
+
+
+def test_the_same_key_is_the_same_job(service: Service) -> None:
+    body = {"kind": "train", "config": {"train": {"epochs": 2}}}
+    first, second = (service.http.post("/jobs", json=body, headers={"Idempotency-Key": "k1"}) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json()["id"] == second.json()["id"]
+    assert second.headers["idempotency-replayed"] == "true"
+    other = service.http.post("/jobs", json={"kind": "train"}, headers={"Idempotency-Key": "k1"})
+    assert other.status_code == 409
+    assert "new key" in other.json()["detail"]
+    for key in ("a b", "x" * 256, ""):
+        assert service.http.post("/jobs", json=body, headers={"Idempotency-Key": key}).status_code == 422
+
+
+def test_one_key_sent_at_once_is_one_job(service: Service) -> None:
+    answers: list[Any] = []
+    body = {"kind": "train"}
+    send = lambda: answers.append(service.http.post("/jobs", json=body, headers={"Idempotency-Key": "k"}))  # noqa: E731
+    threads = [threading.Thread(target=send) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert sorted(answer.status_code for answer in answers) == [200] * 5 + [201]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"kind": "bake"}, ["train", "sweep", "evaluate"]),
+        ({"kind": "train", "config": {"train": {"epochs": 0}}}, ["epochs"]),
+        ({"kind": "train", "config": {"learning_rate": 1}}, ["there is no such setting"]),
+        ({"kind": "train", "config": {"recipe": "../x"}}, ["quickstart"]),
+        ({"kind": "train", "config": {"window": {"kind": "fixed"}}}, ["learns nothing"]),
+        ({"kind": "train", "config": {"ray": {"address": "h:6379"}}}, ["does not choose its cluster"]),
+        ({"kind": "train", "config": {"scaling": {"num_workers": 8}}}, ["8 workers", "2 processors"]),
+        ({"kind": "train", "config": {"data": {"dir": "/nowhere"}}}, ["/nowhere"]),
+        ({"kind": "train", "config": {"data": {"dir": "/no\x00where"}}}, []),
+        ({"kind": "train", "config": {"run": {"storage": "what://x"}}}, ["what://x"]),
+        ({"kind": "sweep", "config": {}}, ["space"]),
+        ({"kind": "sweep", "space": "other"}, ["loss_weights"]),
+        ({"kind": "sweep", "space": "loss_weights", "config": {"run": {"name": "x"}}}, ["sweep.name"]),
+        ({"kind": "sweep", "space": "loss_weights", "config": {"sweep": {"max_concurrent": 9}}}, ["room for 2"]),
+        ({"kind": "sweep", "space": "loss_weights", "config": {"sweep": {"workers_per_trial": 3}}}, ["room for 0"]),
+        (
+            {"kind": "sweep", "space": "loss_weights", "config": {"sweep": {"search": "grid", "trials": 2}}},
+            ["combinations"],
+        ),
+        ({"kind": "evaluate", "config": {"checkpoint": "/nowhere"}}, ["no checkpoint"]),
+        ({"kind": "evaluate", "config": {}}, ["checkpoint"]),
+    ],
+)
+def test_what_cannot_be_is_refused(service: Service, body: dict[str, Any], words: list[str]) -> None:
+    refused(service, 422, body, *words)
+
+
+def test_a_configuration_that_is_too_long_is_refused(service: Service) -> None:
+    refused(service, 413, {"kind": "train", "config": {"data": {"dir": "/x" * 60_000}}}, "bytes")
+
+
+def test_a_run_that_is_complete_or_another_is_refused(service: Service, scan: Path) -> None:
+    config = TrainConfig.model_validate(
+        {"data": {"dir": str(scan)}, "loss": {"ms_ssim": 0}, "run": {"name": "done", "storage": str(service.folder)}}
+    )
+    run = RunFolder(service.folder / "done")
+    run.begin(config)
+    run.set_status("completed")
+    body = {"kind": "train", "config": {"data": {"dir": str(scan)}, "loss": {"ms_ssim": 0}}}
+    body["config"]["run"] = {"name": "done", "storage": str(service.folder)}  # type: ignore[index]
+    refused(service, 409, body, "is complete", "extend")
+    run.set_status("failed", "lost")
+    refused(service, 409, body, "other settings")
+    (service.folder / "runs" / "taken").mkdir(parents=True)
+    (service.folder / "runs" / "taken" / "file").touch()
+    refused(service, 409, {"kind": "evaluate", "config": {"checkpoint": "x", "out": f"{service.folder}/runs/taken"}})
+    refused(
+        service, 409, {"kind": "sweep", "space": "loss_weights", "config": {"sweep": {"name": "taken"}}}, "no sweep"
+    )
+
+
+def test_two_jobs_do_not_share_a_folder(service: Service) -> None:
+    job = service.runs(config={"run": {"name": "mine"}})
+    answer = service.http.post("/jobs", json={"kind": "train", "config": {"run": {"name": "mine"}}})
+    assert answer.status_code == 409
+    assert job["id"] in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("get", ""),
+        ("get", "/logs"),
+        ("get", "/logs?follow=1"),
+        ("get", "/events"),
+        ("post", "/stop"),
+        ("post", "/activate"),
+    ],
+)
+def test_an_unknown_job_is_404(service: Service, method: str, path: str) -> None:
+    answer = service.http.request(method, f"/jobs/nope{path}")
+    assert answer.status_code == 404
+    assert "there is no job 'nope'" in answer.json()["detail"]
+
+
+def test_a_failed_job_says_why(service: Service) -> None:
+    job = service.runs()
+    service.cluster.logs[f"fbp-{job['id']}"] = "run x\nerror: the data are gone\n       put them back\n"
+    service.cluster.now(job["id"], "failed", "Job entrypoint command failed with exit code 2, last logs ...")
+    assert service.until(job["id"], "failed")["reason"] == "the data are gone\n       put them back"
+    second = service.runs()
+    service.cluster.now(second["id"], "failed", "node died")
+    assert service.until(second["id"], "failed")["reason"] == "node died"
+
+
+def test_a_job_that_is_not_taken_fails(service: Service) -> None:
+    service.cluster.refuses = "the cluster does not take the job: no agent"
+    assert "no agent" in service.until(service.post()["id"], "failed")["reason"]
+    service.cluster.refuses, service.cluster.broken = "", "Ray does not start"
+    assert "Ray does not start" in service.until(service.post()["id"], "failed")["reason"]
+
+
+def history(place: str, epochs: int) -> None:
+    run = RunFolder(place)
+    run.begin(TrainConfig.model_validate({"train": {"epochs": 5}}))
+    run.write_json("baseline.json", {"hann_psnr": 30.0, "hann_ssim": 0.8})
+    row = {"validation_ssim": 0.9, "validation_loss": float("nan")}
+    run.write_history([{"epoch": n, "validation_psnr": 30.0 + n, **row} for n in range(1, epochs + 1)])
+
+
+def test_progress_is_by_epoch_beside_the_classic_fbp(service: Service) -> None:
+    job = service.runs()
+    history(job["place"], 2)
+    end = time.monotonic() + SOON
+    while (progress := service.get(job["id"])["progress"])["done"] < 2:  # a folder is not read at each request
+        assert time.monotonic() < end, progress
+    assert (progress["unit"], progress["done"], progress["total"]) == ("epoch", 2, 5)
+    assert progress["rows"][1]["validation_psnr"] == 32
+    assert progress["rows"][1]["validation_loss"] is None
+    assert progress["best"]["psnr"] == {"value": 32.0, "epoch": 2, "over_fbp": 2.0}
+    Path(job["place"], "history.csv").write_text("epoch,validation_psnr,validation_ssim\n1,x,y\n")
+    service.cluster.now(job["id"], "succeeded")
+    service.until(job["id"], "succeeded")
+    assert "cannot be read" in service.get(job["id"])["progress"]["problem"]
+
+
+def events(text: str) -> list[tuple[str, str, Any]]:
+    found = []
+    for block in text.strip().split("\n\n"):
+        if not block.startswith(":"):
+            lines = dict(line.split(": ", 1) for line in block.splitlines())
+            found.append((lines["event"], lines["id"], json.loads(lines["data"])))
+    return found
+
+
+def test_events_tell_of_epochs_and_of_the_end(service: Service) -> None:
+    job = service.runs()
+    history(job["place"], 2)
+    timer = threading.Timer(0.7, lambda: (history(job["place"], 3), service.cluster.now(job["id"], "succeeded")))
+    timer.start()
+    answer = service.http.get(f"/jobs/{job['id']}/events")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    found = events(answer.text)
+    assert [kind for kind, _, _ in found] == ["status", "epoch", "epoch", "epoch", "status", "end"] or [
+        kind for kind, _, _ in found
+    ] == ["status", "epoch", "epoch", "status", "epoch", "end"]
+    assert [data["epoch"] for kind, _, data in found if kind == "epoch"] == [1, 2, 3]
+    assert found[-1][2]["status"] == "succeeded"
+    later = events(service.http.get(f"/jobs/{job['id']}/events", headers={"Last-Event-ID": "2"}).text)
+    assert [(kind, id) for kind, id, _ in later] == [("status", "2"), ("epoch", "3"), ("end", "end")]
+    assert service.http.get(f"/jobs/{job['id']}/events", headers={"Last-Event-ID": "end"}).status_code == 204
+
+
+def test_logs_are_followed_to_the_end_and_kept(service: Service) -> None:
+    job = service.runs()
+    name = f"fbp-{job['id']}"
+    service.cluster.logs[name] = "one\n"
+
+    def go_on() -> None:
+        service.cluster.logs[name] = "one\ntwo ä\n"
+        service.cluster.now(job["id"], "succeeded")
+
+    threading.Timer(0.3, go_on).start()
+    assert service.http.get(f"/jobs/{job['id']}/logs?follow=1").text == "one\ntwo ä\n"
+    answer = service.http.get(f"/jobs/{job['id']}/logs")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert answer.text == "one\ntwo ä\n"
+
+
+@pytest.mark.parametrize("path", ["logs?follow=1", "events"])
+def test_streams_end_with_the_service(service: Service, path: str) -> None:
+    job = service.runs()
+    threading.Timer(0.3, service.closing.set).start()
+    began = time.monotonic()
+    assert service.http.get(f"/jobs/{job['id']}/{path}").status_code == 200
+    assert time.monotonic() - began < 3
+
+
+def test_a_log_is_kept_within_its_bounds(tmp_path: Path) -> None:
+    logs = Logs(tmp_path, most=100)
+    text, seen, position = "", b"", 0
+    for number in range(60):
+        text += f"line {number}\n"
+        logs.keep("a", text)
+        part = logs.read("a", position)
+        seen, position = seen + part.content, part.position
+    assert seen.decode() == text
+    kept = logs.read("a").content.decode()
+    assert len(kept) <= 100
+    assert text.endswith(kept)
+    assert kept.startswith("line")
+    assert Logs(tmp_path).read("a").content.decode() == kept
+
+
+def test_a_restart_of_the_service_finds_its_jobs(open_service: Callable[..., Service]) -> None:
+    before = open_service()
+    running, waiting = before.runs(), before.post()
+    before.close()
+    assert before.cluster.closed is True
+    after = open_service(before.cluster)
+    assert after.get(running["id"])["status"] == "running"
+    after.cluster.now(running["id"], "succeeded")
+    after.until(running["id"], "succeeded")
+    after.submitted(waiting["id"])
+    history(running["place"], 1)
+    refused_ = after.http.post(f"/jobs/{running['id']}/activate")
+    assert refused_.status_code == 409
+    assert "no model yet" in refused_.json()["detail"]
+    Path(running["place"], "best").mkdir()
+    Path(running["place"], "best", "manifest.json").write_text("{}")
+    answer = after.http.post(f"/jobs/{running['id']}/activate", json={"name": "mine"})
+    assert answer.json() == {"name": "mine", "source": running["place"]}
+    assert after.http.post(f"/jobs/{running['id']}/activate").json()["name"] == "best"
+
+
+def test_a_job_recorded_and_not_submitted_is_submitted_after_a_restart(open_service: Callable[..., Service]) -> None:
+    service = open_service()
+    job = service.post()
+    service.submitted(job["id"])
+    service.cluster.jobs.clear()  # as if the service had been killed in between
+    service.submitted(job["id"])
+    assert [name for name, _, _ in service.cluster.submitted] == [f"fbp-{job['id']}"] * 2
+
+
+def test_a_job_is_lost_with_its_head_and_goes_on_when_asked_again(service: Service) -> None:
+    job = service.runs()
+    history(job["place"], 2)
+    service.cluster.dead = True
+    lost = service.until(job["id"], "lost")
+    assert "head that it ran on is gone" in lost["reason"]
+    assert "go on from epoch 3" in lost["reason"]
+    assert service.http.post(f"/jobs/{job['id']}/stop").status_code == 409
+    Path(job["place"], "config.yaml").unlink()
+    Path(job["place"], "status.json").unlink()
+    Path(job["place"], "baseline.json").unlink()
+    Path(job["place"], "history.csv").unlink()
+    Path(job["place"], "versions.json").unlink()
+    again = service.http.post("/jobs", json=lost["request"])
+    assert again.status_code == 201
+    assert again.json()["place"] == job["place"]
+    service.submitted(again.json()["id"])
+    assert service.cluster.head == "head-1+"
+
+
+def test_a_job_that_had_not_begun_survives_its_head(service: Service) -> None:
+    job = service.post()
+    service.submitted(job["id"])
+    service.cluster.abandon()
+    service.submitted(job["id"])
+    service.cluster.now(job["id"], "running")
+    service.until(job["id"], "running")
+
+
+def test_a_silent_cluster_loses_its_jobs_and_finds_them_again(open_service: Callable[..., Service]) -> None:
+    service = open_service(FakeCluster(local=False))
+    job = service.runs()
+    service.cluster.silent = True
+    assert "does not answer" in service.until(job["id"], "lost")["reason"]
+    answer = service.http.post("/jobs", json={"kind": "train"})
+    assert answer.status_code == 503
+    assert "try again" in answer.json()["detail"]
+    service.cluster.silent = False
+    assert service.until(job["id"], "running")["ended"] is None
+    del service.cluster.jobs[f"fbp-{job['id']}"]
+    assert "does not know it any more" in service.until(job["id"], "lost")["reason"]
+
+
+def test_what_is_elsewhere_is_left_to_the_cluster(open_service: Callable[..., Service]) -> None:
+    service = open_service(FakeCluster(local=False))
+    service.post(config={"data": {"dir": "/cluster/data"}})
+    service.post(kind="evaluate", config={"checkpoint": "/cluster/runs/a"})
+
+
+def test_what_does_not_answer_as_ray_does_is_said(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match="does not answer"):
+        RayJobs("http://127.0.0.1:1").version()
+    with pytest.raises(Unreachable, match="FBPRAY_JOBS__DASHBOARD"):
+        find_dashboard("ray://host:10001")
+    with pytest.raises(Unreachable, match="no Ray cluster answers"):
+        find_dashboard("127.0.0.1:1")
+
+
+def test_every_status_is_documented(service: Service) -> None:
+    paths = service.app.openapi()["paths"]
+    assert set(paths["/jobs"]["post"]["responses"]) == {"200", "201", "401", "403", "409", "413", "422", "503"}
+    content = paths["/jobs/{id}/events"]["get"]["responses"]["200"]["content"]
+    assert list(content) == ["text/event-stream"]
+    assert list(paths["/jobs/{id}/logs"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
+
+
+def test_of_two_services_with_one_state_folder_one_looks_after_the_jobs(
+    open_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.jobs.dispatcher.LEAD_SECONDS", 0.05)
+    monkeypatch.setattr("service.jobs.dispatcher.IDLE_SECONDS", 0.05)
+    cluster = FakeCluster()
+    first, second = open_service(cluster), open_service(cluster)
+    job = second.post()
+    first.submitted(job["id"])
+    cluster.now(job["id"], "running")
+    assert second.until(job["id"], "running")["status"] == "running"
+    assert [submission for submission, _, _ in cluster.submitted] == [f"fbp-{job['id']}"]
+    first.close()
+    cluster.now(job["id"], "succeeded")
+    second.until(job["id"], "succeeded")

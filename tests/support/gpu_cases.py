@@ -1,0 +1,117 @@
+"""How far the GPU kernels are from the float64 reference, in Triton's interpreter or on a GPU.
+
+`TRITON_INTERPRET=1 python -m tests.support.gpu_cases` prints the figures as JSON. The variable counts only when
+it is set before triton is imported, so the tests run this program instead of setting it themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import torch
+from torch import Tensor
+
+from fbp_ray.geometry import ParallelBeam, RegularAngles
+from fbp_ray.projector import reference
+
+
+def scan(**changes: object) -> ParallelBeam:
+    fields = {
+        "angles": RegularAngles(count=5, first=0.1, step=math.pi / 5),
+        "cells": 19,
+        "cell_size": 1e-3,
+        "image_shape": (12, 12),
+        "pixel_size": 1e-3,
+        **changes,
+    }
+    return ParallelBeam(**fields)  # type: ignore[arg-type]
+
+
+GEOMETRIES = {
+    "regular": scan(),
+    "along the axes": scan(angles=(0.0, math.pi / 2, math.pi, -math.pi / 2, math.pi / 4)),
+    "irregular": scan(angles=(2.9, 0.03, 7.0, 1.571)),
+    "axis offset": scan(axis_offset=2.3e-3),
+    "not square": scan(image_shape=(7, 13)),
+    "outside the detector": scan(cells=9),
+    "coarse pixels": scan(pixel_size=3.1e-3, image_shape=(5, 6)),
+    "fine pixels": scan(pixel_size=0.21e-3, image_shape=(18, 16), cells=7),
+    "one of each": scan(angles=(0.7,), cells=1, image_shape=(1, 1)),
+    "several blocks": scan(angles=(0.4, 2.2), cells=40, image_shape=(21, 34)),
+}
+BATCHES = (1, 2, 3, 5, 8, 33)
+CASES = {name: (geometry, 2) for name, geometry in GEOMETRIES.items()} | {
+    f"batch {batch}": (scan(angles=(0.3, 1.9)), batch) for batch in BATCHES
+}
+
+
+def differences(geometry: ParallelBeam, batch: int, device: str) -> dict[str, float]:
+    """Relative differences from the reference, of the operators and of their inner products."""
+    from fbp_ray.projector import gpu
+
+    generator = torch.Generator().manual_seed(batch)
+    y = torch.randn(batch, *geometry.sinogram_shape, generator=generator)
+    x = torch.randn(batch, *geometry.image_shape, generator=generator)
+    # In float16 the smaller sample must not drown in the larger, nor the larger leave its range.
+    loud = y * torch.logspace(-3, 6, batch)[:, None, None]
+    image, sinogram = gpu.backproject(y.to(device), geometry).cpu(), gpu.project(x.to(device), geometry).cpu()
+    exact_image, exact_sinogram = reference.backproject(y.double(), geometry), reference.project(x.double(), geometry)
+    stored = gpu.backproject(loud.to(device), geometry, torch.float16).cpu()
+    exact_stored = reference.backproject(loud.double(), geometry)
+    halves = gpu.backproject(y.half().to(device), geometry).cpu(), gpu.project(x.half().to(device), geometry).cpu()
+    assert stored.dtype == torch.float32
+    assert {array.dtype for array in halves} == {torch.float16}
+    scale = (exact_image.norm() * x.norm() + exact_sinogram.norm() * y.norm()).item()
+    return {
+        "backproject": relative(image, exact_image),
+        "project": relative(sinogram, exact_sinogram),
+        "transpose": abs(((image.double() * x).sum() - (sinogram.double() * y).sum()).item()) / scale,
+        "repeated": relative(gpu.backproject(y.to(device), geometry).cpu(), image),
+        "stored in half precision": max(relative(s, e) for s, e in zip(stored, exact_stored, strict=True)),
+        "half precision": max(relative(halves[0], exact_image), relative(halves[1], exact_sinogram)),
+    }
+
+
+def relative(array: Tensor, exact: Tensor) -> float:
+    return ((array.double() - exact.double()).norm() / exact.double().norm()).item()
+
+
+def compiles_for(arch: int) -> dict[str, int]:
+    """The size in bytes of each kernel's machine code for an NVIDIA GPU of this compute capability; needs none.
+
+    Triton makes a constant of every number that is 1, which the interpreter does not: "of ones" stands for that.
+    """
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from fbp_ray.projector import gpu_kernels
+
+    options = {"num_warps": 4, "enable_fp_fusion": True}
+    blocks = {"LANES": 32, "TILE_X": 4, "TILE_Y": 4, "CELLS": 16, "PIXELS": 3}
+    ones = dict.fromkeys(("num_angles", "cells", "height", "width", "num_lines", "length"), 1)
+    kinds = {"rows": "*fp16", "angles": "*i64", "axis": "fp32", "scale": "fp32"} | dict.fromkeys(
+        ("image", "dx", "dy", "lines", "sinogram", "along", "across"), "*fp32"
+    )
+    sizes = {}
+    for name in ("backproject_kernel", "project_kernel"):
+        for variant, constants in (("", blocks), (" of ones", blocks | ones)):
+            kernel = getattr(gpu_kernels, name)
+            chosen = {argument: constants[argument] for argument in kernel.arg_names if argument in constants}
+            signature = {
+                argument: "constexpr" if argument in chosen else kinds.get(argument, "i32")
+                for argument in kernel.arg_names
+            }
+            source = ASTSource(fn=kernel, signature=signature, constexprs=chosen)
+            compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+            sizes[name + variant] = len(compiled.asm["cubin"])
+    return sizes
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        print(json.dumps({arch: compiles_for(int(arch)) for arch in sys.argv[1:]}))
+    else:
+        print(json.dumps({name: differences(geometry, batch, "cpu") for name, (geometry, batch) in CASES.items()}))

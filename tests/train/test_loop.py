@@ -1,0 +1,233 @@
+"""The training loop in one process, without Ray."""
+
+from __future__ import annotations
+
+import csv
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from fbp_ray.checkpoint import load_model, read_manifest
+from fbp_ray.config import TrainConfig
+from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
+from fbp_ray.run import RunFolder
+from fbp_ray.storage import Place
+from fbp_ray.train import loop
+from fbp_ray.train.loop import train
+from fbp_ray.train.process import Process
+from tests.support.scans import COARSE, write_scan
+
+ALONE = Process(rank=0, world_size=1, device=torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def every_step_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "STEP_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scan(tmp_path_factory.mktemp("scan") / "data")
+
+
+def settings(scan: Path, **parts: dict[str, Any]) -> TrainConfig:
+    tree: dict[str, Any] = {
+        "data": {"dir": scan},
+        "window": {"kind": "frequency"},
+        "loss": {"l1": 0, "ms_ssim": 0, "edge": 0, "mse": 1},
+        "optim": {"lr": 0.1},
+        "train": {"epochs": 3, "batch_size": 4},
+    }
+    for name, part in parts.items():
+        tree[name] = {**tree.get(name, {}), **part}
+    return TrainConfig.model_validate(tree)
+
+
+def run(folder: Path, config: TrainConfig, report: Any = None) -> RunFolder:
+    made = RunFolder(folder)
+    config = made.begin(config)
+    train(config, made, ALONE, report or (lambda event: None))
+    return made
+
+
+def weights(folder: Place) -> torch.Tensor:
+    return load_model(folder).filter.weight.detach()
+
+
+def test_training_lowers_the_loss_and_beats_the_best_hann(scan: Path, tmp_path: Path) -> None:
+    made = run(tmp_path / "run", settings(scan, train={"epochs": 40}, optim={"lr": 0.05}))
+    with (Path(str(made)) / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 41))
+    assert float(rows[-1]["train_loss"]) < 0.5 * float(rows[0]["train_loss"])
+    baseline = json.loads((Path(str(made)) / "baseline.json").read_text())
+    assert read_manifest(made.best).metrics["psnr"] > baseline["hann_psnr"] + 0.05
+
+
+def test_a_run_folder_explains_itself(scan: Path, tmp_path: Path) -> None:
+    config = settings(scan, loss={"l1": 1})
+    made = run(tmp_path / "run", config)
+    with (Path(str(made)) / "history.csv").open() as file:
+        row = next(csv.DictReader(file))
+    assert {"epoch", "lr", "train_loss", "train_l1", "train_mse", "validation_loss", "validation_l1"} <= set(row)
+    assert {"validation_psnr", "validation_ssim", "samples_per_second", "seconds"} <= set(row)
+    manifest = read_manifest(made.last)
+    assert manifest.epoch == 3
+    assert manifest.data["train_samples"] == 12
+    assert set(manifest.files) == {"weights", "training"}
+    assert set(read_manifest(made.best).files) == {"weights"}
+    assert (Path(str(made)) / "config.yaml").is_file()
+    assert "torch" in json.loads((Path(str(made)) / "versions.json").read_text())
+
+
+def test_best_is_the_epoch_with_the_lowest_validation_loss(scan: Path, tmp_path: Path) -> None:
+    made = run(tmp_path / "run", settings(scan, train={"epochs": 5}, optim={"lr": 1.0, "plateau_patience": 10}))
+    with (Path(str(made)) / "history.csv").open() as file:
+        losses = [float(row["validation_loss"]) for row in csv.DictReader(file)]
+    assert read_manifest(made.best).epoch == 1 + int(np.argmin(losses))
+    assert read_manifest(made.best).metrics["loss"] == min(losses)
+
+
+@pytest.mark.parametrize("kind", ["frequency", "angle_frequency"])
+def test_one_seed_gives_one_result_bit_for_bit(scan: Path, tmp_path: Path, kind: str) -> None:
+    config = settings(scan, window={"kind": kind}, train={"seed": 5})
+    first, second = run(tmp_path / "a", config), run(tmp_path / "b", config)
+    other = run(tmp_path / "c", settings(scan, window={"kind": kind}, train={"seed": 6}))
+    assert torch.equal(weights(first.last), weights(second.last))
+    assert not torch.equal(weights(first.last), weights(other.last))
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(scan: Path, tmp_path: Path) -> None:
+    config = settings(scan, train={"epochs": 5}, optim={"lr": 0.5, "plateau_patience": 0})
+    whole = run(tmp_path / "whole", config)
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["epoch"] == 4 and event["step"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", config, interrupt)
+    assert read_manifest(tmp_path / "cut" / "last").epoch == 3
+    events: list[dict[str, Any]] = []
+    cut = run(tmp_path / "cut", config, events.append)
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == [4, 5]
+    for name in ("best", "last"):
+        assert torch.equal(weights(whole.folder / name), weights(cut.folder / name))
+        assert read_manifest(whole.folder / name).epoch == read_manifest(cut.folder / name).epoch
+
+
+def test_a_damaged_last_checkpoint_costs_an_epoch_and_changes_nothing(scan: Path, tmp_path: Path) -> None:
+    config = settings(scan, train={"epochs": 5}, optim={"lr": 0.5, "plateau_patience": 0})
+    whole = run(tmp_path / "whole", config)
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["epoch"] == 4 and event["step"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", config, interrupt)
+    weights_file = tmp_path / "cut" / "last" / read_manifest(tmp_path / "cut" / "last").files["weights"]
+    weights_file.write_bytes(weights_file.read_bytes()[:-100])
+    events: list[dict[str, Any]] = []
+    cut = run(tmp_path / "cut", config, events.append)
+    warnings = [event["text"] for event in events if event["event"] == "warning"]
+    assert len(warnings) == 1
+    assert "going on from the one before, epoch 2" in warnings[0]
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == [3, 4, 5]
+    for name in ("best", "last"):
+        assert torch.equal(weights(whole.folder / name), weights(cut.folder / name))
+
+
+def test_a_warm_start_takes_the_weights_and_where_asked_the_optimiser(scan: Path, tmp_path: Path) -> None:
+    first = run(tmp_path / "first", settings(scan))
+    started: list[torch.Tensor] = []
+    for optimizer in (False, True):
+        init = {"checkpoint": str(first.last), "optimizer": optimizer}
+        made = run(tmp_path / f"warm-{optimizer}", settings(scan, init=init, train={"epochs": 1}, optim={"lr": 1e-6}))
+        started.append(weights(made.last))
+    for weight in started:
+        torch.testing.assert_close(weight, weights(first.last), atol=1e-4, rtol=0)
+    assert not torch.equal(*started)
+
+
+def test_the_learning_rate_falls_on_a_plateau(scan: Path, tmp_path: Path) -> None:
+    optim = {"lr": 30.0, "plateau_patience": 0, "plateau_factor": 0.1}
+    made = run(tmp_path / "run", settings(scan, optim=optim, train={"epochs": 6}))
+    with (Path(str(made)) / "history.csv").open() as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    assert rates[0] == 30.0
+    assert rates[-1] < rates[0]
+    steps = [later / rate for rate, later in pairwise(rates)]
+    assert all(step == pytest.approx(1) or step == pytest.approx(0.1) for step in steps)
+
+
+def test_a_loss_that_is_not_finite_names_the_samples_and_keeps_the_checkpoint(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[torch.nn.Module] = []
+    original = loop.LearnableFBP
+
+    def remember(config: Any) -> Any:
+        made.append(original(config))
+        return made[-1]
+
+    def poison(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch" and event["epoch"] == 2:
+            with torch.no_grad():
+                next(made[0].parameters()).fill_(float("nan"))
+
+    monkeypatch.setattr(loop, "LearnableFBP", remember)
+    with pytest.raises(RunError, match=r"epoch 3, step 1.*observation_train_000.hdf5\[\d+\].*--optim.lr"):
+        run(tmp_path / "run", settings(scan), poison)
+    assert read_manifest(tmp_path / "run" / "last").epoch == 2
+    assert torch.isfinite(weights(tmp_path / "run" / "last")).all()
+
+
+def test_a_sample_that_is_not_finite_stops_the_run_with_its_name(tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "data")
+    with h5py.File(scan / "observation_train_000.hdf5", "r+") as file:
+        file["data"][3, 5, 5] = np.nan
+    with pytest.raises(DataError, match=r"observation_train_000.hdf5.*NaN"):
+        run(tmp_path / "run", settings(scan))
+
+
+def test_a_complete_run_is_not_overwritten(scan: Path, tmp_path: Path) -> None:
+    config = settings(scan, train={"epochs": 1})
+    made = run(tmp_path / "run", config)
+    made.set_status("completed")
+    before = {file: file.read_bytes() for file in Path(str(made)).rglob("*") if file.is_file()}
+    with pytest.raises(RunError, match=r"is complete; choose another --run\.name, or --run\.extend"):
+        RunFolder(tmp_path / "run").begin(config)
+    assert before == {file: file.read_bytes() for file in Path(str(made)).rglob("*") if file.is_file()}
+
+
+def test_a_run_is_not_continued_with_other_settings(scan: Path, tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").begin(settings(scan))
+    with pytest.raises(RunError, match=r"optim.lr was 0.1, is now 0.2"):
+        RunFolder(tmp_path / "run").begin(settings(scan, optim={"lr": 0.2}))
+
+
+def test_a_folder_of_something_else_is_left_alone(scan: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("precious")
+    with pytest.raises(RunError, match="is no run folder"):
+        RunFolder(tmp_path / "run").begin(settings(scan))
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_a_checkpoint_of_another_geometry_is_refused(scan: Path, tmp_path: Path) -> None:
+    first = run(tmp_path / "first", settings(scan, train={"epochs": 1}))
+    sparse = write_scan(tmp_path / "sparse", COARSE.every(2))
+    with pytest.raises(CheckpointError, match="another geometry"):
+        run(tmp_path / "second", settings(sparse, init={"checkpoint": str(first)}))
+
+
+def test_a_fixed_window_has_nothing_to_learn(scan: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="learns nothing"):
+        run(tmp_path / "run", settings(scan, window={"kind": "fixed"}))
