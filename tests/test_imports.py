@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fbp_ray"
 CORE = ("errors", "geometry", "projector", "filters", "model", "losses", "metrics", "baseline", "storage", "checkpoint")
 ORDER = (
-    ("errors", "threads"),
+    ("errors", "settings", "threads"),
     ("geometry",),
     ("projector",),
     ("filters",),
@@ -20,7 +20,7 @@ ORDER = (
     ("metrics", "losses", "storage", "progress", "client"),
     ("checkpoint", "baseline", "data", "cli"),
     ("pictures",),
-    ("track",),
+    ("panels", "trackers"),
     ("config",),
     ("run", "simulate"),
     ("train", "evaluate", "runs"),
@@ -59,7 +59,7 @@ def test_imports_flow_one_way(layer: int) -> None:
 
 def test_the_core_imports_neither_ray_nor_fastapi() -> None:
     modules = ", ".join(
-        f"fbp_ray.{name}" for name in (*CORE, "data", "config", "pictures", "track", "client", "train.loop")
+        f"fbp_ray.{name}" for name in (*CORE, "data", "config", "pictures", "panels", "trackers", "client", "train.loop")
     )
     code = (
         "import sys\n"

@@ -27,7 +27,7 @@ from fbp_ray.data import Batches, LoDoPaB, geometry_of
 from fbp_ray.errors import ConfigError, DataError, RunError
 from fbp_ray.evaluate.program import main as evaluate
 from fbp_ray.run import RunFolder
-from fbp_ray.sweep import Choice, LogRange, Range, held, sweep
+from fbp_ray.sweep import Choice, LogRange, Range, object_store, sweep
 from fbp_ray.sweep.config import SweepTree, training_config
 from fbp_ray.sweep.folder import SweepFolder
 from fbp_ray.sweep.objective import merit, on_front
@@ -225,9 +225,9 @@ class TestHeld:
     def test_the_object_store_gives_back_what_the_files_have(
         self, cluster: None, tmp_path: Path, cache: str, within: float
     ) -> None:
-        folder = write_scan(tmp_path / "data", train=held.CHUNK + 3)
+        folder = write_scan(tmp_path / "data", train=object_store.CHUNK + 3)
         dataset = LoDoPaB(folder, "train", geometry_of(folder))
-        kept = held.Held(held.store(dataset, DataConfig.model_validate({"cache": cache})))
+        kept = object_store.Held(object_store.store(dataset, DataConfig.model_validate({"cache": cache})))
         for batch in Batches(dataset, 5, seed=1, cache=kept).epoch(1):
             for row, sample in enumerate(batch.index.tolist()):
                 torch.testing.assert_close(batch.observation[row], dataset[sample].observation, rtol=within, atol=3e-8)
@@ -241,7 +241,7 @@ class TestHeld:
         with h5py.File(folder / "observation_train_000.hdf5", "r+") as file:
             file["data"][3, 5, 5] = 1e5
         with pytest.raises(DataError, match=r"65504.*--data\.cache memory"):
-            held.store(LoDoPaB(folder, "train", geometry_of(folder)), DataConfig(cache="half"))
+            object_store.store(LoDoPaB(folder, "train", geometry_of(folder)), DataConfig(cache="half"))
 
 
 class TestSweep:
@@ -347,7 +347,7 @@ class TestSweep:
         whole = load_model(run / "best").filter.weight
         others = {file: file.stat().st_mtime_ns for file in run.parent.rglob("*") if run not in [file, *file.parents]}
         _take_back_an_epoch(run)
-        monkeypatch.setattr(held, "SHARE", 0.0)  # the files have the same data as the object store
+        monkeypatch.setattr(object_store, "SHARE", 0.0)  # the files have the same data as the object store
         results = sweep(SPACE, options(scan, tmp_path, "cut", **{"sweep.scheduler": "none"}), "script.py")
         assert {outcome.status for outcome in results.outcomes} == {"completed"}
         assert [row["epoch"] for row in results.outcomes[1].history] == [1, 2, 3]
