@@ -26,7 +26,6 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
-from torch.utils.tensorboard import SummaryWriter
 
 from fbp_ray.baseline import Baseline, Figure
 from fbp_ray.errors import ConfigError, RunError
@@ -213,6 +212,8 @@ class TensorBoardTracker:
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], first_epoch: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # takes a second, and not every run wants it
+
         new = not any(folder.glob("events.*"))
         self.writer = SummaryWriter(folder, purge_step=first_epoch)
         if new:

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from fbp_ray.data.layout import MU_MAX, MU_WATER
 from fbp_ray.errors import CheckpointError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.phantom import relative_error, soft_disc
 from fbp_ray.projector import project
 from service.engine import Engine, classic
 
 WORST = 0.5
 """Relative error, or twice that of the classic FBP where a scan is worse than that."""
-
-
-def soft_disc(geometry: ParallelBeam) -> Tensor:
-    """A disc of water with a soft edge and a denser spot in it: (H, W), attenuation / MU_MAX."""
-    reach = min(abs(geometry.x[0]), abs(geometry.y[0]), geometry.cells * geometry.cell_size / 2)
-    x, y = geometry.x[:, None] / reach, geometry.y[None, :] / reach
-
-    def disc(centre: float, radius: float) -> np.ndarray:
-        return np.asarray(1 / (1 + np.exp((np.hypot(x - centre, y) - radius) / 0.05)))
-
-    image = MU_WATER / MU_MAX * (disc(0.0, 0.6) + 0.5 * disc(0.25, 0.15))
-    return torch.from_numpy(image.astype(np.float32))
 
 
 def verify(engine: Engine, source: str, batch: int = 4) -> float:
@@ -39,8 +24,8 @@ def verify(engine: Engine, source: str, batch: int = 4) -> float:
         sinogram = project(phantom[None], engine.geometry)
         images = [engine.run(sinogram), engine.run(sinogram.expand(batch, -1, -1).contiguous())]
         reference = classic(engine.geometry, "none", 1.0, torch.device("cpu")).run(sinogram)
-    errors = [_error(image, phantom) for image in (*images[0], *images[1])]
-    error, usual = max(errors, key=lambda value: (value != value, value)), _error(reference[0], phantom)
+    errors = [relative_error(image, phantom) for image in (*images[0], *images[1])]
+    error, usual = max(errors, key=lambda value: (value != value, value)), relative_error(reference[0], phantom)
     if not error <= max(WORST, 2 * usual):
         raise CheckpointError(
             f"the model of {source} does not reconstruct the built-in phantom: its relative error is {error:.3g}, "
@@ -48,7 +33,3 @@ def verify(engine: Engine, source: str, batch: int = 4) -> float:
             "checkpoint. The one that served goes on"
         )
     return error
-
-
-def _error(image: Tensor, truth: Tensor) -> float:
-    return float((image - truth).norm() / truth.norm())

@@ -19,7 +19,7 @@ ORDER = (
     ("model",),
     ("metrics", "losses", "storage", "progress", "client"),
     ("checkpoint", "baseline", "data", "cli"),
-    ("pictures",),
+    ("pictures", "phantom"),
     ("panels", "trackers"),
     ("config",),
     ("run", "simulate"),
@@ -59,7 +59,8 @@ def test_imports_flow_one_way(layer: int) -> None:
 
 def test_the_core_imports_neither_ray_nor_fastapi() -> None:
     modules = ", ".join(
-        f"fbp_ray.{name}" for name in (*CORE, "data", "config", "pictures", "panels", "trackers", "client", "train.loop")
+        f"fbp_ray.{name}"
+        for name in (*CORE, "data", "config", "pictures", "panels", "trackers", "client", "train.loop")
     )
     code = (
         "import sys\n"
