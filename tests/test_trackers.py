@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fbp_ray.baseline import Baseline
 from fbp_ray.cli import parse
 from fbp_ray.data import LoDoPaB
 from fbp_ray.errors import ConfigError, RunError
@@ -296,7 +297,7 @@ def test_the_curves_have_their_names() -> None:
         "reading": 0.02,
         "seconds": 3.0,
     }
-    baseline = {"hann_psnr": 28.0, "hann_psnr_cutoff": 0.6, "hann_ssim": 0.7, "hann_ssim_cutoff": 0.4}
+    baseline = Baseline(hann_psnr=28.0, hann_psnr_cutoff=0.6, hann_ssim=0.7, hann_ssim_cutoff=0.4)
     assert scalars(row, baseline) == {
         "lr": 1e-3,
         "samples_per_second": 40.0,
@@ -344,7 +345,10 @@ def test_the_pictures_of_an_epoch_keep_their_names_and_ranges(tmp_path: Path, ki
     dataset = LoDoPaB(write_scan(tmp_path / "data"), "validation", COARSE)
     window = WindowConfig.model_validate({"kind": kind, "init": "hann", "cutoff": 0.5})
     model = LearnableFBP(ModelConfig(geometry=COARSE, window=window))
-    config, baseline = TrackConfig(images=2, every=2), {"hann_ssim_cutoff": 0.5}
+    config, baseline = (
+        TrackConfig(images=2, every=2),
+        Baseline(hann_psnr=28.0, hann_psnr_cutoff=0.6, hann_ssim=0.7, hann_ssim_cutoff=0.5),
+    )
     assert panels(model, dataset, baseline, config, 1) == {}
     first = panels(model, dataset, baseline, config, 2)
     assert list(first) == ["reconstruction/0001", "reconstruction/0003", "window"]
