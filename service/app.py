@@ -10,12 +10,13 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
-from service import health, jobs, models, problems, reconstruct
+from service import health, models, problems, reconstruct
 from service.batching import Batcher
 from service.bodies import BodyBudget
 from service.database import Database
 from service.formats.guarded import ReaderPool
-from service.jobs import Jobs
+from service.jobs import routes as jobs
+from service.jobs.manager import Jobs
 from service.json_limits import JsonLimits
 from service.model_registry import ModelRegistry
 from service.observe import Metrics, Observed

@@ -1,23 +1,13 @@
 """Training, sweep and evaluation jobs, through Ray's job submission.
 
-documents   what callers send and get
-commands    the fixed table of what a job may be; how its configuration reaches it
-entry       what runs inside of a job
-checks      what is refused before anything is submitted
-store       the service's own record of jobs
-ray_jobs    a cluster's job interface, over HTTP
-cluster     where jobs go: what the others need of a cluster, and the one that is given
-head        the one that the service starts on this machine
+documents   what callers get to see of a job, and how far it is
+store       the service's own record of jobs, and of what they print
+program     what a job does: its request, what is refused, and what runs inside it
+cluster     a Ray cluster as a place for jobs
+head        the cluster that the service starts on this machine
 dispatcher  the thread that submits what waits and looks at what runs
-logs        what jobs have printed, kept
-progress    how far a job is, told from its folder
 manager     Jobs: all of these together
-routes, streams   over HTTP
+routes      over HTTP
+
+This file imports nothing, so that `python -m service.jobs.program` is the first to import that module.
 """
-
-from __future__ import annotations
-
-from service.jobs.manager import Jobs
-from service.jobs.routes import router
-
-__all__ = ["Jobs", "router"]

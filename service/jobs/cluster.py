@@ -1,36 +1,175 @@
-"""Where jobs go: what the service needs of a cluster, and the cluster that its settings or RAY_ADDRESS name."""
+"""A Ray cluster as a place for jobs: the Ray Jobs REST API, and the cluster that the settings or RAY_ADDRESS name.
+
+Ray's own client takes a second and 150 MB to import, waits without limit for a cluster that hangs, and takes its token
+from the process's environment. `RayJobs` needs no part of Ray.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
+from urllib.parse import quote
 
+import httpx
+
+from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.train.resources import Node
-from service.jobs.ray_jobs import JobClient, RayJobs, Unreachable
+from service.settings import is_loopback
 
-CONNECT_SECONDS = 5.0
-ASK_SECONDS = 60.0
+T = TypeVar("T")
+SECONDS = 10.0  # that an answer may take
+SUBMIT_SECONDS = 60.0  # a head that has just started finds an agent for its first job in 8 s, on a slow machine
+FIND_SECONDS = 60.0  # that Ray may take to say where a cluster's dashboard is
 _SET = "set FBPRAY_JOBS__DASHBOARD to its dashboard, http://HOST:8265"
 
 
-class HeadError(Exception):
-    """The cluster cannot take jobs, and trying again would not help; says why."""
+class Unreachable(Exception):
+    """The cluster does not answer, or does not let the service in; says why. It may later."""
 
 
-class Opened(NamedTuple):
-    """A cluster that takes jobs."""
+class Refused(Exception):
+    """The cluster does not take the job, and trying again would not help; says why."""
 
-    head: str
-    """Its name in the record: another cluster, or the same one started anew, has another."""
 
-    client: JobClient
+class JobStatus(NamedTuple):
+    """How a job stands, as the cluster has it."""
+
+    status: Literal["pending", "running", "succeeded", "failed", "stopped"]
+    reason: str
+
+
+class RayJobs:
+    """The Ray Jobs REST API at a dashboard's address. Every method may raise Unreachable.
+
+    Args:
+        address: http://HOST:PORT.
+        token: of the cluster, if it wants one.
+        head: the cluster's name in the record, by default its address. Another cluster, or the same one started anew,
+            has another.
+    """
+
+    def __init__(self, address: str, token: str | None = None, head: str | None = None) -> None:
+        self.address = address.rstrip("/")
+        self.head = head or self.address
+        try:
+            host = httpx.URL(self.address).host
+        except httpx.InvalidURL as error:
+            raise Unreachable(f"{self.address} is no address of a Ray dashboard: {error}; {_SET}") from None
+        self._http = httpx.Client(
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            trust_env=not is_loopback(host),  # no proxy leads to this machine
+            verify=ssl.create_default_context(),  # trusts what the system trusts
+            follow_redirects=True,
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
+
+    def version(self) -> str:
+        """The cluster's version of Ray."""
+        return self._ask("GET", "/api/version", lambda answer: str(answer["ray_version"]))
+
+    def submit(self, submission: str, command: str, variables: dict[str, str]) -> None:
+        """Has the cluster run a command, with some variables in its environment; once, however often it is called.
+
+        Raises:
+            Refused: it does not take the job.
+        """
+        body = {"entrypoint": command, "submission_id": submission, "runtime_env": {"env_vars": variables}}
+        try:
+            self._ask("POST", "/api/jobs/", lambda answer: answer["submission_id"], body, SUBMIT_SECONDS)
+        except _HttpError as error:
+            if self.look(submission) is None:
+                raise Refused(f"the cluster at {self.address} does not take the job: {error}") from None
+
+    def look(self, submission: str) -> JobStatus | None:
+        """How a job stands; None where the cluster does not know it."""
+        try:
+            return self._ask("GET", f"/api/jobs/{quote(submission)}", _job_status)
+        except _HttpError as error:
+            if error.status == 404:
+                return None
+            raise Unreachable(f"the cluster at {self.address} does not say how the job stands: {error}") from None
+
+    def stop(self, submission: str) -> None:
+        """Asks for the end of a job; nothing happens where it does not run."""
+        try:
+            self._ask("POST", f"/api/jobs/{quote(submission)}/stop", lambda answer: answer["stopped"])
+        except _HttpError as error:
+            if error.status != 404:
+                raise Unreachable(f"the cluster at {self.address} does not stop the job: {error}") from None
+
+    def log(self, submission: str) -> str:
+        """What it has printed; raises Refused where the cluster has lost that, with the machine it ran on."""
+        try:
+            return self._ask("GET", f"/api/jobs/{quote(submission)}/logs", lambda answer: str(answer["logs"]))
+        except _HttpError as error:
+            raise Refused(f"the cluster at {self.address} has no log of the job: {error}") from None
+
+    def nodes(self) -> list[Node]:
+        """The cluster's machines that are there."""
+        try:
+            return self._ask("GET", "/api/v0/nodes?detail=1&limit=10000", _nodes)
+        except _HttpError as error:
+            raise Unreachable(f"the cluster at {self.address} does not say what it has: {error}") from None
+
+    def _ask(self, method: str, path: str, read: Callable[[Any], T], body: Any = None, seconds: float = SECONDS) -> T:
+        try:
+            answer = self._http.request(method, self.address + path, json=body, timeout=seconds)
+        except httpx.HTTPError as error:
+            why = str(error) or type(error).__name__
+            raise Unreachable(f"the cluster at {self.address} does not answer: {why}") from None
+        if answer.status_code in (401, 403):
+            raise Unreachable(
+                f"the cluster at {self.address} wants another token ({_last_line(answer.text)}); set RAY_AUTH_TOKEN "
+                "or RAY_AUTH_TOKEN_PATH to its token"
+            )
+        if not answer.is_success:
+            raise _HttpError(answer)
+        try:
+            return read(answer.json())
+        except (KeyError, TypeError, ValueError) as error:
+            raise Unreachable(
+                f"what answers at {self.address} is no Ray cluster ({type(error).__name__}: {error}); give the address "
+                "of its dashboard: FBPRAY_JOBS__DASHBOARD=http://HOST:8265"
+            ) from None
+
+
+class _HttpError(Exception):
+    """An answer that says no, in the words of its last line."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        super().__init__(f"{_last_line(answer.text)} (HTTP {answer.status_code})")
+        self.status = answer.status_code
+
+
+def _last_line(text: str) -> str:
+    """The last line of an error, which may be a traceback."""
+    lines = [line.strip() for line in text.splitlines() if len(line.strip()) > 1]
+    return lines[-1][:500] if lines else "no reason given"
+
+
+def _job_status(answer: Any) -> JobStatus:
+    status = str(answer["status"]).lower()
+    if status not in ("pending", "running", "succeeded", "failed", "stopped"):
+        raise ValueError(f"a job there is {status!r}")
+    return JobStatus(status, str(answer.get("message") or ""))  # type: ignore[arg-type]
+
+
+def _nodes(answer: Any) -> list[Node]:
+    found = []
+    for node in answer["data"]["result"]["result"]:
+        resources = node.get("resources_total") or {}
+        if node["state"] == "ALIVE":
+            found.append(Node(str(node["node_ip"]), int(resources.get("CPU", 0)), int(resources.get("GPU", 0))))
+    return found
 
 
 class Cluster(ABC):
@@ -47,11 +186,16 @@ class Cluster(ABC):
         """Its machines, or those that it will have once it is started; raises Unreachable."""
 
     @abstractmethod
-    def open(self, closing: threading.Event) -> Opened:
-        """Has it ready to take jobs. Raises Unreachable, and HeadError; returns early when `closing` is set."""
+    def open(self, closing: threading.Event) -> RayJobs:
+        """Has it ready to take jobs.
+
+        Raises:
+            Unreachable: it does not answer, or `closing` is set meanwhile.
+            Refused: it cannot be made ready.
+        """
 
     @abstractmethod
-    def client(self, head: str) -> JobClient | None:
+    def client(self, head: str) -> RayJobs | None:
         """The interface of the cluster that has a job; None where that is gone for good. Raises Unreachable."""
 
     @abstractmethod
@@ -60,10 +204,10 @@ class Cluster(ABC):
 
     @abstractmethod
     def close(self, busy: bool) -> None:
-        """The service ends; `busy` while jobs run there."""
+        """Leaves the cluster, because the service ends; `busy` while jobs run there."""
 
 
-class GivenCluster(Cluster):
+class ExternalCluster(Cluster):
     """A cluster that somebody else runs. It is never stopped.
 
     Args:
@@ -79,27 +223,24 @@ class GivenCluster(Cluster):
         self._found: RayJobs | None = None
 
     def nodes(self) -> list[Node]:
-        """Its machines now."""
-        return self._client().nodes()
+        return self._jobs().nodes()
 
-    def open(self, closing: threading.Event) -> Opened:
-        """It is there already, or it is not."""
-        client = self._client()
-        client.version()
-        return Opened(client.address, client)
+    def open(self, closing: threading.Event) -> RayJobs:
+        jobs = self._jobs()
+        jobs.version()
+        return jobs
 
-    def client(self, head: str) -> JobClient | None:
-        """Its job interface, unless the job was given to another cluster."""
-        client = self._client()
-        return client if head == client.address else None
+    def client(self, head: str) -> RayJobs | None:
+        jobs = self._jobs()
+        return jobs if head == jobs.head else None
 
     def abandon(self) -> None:
-        """Nothing of it is the service's."""
+        pass
 
     def close(self, busy: bool) -> None:
-        """It goes on."""
+        pass
 
-    def _client(self) -> RayJobs:
+    def _jobs(self) -> RayJobs:
         if self._found is None:
             http = self.address.startswith(("http://", "https://"))
             self._found = RayJobs(self.address if http else find_dashboard(self.address), ray_token())
@@ -109,42 +250,56 @@ class GivenCluster(Cluster):
 def find_dashboard(address: str) -> str:
     """The address of the dashboard of the cluster at HOST:PORT, or of the one on this machine ("auto").
 
-    A process of its own asks with Ray: the service then need not load it, and Ray may hang or exit as it likes.
+    A process of its own asks Ray: the service then need not load it, and Ray may hang or exit as it likes.
 
     Raises:
         Unreachable: nothing answers there, or the address is of another form.
     """
-    match = re.fullmatch(r"\[?([^\[\]/\s]+?)\]?:(\d{1,5})", address)
-    if match is None and address != "auto":
-        raise Unreachable(f"RAY_ADDRESS is {address!r}, but jobs go to HOST:PORT or to a dashboard; {_SET}")
-    if match is not None:
+    if address != "auto":
         try:
-            socket.create_connection((match[1], int(match[2])), timeout=CONNECT_SECONDS).close()
-        except (OSError, OverflowError) as error:
+            check_address(address)
+        except ConfigError:
             raise Unreachable(
-                f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; check it, or {_SET}"
+                f"RAY_ADDRESS is {address!r}, but jobs go to HOST:PORT or to a dashboard; {_SET}"
             ) from None
-    code = "import sys; from ray.dashboard.utils import ray_address_to_api_server_url as f; print(f(sys.argv[1]))"
+        except RunError as error:
+            raise Unreachable(f"{error}; or {_SET}") from None
+    code = "from ray.job_submission import JobSubmissionClient; print(JobSubmissionClient().get_address())"
+    environment = {**os.environ, "RAY_ADDRESS": address, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment.pop("RAY_API_SERVER_ADDRESS", None)  # would win over the address
+    if ray_token() is not None:
+        environment["RAY_AUTH_MODE"] = "token"
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code, address],
+            [sys.executable, "-c", code],
             capture_output=True,
             text=True,
-            timeout=ASK_SECONDS,
+            timeout=FIND_SECONDS,
             check=False,
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+            env=environment,
         )
     except subprocess.TimeoutExpired:
         raise Unreachable(f"the cluster at RAY_ADDRESS={address} does not say where its dashboard is; {_SET}") from None
     lines = done.stdout.split()
     if done.returncode != 0 or not lines or not lines[-1].startswith("http"):
-        why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        why = _last_line(done.stderr)
         raise Unreachable(f"the cluster at RAY_ADDRESS={address} does not say where its dashboard is: {why}; {_SET}")
     return lines[-1]
 
 
+def check_address(address: str) -> None:  # until fbp_ray.train.environment has it
+    """Finds out within seconds that nobody listens at an address: Ray itself would try for more than a minute."""
+    match = re.fullmatch(r"\[?([^\[\]/\s]+?)\]?:(\d{1,5})", address)
+    if match is None:
+        raise ConfigError(f"{address!r} is no address of a cluster; give HOST:PORT")
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=5.0).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(f"no Ray cluster answers at {address}: {error}") from None
+
+
 def ray_token() -> str | None:
-    """The token of a given cluster, from where Ray's own clients take it."""
+    """The token of a cluster that somebody else runs, from where Ray's own clients take it."""
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return None
     if token := os.environ.get("RAY_AUTH_TOKEN"):

@@ -1,73 +1,31 @@
-"""What callers send about jobs, and what they get."""
+"""What callers get to see of a job, and how far it is, told from the folder of its results."""
 
 from __future__ import annotations
 
+import json
+import math
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fbp_ray.baseline import Figure as FigureName
+from fbp_ray.cli import on_recipe
 from fbp_ray.config import TrainConfig
-from fbp_ray.evaluate.program import EvaluateConfig
-from fbp_ray.settings import Frozen
+from fbp_ray.errors import FbpRayError
+from fbp_ray.run import RunFolder
+from fbp_ray.runs import Best as BestOfRun
+from fbp_ray.runs import summary
+from fbp_ray.storage import open_folder
 from fbp_ray.sweep.config import SweepTree
+from fbp_ray.sweep.folder import FINISHED, SWEEP, SweepFolder
+from fbp_ray.sweep.results import read_results
 
 Kind = Literal["train", "sweep", "evaluate"]
-SpaceName = Literal["loss_weights", "learning_rate"]
 Status = Literal["pending", "running", "succeeded", "failed", "stopped", "lost"]
-STATUSES: tuple[Status, ...] = ("pending", "running", "succeeded", "failed", "stopped", "lost")
-ENDED: tuple[Status, ...] = ("succeeded", "failed", "stopped", "lost")
-
-
-class TrainJob(Frozen):
-    """A training: what `python -m fbp_ray.train` takes. What is not given is the recipe's."""
-
-    kind: Literal["train"] = Field(description="train, sweep or evaluate")
-    config: TrainConfig = Field(default=TrainConfig(), description="the settings of the run")
-
-
-class SweepJob(Frozen):
-    """A sweep: what the programs in `sweeps/` take."""
-
-    kind: Literal["sweep"] = Field(description="train, sweep or evaluate")
-    space: SpaceName = Field(description="what is searched: the program sweeps/SPACE.py has its ranges")
-    config: SweepTree = Field(default=SweepTree(), description="the settings that trials share, and of the search")
-
-
-class EvaluateJob(Frozen):
-    """An evaluation: what `python -m fbp_ray.evaluate` takes."""
-
-    kind: Literal["evaluate"] = Field(description="train, sweep or evaluate")
-    config: EvaluateConfig = Field(description="what to evaluate, on what")
-
-
-JobRequest = TrainJob | SweepJob | EvaluateJob
-
-EXAMPLES: dict[str, Any] = {
-    "train": {
-        "summary": "Train on the sample CT",
-        "value": {"kind": "train", "config": {"recipe": "quickstart", "train": {"epochs": 2}}},
-    },
-    "reference": {
-        "summary": "Train on data of your own, under a name that goes on where it was interrupted",
-        "value": {
-            "kind": "train",
-            "config": {"recipe": "reference", "data": {"dir": "/data/lodopab"}, "run": {"name": "reference-1"}},
-        },
-    },
-    "sweep": {
-        "summary": "Find the weights of the loss",
-        "value": {
-            "kind": "sweep",
-            "space": "loss_weights",
-            "config": {"sweep": {"trials": 16, "name": "weights"}, "train": {"epochs": 4}},
-        },
-    },
-    "evaluate": {
-        "summary": "Score a run beside the classic FBP",
-        "value": {"kind": "evaluate", "config": {"checkpoint": "runs/reference-1", "split": "test"}},
-    },
-}
+STATUSES: tuple[Status, ...] = get_args(Status)
+Unit = Literal["epoch", "trial", "evaluation"]
+UNITS: dict[Kind, Unit] = {"train": "epoch", "sweep": "trial", "evaluate": "evaluation"}
 
 
 class JobActivation(BaseModel):
@@ -100,7 +58,7 @@ class Best(BaseModel):
 class Progress(BaseModel):
     """How far a job is, told from its folder."""
 
-    unit: Literal["epoch", "trial", "evaluation"] = Field(description="what is counted")
+    unit: Unit = Field(description="what is counted")
     done: int = Field(default=0, description="so many are finished")
     total: int | None = Field(default=None, description="of so many")
     rows: list[dict[str, Any]] = Field(
@@ -164,3 +122,104 @@ class JobList(BaseModel):
     """Jobs, the newest in front."""
 
     jobs: list[JobSummary]
+
+
+def read_progress(kind: Kind, place: str, config: dict[str, Any]) -> Progress:
+    """How far a job is. What cannot be read is said in `problem`, never raised.
+
+    Args:
+        kind: of the job.
+        place: the folder of its results.
+        config: the settings that were asked for.
+    """
+    read = {"train": _read_training, "sweep": _read_sweep, "evaluate": _read_evaluation}[kind]
+    try:
+        return read(place, config)
+    except (FbpRayError, OSError, ValueError, KeyError, TypeError) as error:
+        return Progress(unit=UNITS[kind], problem=f"{place} cannot be read: {error}")
+
+
+def how_to_resume(kind: Kind, progress: Progress) -> str:
+    """What to do about a job that was lost."""
+    if kind == "evaluate":
+        return "submit it again (POST its `request` to /jobs, with another `out`)"
+    first = f"from {progress.unit} {progress.done + 1}" if progress.done else "from its begin"
+    return f"submit it again (POST its `request` to /jobs) to go on {first}"
+
+
+def _read_training(place: str, config: dict[str, Any]) -> Progress:
+    folder = open_folder(place)
+    run = summary(folder)
+    return Progress(
+        unit="epoch",
+        done=run.epochs_done,
+        total=run.epochs or on_recipe(TrainConfig, config).train.epochs,
+        rows=[_as_json(row) for row in RunFolder(folder).read_history()],
+        best=Best(psnr=_best_of_run(run.psnr), ssim=_best_of_run(run.ssim)),
+        problem=run.reason if run.state == "damaged" else "",
+    )
+
+
+def _read_sweep(place: str, config: dict[str, Any]) -> Progress:
+    folder = SweepFolder(place)
+    tree = on_recipe(SweepTree, config)
+    sweep = folder.run.read_json(SWEEP)
+    if sweep is None or folder.run.read_json("baseline.json") is None:
+        return Progress(unit="trial", total=tree.sweep.trials)
+    results = read_results(folder, list(sweep["space"]), tree.sweep.metric)
+    rows = [
+        {
+            "trial": trial.name,
+            "status": trial.status,
+            "parameters": trial.parameters,
+            "merit": results.merits.get(trial.number),
+            "psnr": trial.metrics.get("psnr"),
+            "ssim": trial.metrics.get("ssim"),
+            "epochs": trial.epochs,
+            "reason": trial.reason,
+        }
+        for trial in results.outcomes
+        if trial.status in FINISHED
+    ]
+    best = Best()
+    if results.ranked:
+        first = results.ranked[0]
+
+        def figure(name: FigureName) -> Figure:
+            value = first.metrics[name]
+            return _figure(value, results.baseline.gain(name, value), first.best_epoch)
+
+        best = Best(psnr=figure("psnr"), ssim=figure("ssim"), trial=first.name, parameters=first.parameters)
+    rows = [_as_json(row) for row in rows]
+    return Progress(unit="trial", done=len(rows), total=tree.sweep.trials, rows=rows, best=best)
+
+
+def _read_evaluation(place: str, config: dict[str, Any]) -> Progress:
+    folder = open_folder(place)
+    if not folder.has("metrics.json"):
+        return Progress(unit="evaluation", total=1)
+    figures: dict[str, dict[str, float]] = json.loads(folder.read("metrics.json"))
+    psnr, ssim = (
+        _figure(figures["learned"][name], figures["learned"][name] - figures[f"hann_{name}"][name])
+        for name in ("psnr", "ssim")
+    )
+    rows = [_as_json({"method": method, **row}) for method, row in figures.items()]
+    return Progress(unit="evaluation", done=1, total=1, rows=rows, best=Best(psnr=psnr, ssim=ssim))
+
+
+def _best_of_run(best: BestOfRun | None) -> Figure | None:
+    return best and _figure(best.value, best.gain, best.epoch)
+
+
+def _figure(value: float, gain: float | None, epoch: int | None = None) -> Figure:
+    return Figure(value=_finite(value), epoch=epoch, over_fbp=_finite(gain))
+
+
+def _finite(value: Any) -> Any:
+    """A value as JSON may hold it: None for a number that is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _as_json(row: dict[str, Any]) -> dict[str, Any]:
+    whole = {name: int(row[name]) for name in ("epoch", "workers") if isinstance(row.get(name), float)}
+    return {name: _finite(value) for name, value in row.items()} | whole

@@ -7,39 +7,75 @@ is, and the next service finds it by that. Several heads may run on a machine; e
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
+import site
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
+from pydantic import BaseModel, ConfigDict
 
+from fbp_ray.run import is_alive
 from fbp_ray.storage import write_atomically
 from fbp_ray.threads import processors
 from fbp_ray.train.environment import ALONE, ENVIRONMENT
 from fbp_ray.train.resources import Node
-from service.jobs.cluster import Cluster, HeadError, Opened
-from service.jobs.ray_jobs import JobClient, RayJobs, Unreachable
-from service.settings import PREFIX
+from service.jobs.cluster import Cluster, ExternalCluster, RayJobs, Refused, Unreachable
+from service.settings import PREFIX, Settings
 
 HOST = "127.0.0.1"
 START_SECONDS = 90.0
 END_SECONDS = 10.0
 TRIES = 3
 OTHERS = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN")  # would lead to another cluster, or token
-SHORT = 24  # characters of the folder for Ray's files at most: a unix socket in it has 83 more, and 107 is the limit
+MAX_PATH = 24  # characters of the folder for Ray's files: a unix socket in it has 83 more, and 107 is the limit
+
+
+def open_cluster(settings: Settings) -> Cluster:
+    """The cluster that the settings or RAY_ADDRESS name, else the head of this machine."""
+    address = settings.jobs.dashboard or os.environ.get("RAY_ADDRESS")
+    if address and address != "local":
+        return ExternalCluster(address, settings.jobs.python or "python")
+    return LocalHead(settings.state.absolute(), settings.jobs.python)
+
+
+class Head(BaseModel):
+    """The content of head.json: a head that was started, and how to find it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    head: str
+    """Its name in the record of jobs."""
+
+    pid: int
+    started: float
+    """When its process was created: no other has this pid and this time."""
+
+    dashboard: str
+    """http://HOST:PORT"""
+
+    address: str
+    """HOST:PORT, as RAY_ADDRESS has it."""
+
+    folder: str
+    """Of Ray's files. Every process of the head has it in its environment."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process is still at work."""
+        return is_alive({"host": socket.gethostname(), **self.model_dump()})
 
 
 class LocalHead(Cluster):
-    """The head of this machine, and what is known of it.
+    """The head of this machine.
 
     Args:
         state: folder of the service's state, absolute.
@@ -52,96 +88,85 @@ class LocalHead(Cluster):
         self.python = python or sys.executable
         self._state = state
         self._file = state / "head.json"
-        self._started: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._jobs: RayJobs | None = None
 
     def nodes(self) -> list[Node]:
         """This machine."""
         return [Node(HOST, processors(), gpus())]
 
-    def open(self, closing: threading.Event) -> Opened:
+    def open(self, closing: threading.Event) -> RayJobs:
         """Finds the head, or starts it.
 
         Raises:
-            HeadError: it does not start; says what it printed.
+            Refused: it does not start; says what it printed.
             Unreachable: it takes too long, or the service is told to end meanwhile.
         """
-        for attempt in range(1, TRIES + 1):
-            known = self._known()
-            if known is None or not self._alive(known):
+        for _ in range(TRIES):  # somebody else may take a port before Ray does
+            head = self.read()
+            if head is None or not head.is_alive:
                 self.abandon()
-                known = self._start()
-            if self._wait(known, closing):
-                return Opened(str(known["head"]), self._jobs(known))
-            if attempt < TRIES:  # somebody else has taken a port
-                self.abandon()
-        printed = (self._state / "head.log").read_text(encoding="utf-8", errors="replace").strip()[-2000:]
-        self.abandon()
-        raise HeadError(f"Ray does not start on this machine; it printed: {printed or 'nothing'}")
+                head = self._start()
+            if self._wait(head, closing):
+                return self._client(head)
+            printed = (self._state / "head.log").read_text(encoding="utf-8", errors="replace").strip()[-2000:]
+            self.abandon()
+        raise Refused(f"Ray does not start on this machine; it printed: {printed or 'nothing'}")
 
-    def client(self, head: str) -> JobClient | None:
+    def client(self, head: str) -> RayJobs | None:
         """The job interface of the head, unless its process is gone."""
-        known = self._known()
-        if known is None or known["head"] != head or not self._alive(known):
+        known = self.read()
+        return self._client(known) if known is not None and known.head == head and known.is_alive else None
+
+    def read(self) -> Head | None:
+        """The head that head.json names; None where there is none."""
+        try:
+            return Head.model_validate_json(self._file.read_bytes())
+        except (OSError, ValueError):
             return None
-        return self._jobs(known)
 
     def abandon(self) -> None:
         """Ends what is left of the head, so that no process of it holds a run."""
-        known = self._known()
-        if known is None:
-            return
-        self._end(known)
-        self._file.unlink(missing_ok=True)
+        head = self.read()
+        if head is not None:
+            self._end(head)
+            self._file.unlink(missing_ok=True)
 
     def close(self, busy: bool) -> None:
         """Stops the head, unless jobs run there."""
         if not busy:
             self.abandon()
-        elif self._started is not None:
-            self._started.returncode = 0  # it is nobody's child any more: Python would warn that it still runs
-            self._started = None
+        elif self._process is not None:
+            self._process.returncode = 0  # it is nobody's child any more: Python would warn that it still runs
+            self._process = None
 
-    def _known(self) -> dict[str, Any] | None:
-        try:
-            return dict(json.loads(self._file.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            return None
-
-    def _alive(self, known: dict[str, Any]) -> bool:
-        if self._started is not None:
-            self._started.poll()  # a child that has ended stays until its parent has looked
-        try:
-            process = psutil.Process(int(known["pid"]))
-            return process.create_time() == known["started"] and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return False
-
-    def _jobs(self, known: dict[str, Any]) -> RayJobs:
-        return RayJobs(known["dashboard"], self._token())
+    def _client(self, head: Head) -> RayJobs:
+        if self._jobs is None or self._jobs.head != head.head:
+            self._jobs = RayJobs(head.dashboard, self._token(), head.head)
+        return self._jobs
 
     def _token(self) -> str:
         """The head's token: without it nobody on this machine can run commands as this user."""
         file = self._state / "ray-token"
-        if not file.exists():
-            with contextlib.suppress(FileExistsError):
-                descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(descriptor, "w") as opened:
-                    opened.write(secrets.token_hex(32))
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as opened:
+                opened.write(secrets.token_hex(32))
         return file.read_text().strip()
 
-    def _start(self) -> dict[str, Any]:
+    def _start(self) -> Head:
         self._token()
         folder = _short_folder()
         port, dashboard, agent, clients = _free_ports(4)
         command = [
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+            *(_ray(), "start", "--head", "--block", "--disable-usage-stats"),
             *(f"--node-ip-address={HOST}", f"--dashboard-host={HOST}", "--include-dashboard=true"),
             *(f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"),
             *(f"--ray-client-server-port={clients}", "--min-worker-port=0", "--max-worker-port=0"),
             *(f"--num-cpus={processors()}", f"--num-gpus={gpus()}"),
         ]
         with (self._state / "head.log").open("wb") as log:
-            process = subprocess.Popen(
+            self._process = process = subprocess.Popen(
                 command,
                 env=self._environment(folder),
                 stdin=subprocess.DEVNULL,
@@ -149,17 +174,16 @@ class LocalHead(Cluster):
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._started = process
-        known = {
-            "head": f"local:{process.pid}:{secrets.token_hex(4)}",
-            "pid": process.pid,
-            "started": psutil.Process(process.pid).create_time(),
-            "dashboard": f"http://{HOST}:{dashboard}",
-            "address": f"{HOST}:{port}",
-            "folder": str(folder),
-        }
-        write_atomically(self._file, json.dumps(known, indent=2))
-        return known
+        head = Head(
+            head=f"local:{process.pid}:{secrets.token_hex(4)}",
+            pid=process.pid,
+            started=psutil.Process(process.pid).create_time(),
+            dashboard=f"http://{HOST}:{dashboard}",
+            address=f"{HOST}:{port}",
+            folder=str(folder),
+        )
+        write_atomically(self._file, head.model_dump_json(indent=2))
+        return head
 
     def _environment(self, folder: Path) -> dict[str, str]:
         """What the head and its jobs find: Ray's settings are these, and the service's tokens are not there."""
@@ -169,7 +193,8 @@ class LocalHead(Cluster):
             if name not in OTHERS and not name.startswith((f"{PREFIX}_", "RAY_JOB_"))
         }
         root = str(Path(__file__).parents[2])
-        here = [] if root in _installed() else [root]  # jobs run the code that the service runs
+        installed = root in (*site.getsitepackages(), site.getusersitepackages())
+        here = [] if installed else [root]  # jobs run the code that the service runs
         return {
             **ENVIRONMENT,
             **ALONE,
@@ -182,15 +207,15 @@ class LocalHead(Cluster):
             "PYTHONPATH": os.pathsep.join([*here, *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
 
-    def _wait(self, known: dict[str, Any], closing: threading.Event) -> bool:
+    def _wait(self, head: Head, closing: threading.Event) -> bool:
         """Waits for the head to answer; whether it does, rather than end."""
-        client = self._jobs(known)
+        jobs = self._client(head)
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
-            if not self._alive(known):
+            if not head.is_alive:
                 return False
             try:
-                client.version()
+                jobs.version()
                 return True
             except Unreachable as error:
                 why = error
@@ -198,27 +223,26 @@ class LocalHead(Cluster):
                 raise Unreachable("the service ends")
         raise Unreachable(f"the Ray head on this machine does not answer within {START_SECONDS:g} s: {why}")
 
-    def _end(self, known: dict[str, Any]) -> None:
+    def _end(self, head: Head) -> None:
         """Ends the head's processes: itself, then all that have its folder in their environment."""
-        if self._alive(known):
-            with contextlib.suppress(psutil.Error):
-                head = psutil.Process(int(known["pid"]))
-                head.terminate()
-                with contextlib.suppress(psutil.TimeoutExpired):
-                    head.wait(END_SECONDS)
+        if head.is_alive:
+            with contextlib.suppress(psutil.Error):  # it has ended meanwhile, or takes too long
+                process = psutil.Process(head.pid)
+                process.terminate()
+                process.wait(END_SECONDS)
         for _ in range(50):  # a process that is being killed may still have started another
-            left = _processes_of(str(known["folder"]))
+            left = processes_of(head.folder)
+            if not left:
+                break
             for process in left:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
-            if not left:
-                break
             time.sleep(0.1)
-        if self._started is not None:
+        if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._started.wait(1)
-            self._started = None
-        shutil.rmtree(known["folder"], ignore_errors=True)
+                self._process.wait(1)
+            self._process = None
+        shutil.rmtree(head.folder, ignore_errors=True)
 
 
 def gpus() -> int:
@@ -228,7 +252,7 @@ def gpus() -> int:
     return torch.cuda.device_count()
 
 
-def _processes_of(folder: str) -> list[psutil.Process]:
+def processes_of(folder: str) -> list[psutil.Process]:
     """The processes, of this user, that were started with this folder for Ray's files."""
     found = []
     for process in psutil.process_iter():
@@ -249,7 +273,7 @@ def _was_started_with(process: psutil.Process, variable: str) -> bool:
 
 def _short_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="fbp-"))
-    if len(str(folder)) > SHORT and Path("/tmp").is_dir():
+    if len(str(folder)) > MAX_PATH and Path("/tmp").is_dir():
         folder.rmdir()
         folder = Path(tempfile.mkdtemp(prefix="fbp-", dir="/tmp"))
     return folder
@@ -263,7 +287,10 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _installed() -> list[str]:
-    import site
-
-    return [*site.getsitepackages(), site.getusersitepackages()]
+def _ray() -> str:
+    """The `ray` command of this Python."""
+    scripts = os.pathsep.join([str(Path(sys.executable).parent), sysconfig.get_path("scripts")])
+    command = shutil.which("ray", path=scripts)
+    if command is None:
+        raise Refused(f"there is no `ray` command in {scripts}; install the package with its requirements there")
+    return command

@@ -1,32 +1,33 @@
-"""Jobs over HTTP. All of it needs the role `operate`."""
+"""Jobs over HTTP. All of it needs the role `operate`.
+
+Between two looks at a job, an answer without an end (a log that is followed, or events) holds no thread.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from starlette.concurrency import run_in_threadpool
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service.access import Operate
-from service.jobs.documents import (
-    EXAMPLES,
-    EvaluateJob,
-    JobActivation,
-    JobDocument,
-    JobList,
-    Status,
-    SweepJob,
-    TrainJob,
-)
-from service.jobs.event_stream import THE_END, events_of, follow_log
+from service.jobs.documents import JobActivation, JobDocument, JobList, Status
 from service.jobs.manager import Jobs
+from service.jobs.program import EXAMPLES, JobRequest
+from service.jobs.store import LogPart
 from service.problems import documented
 
+LOOK_SECONDS = 0.5
+END = "end"  # the name of the last event, and its id
 router = APIRouter(prefix="/jobs", tags=["jobs"], dependencies=[Operate])
 _REFUSED = documented(401, 403, 422)
 _NO_JOB = documented(401, 403, 404, 422)
-_UNCACHED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+_NOT_CACHED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 def _jobs(request: Request) -> Jobs:
@@ -56,7 +57,7 @@ def submit(
     request: Request,
     response: Response,
     jobs: TheJobs,
-    body: Annotated[TrainJob | SweepJob | EvaluateJob, Body(discriminator="kind", openapi_examples=EXAMPLES)],
+    body: Annotated[JobRequest, Body(discriminator="kind", openapi_examples=EXAMPLES)],
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -113,15 +114,47 @@ async def get_log(
     """The log of a job, also after its cluster is gone."""
     first = await run_in_threadpool(jobs.log, id)
     if not follow:
-        return PlainTextResponse(first[0].content, headers=_UNCACHED)
-    stream = follow_log(jobs, id, first, request.app.state.closing)
-    return StreamingResponse(stream, media_type="text/plain; charset=utf-8", headers=_UNCACHED)
+        return PlainTextResponse(first[0].content, headers=_NOT_CACHED)
+    stream = _follow_log(jobs, id, first, request.app.state.closing)
+    return StreamingResponse(stream, media_type="text/plain; charset=utf-8", headers=_NOT_CACHED)
+
+
+async def _follow_log(
+    jobs: Jobs, id: str, first: tuple[LogPart, bool], closing: threading.Event
+) -> AsyncIterator[bytes]:
+    """What a job prints, until it has ended or the service does; `first` is the log as it was when that was asked."""
+    part, ended = first
+    while True:
+        if part.content:
+            yield part.content
+        if ended or closing.is_set():
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+        part, ended = await run_in_threadpool(jobs.log, id, part.end)
+
+
+def _rows_seen(
+    response: Response,
+    jobs: TheJobs,
+    id: JobId,
+    last_event_id: Annotated[
+        str | None, Header(description="the id of the last event that the caller has seen: it goes on from there")
+    ] = None,
+) -> int | None:
+    """The rows that the caller has already; None where it has seen the end."""
+    job = jobs.get(id)
+    response.headers["Cache-Control"] = "no-store"
+    if last_event_id == END and job.ended is not None:
+        response.status_code = 204
+        return None
+    digits = last_event_id or ""
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else 0
 
 
 @router.get(
     "/{id}/events",
     summary="Follow a job by its events",
-    response_class=StreamingResponse,
+    response_class=EventSourceResponse,
     responses={
         200: {
             "description": "Server-sent events: `status` and `end` with the job's document, `epoch`, `trial` or "
@@ -133,21 +166,31 @@ async def get_log(
     },
 )
 async def get_events(
-    request: Request,
-    jobs: TheJobs,
-    id: JobId,
-    last_event_id: Annotated[
-        str | None, Header(description="the id of the last event that the caller has seen: it goes on from there")
-    ] = None,
-) -> Response:
+    request: Request, jobs: TheJobs, id: JobId, seen: Annotated[int | None, Depends(_rows_seen)]
+) -> AsyncIterator[ServerSentEvent]:
     """What happens to a job, as it happens."""
-    job = await run_in_threadpool(jobs.get, id)
-    if last_event_id == THE_END and job.ended is not None:
-        return Response(status_code=204)
-    digits = last_event_id or ""
-    seen = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else 0
-    stream = events_of(jobs, id, seen, request.app.state.closing)
-    return StreamingResponse(stream, media_type="text/event-stream", headers=_UNCACHED)
+    # `status` is the job's document, at first and when its status or reason is another; `epoch` (of a sweep `trial`, of
+    # an evaluation `evaluation`) a row of its progress. Their ids are the number of rows until then.
+    last: tuple[str, str] | None = None
+    while seen is not None:
+        job = await run_in_threadpool(jobs.get, id)
+        if (job.status, job.reason) != last:
+            last = job.status, job.reason
+            yield ServerSentEvent(event="status", id=str(seen), data=_without_rows(job))
+        for row in job.progress.rows[seen:]:
+            seen += 1
+            yield ServerSentEvent(event=job.progress.unit, id=str(seen), data=row)
+        if job.ended is not None:
+            yield ServerSentEvent(event=END, id=END, data=_without_rows(job))
+            return
+        if request.app.state.closing.is_set():
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _without_rows(job: JobDocument) -> JobDocument:
+    """The document; its rows are events of their own."""
+    return job.model_copy(update={"progress": job.progress.model_copy(update={"rows": []})})
 
 
 @router.post(

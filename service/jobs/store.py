@@ -1,18 +1,26 @@
-"""The service's own record of jobs: still there after a restart of the service, or of the cluster."""
+"""The service's own record of its jobs, and of what they print: both outlive the service and the cluster."""
 
 from __future__ import annotations
 
 import json
+import threading
 import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from prometheus_client import Gauge
 
+from fbp_ray.storage import write_atomically
 from service.database import Database
 from service.jobs.documents import STATUSES, Kind, Status
 
+LOG_BYTES = 4_000_000  # that are kept of a log, the last ones
+ERROR_BYTES = 20_000  # at the end of a log, where an error is looked for
 
-class Job(NamedTuple):
+
+@dataclass(frozen=True)
+class Job:
     """A job, as it is recorded."""
 
     id: str
@@ -20,64 +28,79 @@ class Job(NamedTuple):
     request: dict[str, Any]
     """What was asked for, with what the service has added."""
 
-    created: float
-    status: Status
-    reason: str
-    submission: str
+    place: str
+    """The folder of the results."""
+
+    digest: str
+    """Of the request as it came, to tell whether another one with the same key asks for the same."""
+
+    key: str | None = None
+    """The idempotency key."""
+
+    created: float = field(default_factory=time.time)
+    status: Status = "pending"
+    reason: str = ""
+    submission: str = ""
     """What the cluster knows it by; empty while it waits for its turn."""
 
-    head: str
+    head: str = ""
     """Which cluster that is."""
 
-    started: float | None
+    started: float | None = None
     """When it was first seen to run."""
 
-    ended: float | None
-    key: str | None
-    digest: str
-    place: str
-    stopping: bool
+    ended: float | None = None
+    stopping: bool = False
     """Whether it has been asked to stop."""
 
     @property
-    def ended_already(self) -> bool:
-        """Whether nothing will come any more, unless a cluster that was silent answers again."""
+    def config(self) -> dict[str, Any]:
+        """The settings that were asked for."""
+        return dict(self.request["config"])
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it will not change any more, unless a cluster that was silent answers again."""
         return self.status not in ("pending", "running")
 
 
-class Store:
-    """Jobs in the record. Every thread may use it.
+class JobStore:
+    """Jobs in the database. Every thread may use it.
 
     Args:
-        record: of the service.
+        database: of the service.
         gauge: jobs by status, kept current.
     """
 
-    def __init__(self, record: Database, gauge: Gauge) -> None:
-        self._record = record
+    def __init__(self, database: Database, gauge: Gauge) -> None:
+        self._database = database
         self._gauge = gauge
         self._count()
 
     def add(self, job: Job) -> None:
         """Records a new job; raises sqlite3.IntegrityError where its id or its key is known already."""
-        values = job._asdict() | {"config": json.dumps(job.request), "stopping": int(job.stopping)}
-        del values["request"]
+        values = asdict(job)
+        values["config"] = json.dumps(values.pop("request"))
         marks = ", ".join("?" * len(values))
-        self._record.write(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({marks})", list(values.values()))
+        self._database.write(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({marks})", list(values.values()))
         self._count()
 
     def get(self, id: str) -> Job | None:
         """The job, None where there is none of this id."""
-        return next(iter(self._select("id = ?", (id,))), None)
+        return self._first("id = ?", id)
 
     def by_key(self, key: str) -> Job | None:
         """The job that was asked for under an idempotency key."""
-        return next(iter(self._select("key = ?", (key,))), None)
+        return self._first("key = ?", key)
 
-    def newest(self, most: int, status: Status | None) -> list[Job]:
+    def by_place(self, place: str) -> Job | None:
+        """The job that writes to a folder and has not ended."""
+        return self._first("status IN ('pending', 'running') AND place = ?", place)
+
+    def newest(self, limit: int, status: Status | None) -> list[Job]:
         """Jobs, of one status or all, the newest in front."""
         where, values = ("status = ?", (status,)) if status else ("1", ())
-        return self._select(where, values, f"created DESC, rowid DESC LIMIT {int(most)}")
+        return self._select(where, values, f"created DESC, rowid DESC LIMIT {int(limit)}")
 
     def waiting(self) -> list[Job]:
         """Those that wait for their turn, the first in front."""
@@ -91,34 +114,90 @@ class Store:
         """Those that were lost because their cluster was silent: it may answer again."""
         return self._select("status = 'lost' AND head != ''")
 
-    def at_work_on(self, place: str) -> Job | None:
-        """The job that has not ended and writes to a folder."""
-        return next(iter(self._select("status IN ('pending', 'running') AND place = ?", (place,))), None)
-
     def change(self, job: Job, **values: Any) -> bool:
         """Changes some columns, if the job's status and submission are still those of `job`; whether they were."""
         if values.get("status", job.status) not in ("pending", "running"):
             values.setdefault("ended", time.time())
         columns = ", ".join(f"{name} = ?" for name in values)
-        changed = self._record.write(
+        changed = self._database.write(
             f"UPDATE jobs SET {columns} WHERE id = ? AND status = ? AND submission = ?",
             (*values.values(), job.id, job.status, job.submission),
         )
         self._count()
         return changed == 1
 
+    def _first(self, where: str, value: str) -> Job | None:
+        return next(iter(self._select(where, (value,))), None)
+
     def _select(self, where: str, values: tuple[Any, ...] = (), order: str = "created, rowid") -> list[Job]:
-        rows = self._record.read(f"SELECT * FROM jobs WHERE {where} ORDER BY {order}", values)
-        return [_job(row) for row in rows]
+        rows = self._database.read(f"SELECT * FROM jobs WHERE {where} ORDER BY {order}", values)
+        return [Job(request=json.loads(row.pop("config")), stopping=bool(row.pop("stopping")), **row) for row in rows]
 
     def _count(self) -> None:
-        rows = self._record.read("SELECT status, COUNT(*) AS count FROM jobs GROUP BY status")
+        rows = self._database.read("SELECT status, COUNT(*) AS count FROM jobs GROUP BY status")
         counts = {row["status"]: row["count"] for row in rows}
         for status in STATUSES:
             self._gauge.labels(status).set(counts.get(status, 0))
 
 
-def _job(row: dict[str, Any]) -> Job:
-    values = row | {"request": json.loads(row["config"]), "stopping": bool(row["stopping"])}
-    del values["config"]
-    return Job(**values)
+class LogPart(NamedTuple):
+    """A part of a log."""
+
+    content: bytes
+    end: int
+    """The position where it ends, and the next part begins."""
+
+
+class JobLogs:
+    """What jobs have printed, a file a job. Every thread may use it.
+
+    Args:
+        folder: of the files.
+        max_bytes: that are kept of each log.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int = LOG_BYTES) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._seen: dict[str, int] = {}  # bytes of each log so far
+        self._dropped: dict[str, int] = {}  # bytes of its begin that are not kept
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(self, id: str, text: str) -> None:
+        """Keeps a log, given from its begin; only what is new is written."""
+        content = text.encode("utf-8", "replace")
+        size, limit = len(content), self._max_bytes
+        with self._lock:
+            before, dropped = self._seen.get(id), self._dropped.get(id, 0)
+            if before == size:
+                return
+            if before is not None and before < size <= dropped + limit:
+                with self._path(id).open("ab") as file:
+                    file.write(content[before:])
+            else:
+                dropped = 0
+                if size > limit:  # half of what may be kept is left to grow; what is kept begins with a whole line
+                    dropped = content.find(b"\n", size - limit // 2) + 1 or size - limit // 2
+                write_atomically(self._path(id), content[dropped:])
+            self._seen[id], self._dropped[id] = size, dropped
+
+    def read(self, id: str, position: int = 0) -> LogPart:
+        """What is kept of a log from a position on."""
+        with self._lock:
+            dropped = self._dropped.get(id, 0)
+            try:
+                with self._path(id).open("rb") as file:
+                    file.seek(max(0, position - dropped))
+                    return LogPart(file.read(), dropped + file.tell())
+            except FileNotFoundError:
+                return LogPart(b"", position)
+
+    def error(self, id: str) -> str:
+        """The error that the job's program ended with, as it printed it; empty where it printed none."""
+        lines = self.read(id).content[-ERROR_BYTES:].decode("utf-8", "replace").splitlines()
+        _, found, error = "\n".join(["", *lines]).rpartition("\nerror: ")
+        return error.strip() if found else ""
+
+    def _path(self, id: str) -> Path:
+        return self._folder / f"{id}.log"

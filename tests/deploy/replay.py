@@ -337,7 +337,7 @@ class Stack:
         }
         job = self._post("/jobs", {"kind": "train", "config": config})["id"]
         self._until(lambda: len(self._history()) >= 4, job)
-        driver = next(one for one in self.hosts["head"].processes() if "service.jobs.entry" in _line(one))
+        driver = next(one for one in self.hosts["head"].processes() if "service.jobs.program" in _line(one))
         assert str(Path(f"/proc/{driver.pid}/cwd").readlink()) == "/srv/fbp-ray", (
             "jobs do not start in the shared folder"
         )

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from service.jobs.head import LocalHead, _processes_of
-from service.jobs.ray_jobs import RayJobs, Unreachable
+from service.jobs.cluster import RayJobs, Unreachable
+from service.jobs.head import LocalHead, processes_of
 from tests.support.job_service import JobService
 from tests.support.scans import write_scan
 
@@ -63,9 +63,9 @@ def test_a_head_outlives_the_service_and_is_lost_when_it_is_killed(folder: Path,
     first.until(job["id"], "running", seconds=SOON)
     wait_for_epochs(first, job["id"], 1)
     head = LocalHead(folder / "state")
-    known = head._known()
+    known = head.read()
     assert known is not None
-    mine = {process.pid: process.name() for process in _processes_of(known["folder"])}
+    mine = {process.pid: process.name() for process in processes_of(known.folder)}
     listening = {
         (mine[found.pid], found.laddr.ip.removeprefix("::ffff:"))
         for found in psutil.net_connections("tcp")
@@ -76,19 +76,19 @@ def test_a_head_outlives_the_service_and_is_lost_when_it_is_killed(folder: Path,
     assert len(listening) > 3
     assert stat.S_IMODE((folder / "state" / "ray-token").stat().st_mode) == 0o600
     with pytest.raises(Unreachable, match="token"):
-        RayJobs(known["dashboard"]).submit("x", "true", {})
+        RayJobs(known.dashboard).submit("x", "true", {})
     with pytest.raises(Unreachable, match="token"):
-        RayJobs(known["dashboard"], "0" * 64).look("x")
+        RayJobs(known.dashboard, "0" * 64).look("x")
 
-    first.close(stop_head=False)
+    first.close()
     second = JobService(folder, interval=0.3)
     assert second.get(job["id"])["status"] == "running"
-    os.kill(known["pid"], signal.SIGKILL)
+    os.kill(known.pid, signal.SIGKILL)
     lost = second.until(job["id"], "lost", seconds=SOON)
     assert "is gone" in lost["reason"]
     assert "go on from epoch" in lost["reason"]
-    assert _processes_of(known["folder"]) == []
-    assert not Path(known["folder"]).exists()
+    assert processes_of(known.folder) == []
+    assert not Path(known.folder).exists()
     assert "run " in second.http.get(f"/jobs/{job['id']}/logs").text
 
     done = second.get(job["id"])["progress"]["done"]
@@ -99,10 +99,10 @@ def test_a_head_outlives_the_service_and_is_lost_when_it_is_killed(folder: Path,
     assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
     assert second.http.post(f"/jobs/{again.json()['id']}/stop").status_code == 202
     second.until(again.json()["id"], "stopped", seconds=SOON)
-    known = head._known()
+    known = head.read()
     assert known is not None
     second.close()
-    assert _processes_of(known["folder"]) == []
+    assert processes_of(known.folder) == []
     assert not (folder / "state" / "head.json").exists()
 
 

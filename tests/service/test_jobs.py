@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from fbp_ray.baseline import Baseline
 from fbp_ray.config import TrainConfig
 from fbp_ray.run import RunFolder
-from service.jobs.cluster import find_dashboard
-from service.jobs.commands import command, pack, unpack
-from service.jobs.logs import Logs
-from service.jobs.ray_jobs import RayJobs, Unreachable
+from service.jobs.cluster import RayJobs, Unreachable, find_dashboard
+from service.jobs.program import command, pack, unpack
+from service.jobs.store import JobLogs
 from tests.support.job_service import FakeCluster, JobService
 from tests.support.scans import write_scan
 
@@ -101,10 +101,10 @@ def test_nothing_of_a_caller_is_in_the_command_and_no_variable_is_put_in(service
     job = service.runs(config={"init": {"checkpoint": None}, "run": {"storage": "/tmp/${HOME}; rm -rf '"}})
     ((submission, line, variables),) = service.cluster.submitted
     assert submission == f"fbp-{job['id']}"
-    assert line == "python -m service.jobs.entry train"
+    assert line == "python -m service.jobs.program train"
     assert "$" not in variables["FBP_RAY_JOB"]
     assert unpack(variables["FBP_RAY_JOB"])["config"]["run"]["storage"] == "/tmp/${HOME}; rm -rf '"
-    assert command("/a b/python", "sweep") == "'/a b/python' -m service.jobs.entry sweep"
+    assert command("/a b/python", "sweep") == "'/a b/python' -m service.jobs.program sweep"
     with pytest.raises(ValueError, match="bytes"):
         pack({"config": "x" * 100_000})
 
@@ -129,9 +129,11 @@ def test_a_second_job_waits_and_says_for_what(service: Service) -> None:
 
 def test_a_running_job_is_stopped_and_only_once(service: Service) -> None:
     job = service.runs()
+    service.cluster.stops = False
     answer = service.http.post(f"/jobs/{job['id']}/stop")
     assert answer.status_code == 202
     assert "being stopped" in answer.json()["reason"]
+    service.cluster.stops = True
     assert service.until(job["id"], "stopped")["reason"] == "it was stopped on request"
     again = service.http.post(f"/jobs/{job['id']}/stop")
     assert again.status_code == 409
@@ -272,7 +274,8 @@ def test_a_job_that_is_not_taken_fails(service: Service) -> None:
 def history(place: str, epochs: int) -> None:
     run = RunFolder(place)
     run.begin(TrainConfig.model_validate({"train": {"epochs": 5}}))
-    run.write_json("baseline.json", {"hann_psnr": 30.0, "hann_ssim": 0.8})
+    baseline = Baseline(hann_psnr=30.0, hann_ssim=0.8, hann_psnr_cutoff=0.9, hann_ssim_cutoff=0.7)
+    run.write_json("baseline.json", baseline.model_dump())
     row = {"validation_ssim": 0.9, "validation_loss": float("nan")}
     run.write_history([{"epoch": n, "validation_psnr": 30.0 + n, **row} for n in range(1, epochs + 1)])
 
@@ -305,14 +308,23 @@ def events(text: str) -> list[tuple[str, str, Any]]:
 def test_events_tell_of_epochs_and_of_the_end(service: Service) -> None:
     job = service.runs()
     history(job["place"], 2)
-    timer = threading.Timer(0.7, lambda: (history(job["place"], 3), service.cluster.now(job["id"], "succeeded")))
-    timer.start()
-    answer = service.http.get(f"/jobs/{job['id']}/events")
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    found = events(answer.text)
-    assert [kind for kind, _, _ in found] == ["status", "epoch", "epoch", "epoch", "status", "end"] or [
-        kind for kind, _, _ in found
-    ] == ["status", "epoch", "epoch", "status", "epoch", "end"]
+    text = ""
+    with service.http.stream("GET", f"/jobs/{job['id']}/events") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert "no-store" in answer.headers["cache-control"]
+        assert answer.headers["x-accel-buffering"] == "no"
+        for line in answer.iter_lines():
+            text += line + "\n"
+            if line == "id: 2":
+                history(job["place"], 3)
+                service.cluster.now(job["id"], "succeeded")
+    found = events(text)
+    kinds = [kind for kind, _, _ in found]
+    assert kinds in (
+        ["status", "epoch", "epoch", "epoch", "status", "end"],
+        ["status", "epoch", "epoch", "status", "epoch", "end"],
+    )
+    assert found[0][2]["progress"]["rows"] == []
     assert [data["epoch"] for kind, _, data in found if kind == "epoch"] == [1, 2, 3]
     assert found[-1][2]["status"] == "succeeded"
     later = events(service.http.get(f"/jobs/{job['id']}/events", headers={"Last-Event-ID": "2"}).text)
@@ -324,13 +336,14 @@ def test_logs_are_followed_to_the_end_and_kept(service: Service) -> None:
     job = service.runs()
     name = f"fbp-{job['id']}"
     service.cluster.logs[name] = "one\n"
-
-    def go_on() -> None:
-        service.cluster.logs[name] = "one\ntwo ä\n"
-        service.cluster.now(job["id"], "succeeded")
-
-    threading.Timer(0.3, go_on).start()
-    assert service.http.get(f"/jobs/{job['id']}/logs?follow=1").text == "one\ntwo ä\n"
+    text = ""
+    with service.http.stream("GET", f"/jobs/{job['id']}/logs?follow=1") as answer:
+        for part in answer.iter_text():
+            text += part
+            if text == "one\n":
+                service.cluster.logs[name] = "one\ntwo ä\n"
+                service.cluster.now(job["id"], "succeeded")
+    assert text == "one\ntwo ä\n"
     answer = service.http.get(f"/jobs/{job['id']}/logs")
     assert answer.headers["content-type"].startswith("text/plain")
     assert answer.text == "one\ntwo ä\n"
@@ -339,26 +352,27 @@ def test_logs_are_followed_to_the_end_and_kept(service: Service) -> None:
 @pytest.mark.parametrize("path", ["logs?follow=1", "events"])
 def test_streams_end_with_the_service(service: Service, path: str) -> None:
     job = service.runs()
-    threading.Timer(0.3, service.closing.set).start()
-    began = time.monotonic()
-    assert service.http.get(f"/jobs/{job['id']}/{path}").status_code == 200
-    assert time.monotonic() - began < 3
+    service.cluster.logs[f"fbp-{job['id']}"] = "one\n"
+    with service.http.stream("GET", f"/jobs/{job['id']}/{path}") as answer:
+        assert answer.status_code == 200
+        for _ in answer.iter_raw():
+            service.closing.set()  # the stream has begun
 
 
 def test_a_log_is_kept_within_its_bounds(tmp_path: Path) -> None:
-    logs = Logs(tmp_path, most=100)
+    logs = JobLogs(tmp_path, max_bytes=100)
     text, seen, position = "", b"", 0
     for number in range(60):
         text += f"line {number}\n"
         logs.keep("a", text)
         part = logs.read("a", position)
-        seen, position = seen + part.content, part.position
+        seen, position = seen + part.content, part.end
     assert seen.decode() == text
     kept = logs.read("a").content.decode()
     assert len(kept) <= 100
     assert text.endswith(kept)
     assert kept.startswith("line")
-    assert Logs(tmp_path).read("a").content.decode() == kept
+    assert JobLogs(tmp_path).read("a").content.decode() == kept
 
 
 def test_a_restart_of_the_service_finds_its_jobs(open_service: Callable[..., Service]) -> None:

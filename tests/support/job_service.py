@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from fbp_ray.train.resources import Node
 from service import problems
 from service.database import Database
-from service.jobs import Jobs, router
-from service.jobs.cluster import Cluster, HeadError, Opened
-from service.jobs.ray_jobs import JobStatus, Refused, Unreachable
+from service.jobs.cluster import Cluster, JobStatus, Refused, Unreachable
+from service.jobs.manager import Jobs
+from service.jobs.routes import router
 from service.observe import Metrics
 from service.settings import JobsConfig, Settings
 
@@ -57,20 +57,21 @@ class FakeCluster(Cluster):
         self._answer()
         return self.machines
 
-    def open(self, closing: threading.Event) -> Opened:
+    def open(self, closing: threading.Event) -> Any:
         self._answer()
         if self.broken:
-            raise HeadError(self.broken)
+            raise Refused(self.broken)
         if self.dead:
             self.head, self.dead = self.head + "+", False
-        return Opened(self.head, self)
+        return self
 
     def client(self, head: str) -> Any:
         return self if head == self.head and not self.dead else None
 
     def abandon(self) -> None:
-        self.dead = True
-        self.jobs.clear()
+        if self.local:
+            self.dead = True
+            self.jobs.clear()
 
     def close(self, busy: bool) -> None:
         self.closed = busy
@@ -134,19 +135,15 @@ class JobService:
         self.http = httpx.Client(base_url=address, timeout=60, trust_env=False, limits=once)
         self.jobs.start()
 
-    def close(self, stop_head: bool = True) -> None:
-        """Ends the service; `stop_head=False` as if it had been killed, so that it leaves what it started."""
+    def close(self) -> None:
+        """Ends the service, which leaves the jobs that run to their cluster."""
         if self.closing.is_set():
             return
         self.closing.set()
         self.http.close()
         self._server.should_exit = True
         self._thread.join()
-        if stop_head:
-            self.jobs.close()
-        else:
-            self.jobs._dispatcher.close()
-            self.jobs._cluster.close(busy=True)
+        self.jobs.close()
         self.record.close()
 
     def post(self, config: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:

@@ -1,0 +1,316 @@
+"""What a job does: the request for it, completed, checked, handed to Ray, and carried out inside the job.
+
+`python -m service.jobs.program KIND` is what Ray runs. Nothing that a caller sends becomes part of that command: the
+configuration is in an environment variable, in base64, because Ray would replace `${NAME}` in its value.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+import secrets
+import shlex
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from fbp_ray.cli import on_recipe, run_program
+from fbp_ray.config import TrainConfig
+from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
+from fbp_ray.evaluate.program import EvaluateConfig
+from fbp_ray.settings import Frozen, explain
+from fbp_ray.storage import absolute, open_folder
+from fbp_ray.sweep.config import SweepTree
+from fbp_ray.train.resources import Node, allocate
+from service.jobs.documents import Kind
+from service.jobs.store import Job
+from service.problems import Problem
+
+VARIABLE = "FBP_RAY_JOB"
+MAX_BYTES = 90_000  # of a configuration: a variable holds 128 KB, and base64 makes four bytes of three
+SpaceName = Literal["loss_weights", "learning_rate"]
+SPACES: dict[SpaceName, str] = {"loss_weights": "sweeps.loss_weights", "learning_rate": "sweeps.learning_rate"}
+
+
+class TrainJob(Frozen):
+    """A training: what `python -m fbp_ray.train` takes. What is not given is the recipe's."""
+
+    kind: Literal["train"] = Field(description="train, sweep or evaluate")
+    config: TrainConfig = Field(default=TrainConfig(), description="the settings of the run")
+
+
+class SweepJob(Frozen):
+    """A sweep: what the programs in `sweeps/` take."""
+
+    kind: Literal["sweep"] = Field(description="train, sweep or evaluate")
+    space: SpaceName = Field(description="what is searched: the program sweeps/SPACE.py has its ranges")
+    config: SweepTree = Field(default=SweepTree(), description="the settings that trials share, and of the search")
+
+
+class EvaluateJob(Frozen):
+    """An evaluation: what `python -m fbp_ray.evaluate` takes."""
+
+    kind: Literal["evaluate"] = Field(description="train, sweep or evaluate")
+    config: EvaluateConfig = Field(description="what to evaluate, on what")
+
+
+JobRequest = TrainJob | SweepJob | EvaluateJob
+
+EXAMPLES: dict[str, Any] = {
+    "train": {
+        "summary": "Train on the sample CT",
+        "value": {"kind": "train", "config": {"recipe": "quickstart", "train": {"epochs": 2}}},
+    },
+    "reference": {
+        "summary": "Train on data of your own, under a name that goes on where it was interrupted",
+        "value": {
+            "kind": "train",
+            "config": {"recipe": "reference", "data": {"dir": "/data/lodopab"}, "run": {"name": "reference-1"}},
+        },
+    },
+    "sweep": {
+        "summary": "Find the weights of the loss",
+        "value": {
+            "kind": "sweep",
+            "space": "loss_weights",
+            "config": {"sweep": {"trials": 16, "name": "weights"}, "train": {"epochs": 4}},
+        },
+    },
+    "evaluate": {
+        "summary": "Score a run beside the classic FBP",
+        "value": {"kind": "evaluate", "config": {"checkpoint": "runs/reference-1", "split": "test"}},
+    },
+}
+
+
+def digest(body: JobRequest) -> str:
+    """What two requests have in common only if they ask for the same."""
+    return hashlib.sha256(json.dumps(_as_json(body), sort_keys=True).encode()).hexdigest()
+
+
+def new_job(body: JobRequest, storage: str, key: str | None) -> Job:
+    """The job that a request asks for, with an id, and with a name and a storage where the request gives none.
+
+    Args:
+        body: the request. In the job, its places mean the same to every process.
+        storage: where the results go otherwise.
+        key: the idempotency key of the request.
+
+    Raises:
+        Problem: 413, the configuration is too long.
+        ConfigError: the results cannot be at the place that is named.
+    """
+    id = secrets.token_hex(5)
+    request = _as_json(body)
+    config: dict[str, Any] = request.setdefault("config", {})
+    if isinstance(body, EvaluateJob):
+        place = config["out"] = absolute(config.get("out") or f"{storage}/evaluate-{id}")
+        config["checkpoint"] = absolute(config["checkpoint"])
+    else:
+        part = config.setdefault("run" if isinstance(body, TrainJob) else "sweep", {})
+        part["name"] = part.get("name") or f"{body.kind}-{id}"
+        part["storage"] = absolute(part.get("storage") or storage)
+        place = str(open_folder(part["storage"]) / part["name"])
+        if config.get("init", {}).get("checkpoint"):
+            config["init"]["checkpoint"] = absolute(config["init"]["checkpoint"])
+    if config.get("data", {}).get("dir"):
+        config["data"]["dir"] = absolute(config["data"]["dir"])
+    try:
+        pack(request)
+    except ValueError as error:
+        raise Problem(413, f"{error}; a configuration has at most {MAX_BYTES} bytes") from None
+    return Job(id=id, kind=body.kind, request=request, place=place, key=key, digest=digest(body))
+
+
+def _as_json(body: JobRequest) -> dict[str, Any]:
+    return body.model_dump(mode="json", exclude_unset=True) | {"kind": body.kind}
+
+
+def check(job: Job, nodes: Sequence[Node], local: bool) -> None:
+    """Refuses what could never run, by the rules of the package itself, as far as this machine can tell.
+
+    Args:
+        job: what is to be submitted. Data and checkpoints on another machine are left to the job.
+        nodes: the machines of the cluster.
+        local: whether jobs run on this machine.
+
+    Raises:
+        FbpRayError, Problem: why, and what to do about it.
+    """
+    try:
+        if job.kind == "evaluate":
+            _check_evaluation(job, local)
+        elif job.kind == "sweep":
+            _check_sweep(job, nodes, local)
+        else:
+            _check_training(job, nodes, local)
+    except FbpRayError:
+        raise
+    except (OSError, ValueError) as error:  # a folder that may not be read, a name that no system takes, ..
+        raise Problem(
+            422, f"the configuration names something that cannot be used: {error}; see `data`, `run`"
+        ) from None
+
+
+def _check_training(job: Job, nodes: Sequence[Node], local: bool) -> None:
+    from fbp_ray.run import RunFolder
+
+    config = on_recipe(TrainConfig, job.config)
+    _refuse_address(config)
+    _check_settings(config, local)
+    _check_resources(config, nodes)
+    run = RunFolder(job.place)
+    if config.data.dir is None and run.folder.has("config.yaml"):
+        known = yaml.safe_load(run.folder.read("config.yaml"))
+        config = _with_data(config, known.get("data", {}).get("dir"))
+    run.check_resumable(config)
+
+
+def _check_sweep(job: Job, nodes: Sequence[Node], local: bool) -> None:
+    from fbp_ray.sweep.config import training_config
+    from fbp_ray.sweep.folder import SWEEP, SweepFolder
+    from fbp_ray.sweep.program import refuse_run_options, with_workers
+    from fbp_ray.sweep.resources import allocate_trials
+    from fbp_ray.sweep.space import Space, check_space, grid
+
+    tree = on_recipe(SweepTree, job.config)
+    space: Space = import_module(SPACES[job.request["space"]]).SPACE
+    _refuse_address(tree)
+    refuse_run_options(tree)
+    check_space(space, tree)
+    if tree.sweep.search == "grid":
+        grid(space, tree, tree.sweep.trials)
+    _check_settings(training_config(with_workers(tree, tree.sweep.workers_per_trial), {}), local)
+    allocate_trials(tree, nodes)
+    if tree.sweep.train_best:
+        _check_resources(tree, nodes)
+    folder = SweepFolder(job.place)
+    known = folder.run.read_json(SWEEP) or {}
+    if tree.data.dir is None:
+        tree = _with_data(tree, known.get("settings", {}).get("data.dir"))
+    folder.check_resumable(tree, space)
+
+
+def _check_evaluation(job: Job, local: bool) -> None:
+    from fbp_ray.checkpoint import check_geometry, find_checkpoint, read_manifest
+    from fbp_ray.data import LoDoPaB, geometry_of
+
+    config = EvaluateConfig.model_validate(job.config)
+    out = open_folder(job.place)
+    if out.names() or out.folders():
+        raise RunError(f"{out} holds results already; choose another `out`, nothing was changed")
+    if not (local or "://" in config.checkpoint or Path(config.checkpoint).exists()):
+        return
+    checkpoint = find_checkpoint(config.checkpoint)
+    folder = config.data.dir or Path(str(read_manifest(checkpoint).data.get("dir", "")))
+    if folder.is_dir():
+        geometry = geometry_of(folder)
+        check_geometry(checkpoint, geometry)
+        LoDoPaB(folder, config.split, geometry, config.data.samples)
+    elif local:
+        raise DataError(f"there is no data folder {folder}; name one in `data.dir`")
+
+
+def _check_settings(config: TrainConfig, local: bool) -> None:
+    """Checks settings and data, as far as the data are here. The sample data are made by the job itself."""
+    from fbp_ray.train.program import check, check_settings
+
+    folder = config.data.dir
+    if folder is not None and (local or folder.is_dir()):
+        check(config)
+    else:
+        check_settings(config)
+
+
+def _check_resources(config: TrainConfig, nodes: Sequence[Node]) -> None:
+    try:
+        allocate(config.scaling, nodes)
+    except RunError as error:
+        raise Problem(422, str(error)) from None
+
+
+def _refuse_address(config: TrainConfig) -> None:
+    if config.ray.address is not None:
+        raise ConfigError(
+            f"a job does not choose its cluster, but `ray.address` is {config.ray.address!r}; leave it out: jobs go to "
+            "the cluster of the service"
+        )
+
+
+def _with_data(config: Any, folder: str | None) -> Any:
+    """The settings with the sample data in the folder where an earlier run has them."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"dir": folder and Path(folder)})})
+
+
+def command(python: str, kind: Kind) -> str:
+    """The shell line that Ray runs for a job of this kind, with the Python interpreter of the service's settings."""
+    return f"{shlex.quote(python)} -m service.jobs.program {kind}"
+
+
+def pack(request: dict[str, Any]) -> str:
+    """A request as the value of the variable; raises ValueError where it is too long."""
+    content = json.dumps(request).encode()
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"the configuration takes {len(content)} bytes, more than {MAX_BYTES}")
+    return base64.b64encode(content).decode()
+
+
+def unpack(value: str) -> dict[str, Any]:
+    """The request that `pack` was given; raises ValueError for anything else."""
+    try:
+        return dict(json.loads(base64.b64decode(value, validate=True)))
+    except (binascii.Error, TypeError) as error:
+        raise ValueError(str(error)) from None
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains, sweeps or evaluates inside a job, as the program of the package does with the same settings.
+
+    Raises:
+        FbpRayError: what that program raises; ConfigError where the environment has no configuration.
+    """
+    try:
+        (kind,) = argv
+        request = unpack(os.environ.pop(VARIABLE))
+        run = {"train": _train, "sweep": _sweep, "evaluate": _evaluate}[kind]
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f"this is for jobs of the service: a kind (train, sweep, evaluate), and its configuration in {VARIABLE} "
+            f"({type(error).__name__}: {error}); use python -m fbp_ray.train, a program in sweeps/, or python -m "
+            "fbp_ray.evaluate"
+        ) from None
+    run(request)
+
+
+def _train(request: dict[str, Any]) -> None:
+    from fbp_ray.train.program import train
+
+    train(on_recipe(TrainConfig, request["config"]))
+
+
+def _sweep(request: dict[str, Any]) -> None:
+    from fbp_ray.sweep.program import run_sweep
+
+    module = SPACES[request["space"]]
+    run_sweep(import_module(module).SPACE, on_recipe(SweepTree, request["config"]), module.replace(".", "/") + ".py")
+
+
+def _evaluate(request: dict[str, Any]) -> None:
+    from fbp_ray.evaluate.program import evaluate
+
+    try:
+        config = EvaluateConfig.model_validate(request["config"])
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
+    evaluate(config)
+
+
+if __name__ == "__main__":
+    run_program(main)
