@@ -13,7 +13,6 @@ import ssl
 import subprocess
 import sys
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -74,7 +73,7 @@ class RayJobs:
 
     def version(self) -> str:
         """The cluster's version of Ray."""
-        return self._ask("GET", "/api/version", lambda answer: str(answer["ray_version"]))
+        return self._ask("GET", "/api/version", lambda answer: str(answer["ray_version"]), "is not ready")
 
     def submit(self, submission: str, command: str, variables: dict[str, str]) -> None:
         """Has the cluster run a command, with some variables in its environment; once, however often it is called.
@@ -84,44 +83,45 @@ class RayJobs:
         """
         body = {"entrypoint": command, "submission_id": submission, "runtime_env": {"env_vars": variables}}
         try:
-            self._ask("POST", "/api/jobs/", lambda answer: answer["submission_id"], body, SUBMIT_SECONDS)
+            self._ask("POST", "/api/jobs/", lambda answer: answer["submission_id"], "does not take the job", body)
         except _HttpError as error:
             if self.look(submission) is None:
-                raise Refused(f"the cluster at {self.address} does not take the job: {error}") from None
+                raise Refused(str(error)) from None
 
     def look(self, submission: str) -> JobStatus | None:
         """How a job stands; None where the cluster does not know it."""
         try:
-            return self._ask("GET", f"/api/jobs/{quote(submission)}", _job_status)
+            return self._ask("GET", f"/api/jobs/{quote(submission)}", _job_status, "does not say how the job stands")
         except _HttpError as error:
             if error.status == 404:
                 return None
-            raise Unreachable(f"the cluster at {self.address} does not say how the job stands: {error}") from None
+            raise
 
     def stop(self, submission: str) -> None:
         """Asks for the end of a job; nothing happens where it does not run."""
         try:
-            self._ask("POST", f"/api/jobs/{quote(submission)}/stop", lambda answer: answer["stopped"])
+            path = f"/api/jobs/{quote(submission)}/stop"
+            self._ask("POST", path, lambda answer: answer["stopped"], "does not stop the job")
         except _HttpError as error:
             if error.status != 404:
-                raise Unreachable(f"the cluster at {self.address} does not stop the job: {error}") from None
+                raise
 
     def log(self, submission: str) -> str:
         """What it has printed; raises Refused where the cluster has lost that, with the machine it ran on."""
         try:
-            return self._ask("GET", f"/api/jobs/{quote(submission)}/logs", lambda answer: str(answer["logs"]))
+            path = f"/api/jobs/{quote(submission)}/logs"
+            return self._ask("GET", path, lambda answer: str(answer["logs"]), "has no log of the job")
         except _HttpError as error:
-            raise Refused(f"the cluster at {self.address} has no log of the job: {error}") from None
+            raise Refused(str(error)) from None
 
     def nodes(self) -> list[Node]:
         """The cluster's machines that are there."""
-        try:
-            return self._ask("GET", "/api/v0/nodes?detail=1&limit=10000", _nodes)
-        except _HttpError as error:
-            raise Unreachable(f"the cluster at {self.address} does not say what it has: {error}") from None
+        return self._ask("GET", "/api/v0/nodes?detail=1&limit=10000", _nodes, "does not say what it has")
 
-    def _ask(self, method: str, path: str, read: Callable[[Any], T], body: Any = None, seconds: float = SECONDS) -> T:
+    def _ask(self, method: str, path: str, read: Callable[[Any], T], failing: str, body: Any = None) -> T:
+        """What `read` makes of the answer; `failing` says what it means if the cluster answers with an error."""
         try:
+            seconds = SUBMIT_SECONDS if body else SECONDS
             answer = self._http.request(method, self.address + path, json=body, timeout=seconds)
         except httpx.HTTPError as error:
             why = str(error) or type(error).__name__
@@ -132,7 +132,8 @@ class RayJobs:
                 "or RAY_AUTH_TOKEN_PATH to its token"
             )
         if not answer.is_success:
-            raise _HttpError(answer)
+            why = f"{_last_line(answer.text)} (HTTP {answer.status_code})"
+            raise _HttpError(f"the cluster at {self.address} {failing}: {why}", answer.status_code)
         try:
             return read(answer.json())
         except (KeyError, TypeError, ValueError) as error:
@@ -142,12 +143,12 @@ class RayJobs:
             ) from None
 
 
-class _HttpError(Exception):
-    """An answer that says no, in the words of its last line."""
+class _HttpError(Unreachable):
+    """The cluster answers with an error."""
 
-    def __init__(self, answer: httpx.Response) -> None:
-        super().__init__(f"{_last_line(answer.text)} (HTTP {answer.status_code})")
-        self.status = answer.status_code
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def _last_line(text: str) -> str:
@@ -172,79 +173,52 @@ def _nodes(answer: Any) -> list[Node]:
     return found
 
 
-class Cluster(ABC):
-    """Where jobs go."""
-
-    local: bool
-    """Whether jobs run on this machine, and so see what the service sees."""
-
-    python: str
-    """The Python that runs them."""
-
-    @abstractmethod
-    def nodes(self) -> list[Node]:
-        """Its machines, or those that it will have once it is started; raises Unreachable."""
-
-    @abstractmethod
-    def open(self, closing: threading.Event) -> RayJobs:
-        """Has it ready to take jobs.
-
-        Raises:
-            Unreachable: it does not answer, or `closing` is set meanwhile.
-            Refused: it cannot be made ready.
-        """
-
-    @abstractmethod
-    def client(self, head: str) -> RayJobs | None:
-        """The interface of the cluster that has a job; None where that is gone for good. Raises Unreachable."""
-
-    @abstractmethod
-    def abandon(self) -> None:
-        """Ends what is left of a cluster that is gone, as far as it is the service's."""
-
-    @abstractmethod
-    def close(self, busy: bool) -> None:
-        """Leaves the cluster, because the service ends; `busy` while jobs run there."""
-
-
-class ExternalCluster(Cluster):
-    """A cluster that somebody else runs. It is never stopped.
+class Cluster:
+    """A Ray cluster that somebody else runs, as a place for jobs. `LocalHead` is one that the service runs itself.
 
     Args:
         address: http://HOST:8265 of its dashboard, or HOST:6379 as RAY_ADDRESS has it.
         python: that runs jobs there.
     """
 
-    local = False
+    local = False  # whether jobs run on this machine, and so see what the service sees
 
     def __init__(self, address: str, python: str) -> None:
-        self.address = address
         self.python = python
-        self._found: RayJobs | None = None
+        self._address = address
+        self._jobs: RayJobs | None = None
 
     def nodes(self) -> list[Node]:
-        return self._jobs().nodes()
+        """Its machines, or those that it will have once it is started; raises Unreachable."""
+        return self._connect().nodes()
 
     def open(self, closing: threading.Event) -> RayJobs:
-        jobs = self._jobs()
+        """Has it ready to take jobs.
+
+        Raises:
+            Unreachable: it does not answer in time, or `closing` is set meanwhile.
+            Refused: it cannot be made ready; says why.
+        """
+        jobs = self._connect()
         jobs.version()
         return jobs
 
     def client(self, head: str) -> RayJobs | None:
-        jobs = self._jobs()
+        """The interface of the cluster that has a job; None where that is gone for good. Raises Unreachable."""
+        jobs = self._connect()
         return jobs if head == jobs.head else None
 
     def abandon(self) -> None:
-        pass
+        """Ends what is left of a cluster that is gone, as far as it is the service's."""
 
     def close(self, busy: bool) -> None:
-        pass
+        """Leaves the cluster, because the service ends; `busy` while jobs run there."""
 
-    def _jobs(self) -> RayJobs:
-        if self._found is None:
-            http = self.address.startswith(("http://", "https://"))
-            self._found = RayJobs(self.address if http else find_dashboard(self.address), ray_token())
-        return self._found
+    def _connect(self) -> RayJobs:
+        if self._jobs is None:
+            http = self._address.startswith(("http://", "https://"))
+            self._jobs = RayJobs(self._address if http else find_dashboard(self._address), ray_token())
+        return self._jobs
 
 
 def find_dashboard(address: str) -> str:
@@ -269,22 +243,17 @@ def find_dashboard(address: str) -> str:
     environment.pop("RAY_API_SERVER_ADDRESS", None)  # would win over the address
     if ray_token() is not None:
         environment["RAY_AUTH_MODE"] = "token"
+    command = [sys.executable, "-c", code]
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            timeout=FIND_SECONDS,
-            check=False,
-            env=environment,
+            command, env=environment, capture_output=True, text=True, timeout=FIND_SECONDS, check=True
         )
+        return str(re.findall(r"^https?://\S+$", done.stdout, re.MULTILINE)[-1])
     except subprocess.TimeoutExpired:
-        raise Unreachable(f"the cluster at RAY_ADDRESS={address} does not say where its dashboard is; {_SET}") from None
-    lines = done.stdout.split()
-    if done.returncode != 0 or not lines or not lines[-1].startswith("http"):
-        why = _last_line(done.stderr)
-        raise Unreachable(f"the cluster at RAY_ADDRESS={address} does not say where its dashboard is: {why}; {_SET}")
-    return lines[-1]
+        why = f"it does not answer within {FIND_SECONDS:g} s"
+    except (subprocess.CalledProcessError, IndexError) as error:
+        why = _last_line(getattr(error, "stderr", ""))
+    raise Unreachable(f"the cluster at RAY_ADDRESS={address} does not say where its dashboard is: {why}; {_SET}")
 
 
 def check_address(address: str) -> None:  # until fbp_ray.train.environment has it

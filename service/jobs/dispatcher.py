@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable
 
 from service.jobs.cluster import Cluster, JobStatus, RayJobs, Refused, Unreachable
 from service.jobs.documents import how_to_resume, read_progress
@@ -29,7 +28,6 @@ class Dispatcher:
         logs: where what they print is kept.
         settings: how many jobs run at a time, and after how long a silent cluster has lost its jobs.
         interval: seconds from one look to the next.
-        lead: whether this process looks after the jobs; others of the same state folder wait for their turn.
     """
 
     def __init__(
@@ -39,14 +37,12 @@ class Dispatcher:
         logs: JobLogs,
         settings: JobsConfig,
         interval: float,
-        lead: Callable[[], bool],
     ) -> None:
         self._store = store
         self._cluster = cluster
         self._logs = logs
         self._settings = settings
         self._interval = interval
-        self._lead = lead
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
@@ -74,7 +70,7 @@ class Dispatcher:
     def _run(self) -> None:
         while not self._closing.is_set():
             self._wake.clear()
-            if not self._lead():
+            if not self._store.lead():  # another process looks after the jobs of the state folder
                 self._closing.wait(LEAD_SECONDS)
                 continue
             try:

@@ -28,7 +28,7 @@ from fbp_ray.storage import write_atomically
 from fbp_ray.threads import processors
 from fbp_ray.train.environment import ALONE, ENVIRONMENT
 from fbp_ray.train.resources import Node
-from service.jobs.cluster import Cluster, ExternalCluster, RayJobs, Refused, Unreachable
+from service.jobs.cluster import Cluster, RayJobs, Refused, Unreachable
 from service.settings import PREFIX, Settings
 
 HOST = "127.0.0.1"
@@ -43,7 +43,7 @@ def open_cluster(settings: Settings) -> Cluster:
     """The cluster that the settings or RAY_ADDRESS name, else the head of this machine."""
     address = settings.jobs.dashboard or os.environ.get("RAY_ADDRESS")
     if address and address != "local":
-        return ExternalCluster(address, settings.jobs.python or "python")
+        return Cluster(address, settings.jobs.python or "python")
     return LocalHead(settings.state.absolute(), settings.jobs.python)
 
 
@@ -52,21 +52,12 @@ class Head(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    head: str
-    """Its name in the record of jobs."""
-
+    head: str  # its name in the record of jobs
     pid: int
-    started: float
-    """When its process was created: no other has this pid and this time."""
-
-    dashboard: str
-    """http://HOST:PORT"""
-
-    address: str
-    """HOST:PORT, as RAY_ADDRESS has it."""
-
-    folder: str
-    """Of Ray's files. Every process of the head has it in its environment."""
+    started: float  # when its process was created: no other has this pid and this time
+    dashboard: str  # http://HOST:PORT
+    address: str  # HOST:PORT, as RAY_ADDRESS has it
+    folder: str  # of Ray's files; every process of the head has it in its environment
 
     @property
     def is_alive(self) -> bool:
@@ -75,7 +66,7 @@ class Head(BaseModel):
 
 
 class LocalHead(Cluster):
-    """The head of this machine.
+    """The head of this machine: found or started when a job comes, and stopped with the service unless jobs run.
 
     Args:
         state: folder of the service's state, absolute.
@@ -85,23 +76,15 @@ class LocalHead(Cluster):
     local = True
 
     def __init__(self, state: Path, python: str | None = None) -> None:
-        self.python = python or sys.executable
+        super().__init__(HOST, python or sys.executable)
         self._state = state
         self._file = state / "head.json"
         self._process: subprocess.Popen[bytes] | None = None
-        self._jobs: RayJobs | None = None
 
     def nodes(self) -> list[Node]:
-        """This machine."""
         return [Node(HOST, processors(), gpus())]
 
     def open(self, closing: threading.Event) -> RayJobs:
-        """Finds the head, or starts it.
-
-        Raises:
-            Refused: it does not start; says what it printed.
-            Unreachable: it takes too long, or the service is told to end meanwhile.
-        """
         for _ in range(TRIES):  # somebody else may take a port before Ray does
             head = self.read()
             if head is None or not head.is_alive:
@@ -114,7 +97,6 @@ class LocalHead(Cluster):
         raise Refused(f"Ray does not start on this machine; it printed: {printed or 'nothing'}")
 
     def client(self, head: str) -> RayJobs | None:
-        """The job interface of the head, unless its process is gone."""
         known = self.read()
         return self._client(known) if known is not None and known.head == head and known.is_alive else None
 
@@ -126,14 +108,12 @@ class LocalHead(Cluster):
             return None
 
     def abandon(self) -> None:
-        """Ends what is left of the head, so that no process of it holds a run."""
         head = self.read()
         if head is not None:
             self._end(head)
             self._file.unlink(missing_ok=True)
 
     def close(self, busy: bool) -> None:
-        """Stops the head, unless jobs run there."""
         if not busy:
             self.abandon()
         elif self._process is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import asdict
 from typing import Any
 
 from fbp_ray.errors import CheckpointError
@@ -49,10 +49,9 @@ class Jobs:
         self._storage = absolute(settings.jobs.storage)
         self._activate = activate
         self._cluster = cluster or open_cluster(settings)
-        self._lead = database.lead
         self._store = JobStore(database, metrics.jobs)
         self._logs = JobLogs(settings.state.absolute() / "jobs")
-        self._dispatcher = Dispatcher(self._store, self._cluster, self._logs, settings.jobs, interval, database.lead)
+        self._dispatcher = Dispatcher(self._store, self._cluster, self._logs, settings.jobs, interval)
         self._submitting = threading.Lock()
         self._progress: dict[str, tuple[float, Progress]] = {}  # of a job, and until when it is not read again
 
@@ -63,7 +62,7 @@ class Jobs:
     def close(self) -> None:
         """Leaves the jobs that run to their cluster, and stops a head of its own where none does."""
         self._dispatcher.close()
-        if self._lead():
+        if self._store.lead():
             self._cluster.close(bool(self._store.submitted()))
 
     def submit(self, body: JobRequest, key: str | None) -> tuple[JobDocument, bool]:
@@ -106,7 +105,7 @@ class Jobs:
 
     def newest(self, most: int, status: Status | None) -> list[JobSummary]:
         """Jobs, the newest in front."""
-        return [self._summary(job) for job in self._store.newest(most, status)]
+        return [JobSummary.model_validate(self._summary(job)) for job in self._store.newest(most, status)]
 
     def get(self, id: str) -> JobDocument:
         """A job, with its progress; raises Problem 404."""
@@ -161,21 +160,11 @@ class Jobs:
             raise Problem(404, f"there is no job {id[:100]!r}; GET /jobs lists those that there are")
         return job
 
-    def _summary(self, job: Job) -> JobSummary:
-        return JobSummary(
-            id=job.id,
-            kind=job.kind,
-            status=job.status,
-            reason=self._reason(job),
-            created=_time(job.created),
-            started=job.started and _time(job.started),
-            ended=job.ended and _time(job.ended),
-            place=job.place,
-        )
+    def _summary(self, job: Job) -> dict[str, Any]:
+        return asdict(job) | {"reason": self._reason(job)}
 
     def _document(self, job: Job) -> JobDocument:
-        summary = self._summary(job)
-        return JobDocument(**summary.model_dump(), request=job.request, progress=self._read_progress(job))
+        return JobDocument.model_validate(self._summary(job) | {"progress": self._read_progress(job)})
 
     def _read_progress(self, job: Job) -> Progress:
         """How far a job is, read anew now and then."""
@@ -203,7 +192,3 @@ class Jobs:
         listed = ", ".join(f"{other.id} ({other.status})" for other in ahead[:5])
         more = f" and {len(ahead) - 5} more" if len(ahead) > 5 else ""
         return f"it waits for job {listed}{more}; --jobs.at_once has more run at a time"
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

@@ -7,7 +7,6 @@ configuration is in an environment variable, in base64, because Ray would replac
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -16,16 +15,16 @@ import shlex
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from fbp_ray.cli import on_recipe, run_program
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
 from fbp_ray.evaluate.program import EvaluateConfig
-from fbp_ray.settings import Frozen, explain
+from fbp_ray.settings import Frozen
 from fbp_ray.storage import absolute, open_folder
 from fbp_ray.sweep.config import SweepTree
 from fbp_ray.train.resources import Node, allocate
@@ -262,14 +261,6 @@ def pack(request: dict[str, Any]) -> str:
     return base64.b64encode(content).decode()
 
 
-def unpack(value: str) -> dict[str, Any]:
-    """The request that `pack` was given; raises ValueError for anything else."""
-    try:
-        return dict(json.loads(base64.b64decode(value, validate=True)))
-    except (binascii.Error, TypeError) as error:
-        raise ValueError(str(error)) from None
-
-
 def main(argv: Sequence[str]) -> None:
     """Trains, sweeps or evaluates inside a job, as the program of the package does with the same settings.
 
@@ -278,38 +269,29 @@ def main(argv: Sequence[str]) -> None:
     """
     try:
         (kind,) = argv
-        request = unpack(os.environ.pop(VARIABLE))
-        run = {"train": _train, "sweep": _sweep, "evaluate": _evaluate}[kind]
-    except (KeyError, ValueError) as error:
+        request = json.loads(base64.b64decode(os.environ.pop(VARIABLE), validate=True))
+        config = request["config"]
+        space = SPACES[request["space"]] if kind == "sweep" else ""
+        if kind not in get_args(Kind):
+            raise ValueError(f"there is no kind {kind}")
+    except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"this is for jobs of the service: a kind (train, sweep, evaluate), and its configuration in {VARIABLE} "
             f"({type(error).__name__}: {error}); use python -m fbp_ray.train, a program in sweeps/, or python -m "
             "fbp_ray.evaluate"
         ) from None
-    run(request)
+    if kind == "train":
+        from fbp_ray.train.program import train
 
+        train(on_recipe(TrainConfig, config))
+    elif kind == "sweep":
+        from fbp_ray.sweep.program import run_sweep
 
-def _train(request: dict[str, Any]) -> None:
-    from fbp_ray.train.program import train
+        run_sweep(import_module(space).SPACE, on_recipe(SweepTree, config), space.replace(".", "/") + ".py")
+    else:
+        from fbp_ray.evaluate.program import evaluate
 
-    train(on_recipe(TrainConfig, request["config"]))
-
-
-def _sweep(request: dict[str, Any]) -> None:
-    from fbp_ray.sweep.program import run_sweep
-
-    module = SPACES[request["space"]]
-    run_sweep(import_module(module).SPACE, on_recipe(SweepTree, request["config"]), module.replace(".", "/") + ".py")
-
-
-def _evaluate(request: dict[str, Any]) -> None:
-    from fbp_ray.evaluate.program import evaluate
-
-    try:
-        config = EvaluateConfig.model_validate(request["config"])
-    except ValidationError as error:
-        raise ConfigError(explain(error)) from None
-    evaluate(config)
+        evaluate(EvaluateConfig.model_validate(config))
 
 
 if __name__ == "__main__":

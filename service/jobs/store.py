@@ -25,33 +25,18 @@ class Job:
 
     id: str
     kind: Kind
-    request: dict[str, Any]
-    """What was asked for, with what the service has added."""
-
-    place: str
-    """The folder of the results."""
-
-    digest: str
-    """Of the request as it came, to tell whether another one with the same key asks for the same."""
-
-    key: str | None = None
-    """The idempotency key."""
-
+    request: dict[str, Any]  # what was asked for, with what the service has added
+    place: str  # the folder of the results
+    digest: str  # of the request as it came, to tell whether another one with the same key asks for the same
+    key: str | None = None  # the idempotency key
     created: float = field(default_factory=time.time)
     status: Status = "pending"
     reason: str = ""
-    submission: str = ""
-    """What the cluster knows it by; empty while it waits for its turn."""
-
-    head: str = ""
-    """Which cluster that is."""
-
-    started: float | None = None
-    """When it was first seen to run."""
-
+    submission: str = ""  # what the cluster knows it by; empty while it waits for its turn
+    head: str = ""  # which cluster that is
+    started: float | None = None  # when it was first seen to run
     ended: float | None = None
-    stopping: bool = False
-    """Whether it has been asked to stop."""
+    stopping: bool = False  # whether it has been asked to stop
 
     @property
     def config(self) -> dict[str, Any]:
@@ -73,6 +58,7 @@ class JobStore:
     """
 
     def __init__(self, database: Database, gauge: Gauge) -> None:
+        self.lead = database.lead
         self._database = database
         self._gauge = gauge
         self._count()
@@ -144,8 +130,7 @@ class LogPart(NamedTuple):
     """A part of a log."""
 
     content: bytes
-    end: int
-    """The position where it ends, and the next part begins."""
+    end: int  # the position where the next part begins
 
 
 class JobLogs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -15,7 +16,7 @@ from fbp_ray.baseline import Baseline
 from fbp_ray.config import TrainConfig
 from fbp_ray.run import RunFolder
 from service.jobs.cluster import RayJobs, Unreachable, find_dashboard
-from service.jobs.program import command, pack, unpack
+from service.jobs.program import command, pack
 from service.jobs.store import JobLogs
 from tests.support.job_service import FakeCluster, JobService
 from tests.support.scans import write_scan
@@ -103,7 +104,8 @@ def test_nothing_of_a_caller_is_in_the_command_and_no_variable_is_put_in(service
     assert submission == f"fbp-{job['id']}"
     assert line == "python -m service.jobs.program train"
     assert "$" not in variables["FBP_RAY_JOB"]
-    assert unpack(variables["FBP_RAY_JOB"])["config"]["run"]["storage"] == "/tmp/${HOME}; rm -rf '"
+    request = json.loads(base64.b64decode(variables["FBP_RAY_JOB"]))
+    assert request["config"]["run"]["storage"] == "/tmp/${HOME}; rm -rf '"
     assert command("/a b/python", "sweep") == "'/a b/python' -m service.jobs.program sweep"
     with pytest.raises(ValueError, match="bytes"):
         pack({"config": "x" * 100_000})
