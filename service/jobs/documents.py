@@ -154,7 +154,10 @@ def _read_training(place: str, config: dict[str, Any]) -> Progress:
         unit="epoch",
         done=run.epochs_done,
         total=run.epochs or on_recipe(TrainConfig, config).train.epochs,
-        rows=[_as_json(row) for row in RunFolder(folder).read_history()],
+        rows=[
+            {name: int(value) if name in ("epoch", "workers") else _finite(value) for name, value in row.items()}
+            for row in RunFolder(folder).read_history()
+        ],
         best=Best(psnr=_best_of_run(run.psnr), ssim=_best_of_run(run.ssim)),
         problem=run.reason if run.state == "damaged" else "",
     )
@@ -172,9 +175,9 @@ def _read_sweep(place: str, config: dict[str, Any]) -> Progress:
             "trial": trial.name,
             "status": trial.status,
             "parameters": trial.parameters,
-            "merit": results.merits.get(trial.number),
-            "psnr": trial.metrics.get("psnr"),
-            "ssim": trial.metrics.get("ssim"),
+            "merit": _finite(results.merits.get(trial.number)),
+            "psnr": _finite(trial.metrics.get("psnr")),
+            "ssim": _finite(trial.metrics.get("ssim")),
             "epochs": trial.epochs,
             "reason": trial.reason,
         }
@@ -190,7 +193,6 @@ def _read_sweep(place: str, config: dict[str, Any]) -> Progress:
             return _figure(value, results.baseline.gain(name, value), first.best_epoch)
 
         best = Best(psnr=figure("psnr"), ssim=figure("ssim"), trial=first.name, parameters=first.parameters)
-    rows = [_as_json(row) for row in rows]
     return Progress(unit="trial", done=len(rows), total=tree.sweep.trials, rows=rows, best=best)
 
 
@@ -203,7 +205,9 @@ def _read_evaluation(place: str, config: dict[str, Any]) -> Progress:
         _figure(figures["learned"][name], figures["learned"][name] - figures[f"hann_{name}"][name])
         for name in ("psnr", "ssim")
     )
-    rows = [_as_json({"method": method, **row}) for method, row in figures.items()]
+    rows = [
+        {"method": method} | {name: _finite(value) for name, value in row.items()} for method, row in figures.items()
+    ]
     return Progress(unit="evaluation", done=1, total=1, rows=rows, best=Best(psnr=psnr, ssim=ssim))
 
 
@@ -218,8 +222,3 @@ def _figure(value: float, gain: float | None, epoch: int | None = None) -> Figur
 def _finite(value: Any) -> Any:
     """A value as JSON may hold it: None for a number that is not finite."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _as_json(row: dict[str, Any]) -> dict[str, Any]:
-    whole = {name: int(row[name]) for name in ("epoch", "workers") if isinstance(row.get(name), float)}
-    return {name: _finite(value) for name, value in row.items()} | whole

@@ -136,10 +136,10 @@ class LocalHead(Cluster):
 
     def _start(self) -> Head:
         self._token()
-        folder = _short_folder()
+        ray, folder = _ray(), _short_folder()
         port, dashboard, agent, clients = _free_ports(4)
         command = [
-            *(_ray(), "start", "--head", "--block", "--disable-usage-stats"),
+            *(ray, "start", "--head", "--block", "--disable-usage-stats"),
             *(f"--node-ip-address={HOST}", f"--dashboard-host={HOST}", "--include-dashboard=true"),
             *(f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"),
             *(f"--ray-client-server-port={clients}", "--min-worker-port=0", "--max-worker-port=0"),
@@ -252,19 +252,14 @@ def _was_started_with(process: psutil.Process, variable: str) -> bool:
 
 
 def _short_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="fbp-"))
-    if len(str(folder)) > MAX_PATH and Path("/tmp").is_dir():
-        folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="fbp-", dir="/tmp"))
-    return folder
+    """A new folder for Ray's files, in /tmp where the usual place has too long a name."""
+    long = len(tempfile.gettempdir()) > MAX_PATH - len("/fbp-12345678")
+    return Path(tempfile.mkdtemp(prefix="fbp-", dir="/tmp" if long and Path("/tmp").is_dir() else None))
 
 
 def _free_ports(count: int) -> list[int]:
-    servers = [socket.create_server((HOST, 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in servers]
-    for server in servers:
-        server.close()
-    return ports
+    with contextlib.ExitStack() as servers:
+        return [servers.enter_context(socket.create_server((HOST, 0))).getsockname()[1] for _ in range(count)]
 
 
 def _ray() -> str:

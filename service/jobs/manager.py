@@ -29,9 +29,7 @@ class Jobs:
     """Training, sweep and evaluation jobs. Every method may take its time and be called by any thread.
 
     Args:
-        settings: of the service.
-        database: of the service.
-        metrics: of the service.
+        settings, database, metrics: those of the service.
         activate: has the model at a place serve under a name; returns the model's document.
         cluster: where jobs go; the one of the settings by default.
         interval: seconds from one look at the jobs to the next.

@@ -35,7 +35,6 @@ from service.problems import Problem
 VARIABLE = "FBP_RAY_JOB"
 MAX_BYTES = 90_000  # of a configuration: a variable holds 128 KB, and base64 makes four bytes of three
 SpaceName = Literal["loss_weights", "learning_rate"]
-SPACES: dict[SpaceName, str] = {"loss_weights": "sweeps.loss_weights", "learning_rate": "sweeps.learning_rate"}
 
 
 class TrainJob(Frozen):
@@ -121,10 +120,7 @@ def new_job(body: JobRequest, storage: str, key: str | None) -> Job:
             config["init"]["checkpoint"] = absolute(config["init"]["checkpoint"])
     if config.get("data", {}).get("dir"):
         config["data"]["dir"] = absolute(config["data"]["dir"])
-    try:
-        pack(request)
-    except ValueError as error:
-        raise Problem(413, f"{error}; a configuration has at most {MAX_BYTES} bytes") from None
+    pack(request)
     return Job(id=id, kind=body.kind, request=request, place=place, key=key, digest=digest(body))
 
 
@@ -180,7 +176,7 @@ def _check_sweep(job: Job, nodes: Sequence[Node], local: bool) -> None:
     from fbp_ray.sweep.space import Space, check_space, grid
 
     tree = on_recipe(SweepTree, job.config)
-    space: Space = import_module(SPACES[job.request["space"]]).SPACE
+    space: Space = import_module(f"sweeps.{job.request['space']}").SPACE
     _refuse_address(tree)
     refuse_run_options(tree)
     check_space(space, tree)
@@ -254,10 +250,14 @@ def command(python: str, kind: Kind) -> str:
 
 
 def pack(request: dict[str, Any]) -> str:
-    """A request as the value of the variable; raises ValueError where it is too long."""
+    """A request as the value of the variable; raises Problem 413 where it is too long."""
     content = json.dumps(request).encode()
     if len(content) > MAX_BYTES:
-        raise ValueError(f"the configuration takes {len(content)} bytes, more than {MAX_BYTES}")
+        raise Problem(
+            413,
+            f"the configuration takes {len(content)} bytes, more than {MAX_BYTES}; a configuration has at most "
+            f"{MAX_BYTES} bytes",
+        )
     return base64.b64encode(content).decode()
 
 
@@ -271,7 +271,6 @@ def main(argv: Sequence[str]) -> None:
         (kind,) = argv
         request = json.loads(base64.b64decode(os.environ.pop(VARIABLE), validate=True))
         config = request["config"]
-        space = SPACES[request["space"]] if kind == "sweep" else ""
         if kind not in get_args(Kind):
             raise ValueError(f"there is no kind {kind}")
     except (KeyError, TypeError, ValueError) as error:
@@ -287,7 +286,8 @@ def main(argv: Sequence[str]) -> None:
     elif kind == "sweep":
         from fbp_ray.sweep.program import run_sweep
 
-        run_sweep(import_module(space).SPACE, on_recipe(SweepTree, config), space.replace(".", "/") + ".py")
+        space = request["space"]
+        run_sweep(import_module(f"sweeps.{space}").SPACE, on_recipe(SweepTree, config), f"sweeps/{space}.py")
     else:
         from fbp_ray.evaluate.program import evaluate
 

@@ -16,7 +16,7 @@ from fbp_ray.baseline import Baseline
 from fbp_ray.config import TrainConfig
 from fbp_ray.run import RunFolder
 from service.jobs.cluster import RayJobs, Unreachable, find_dashboard
-from service.jobs.program import command, pack
+from service.jobs.program import command
 from service.jobs.store import JobLogs
 from tests.support.job_service import FakeCluster, JobService
 from tests.support.scans import write_scan
@@ -107,8 +107,6 @@ def test_nothing_of_a_caller_is_in_the_command_and_no_variable_is_put_in(service
     request = json.loads(base64.b64decode(variables["FBP_RAY_JOB"]))
     assert request["config"]["run"]["storage"] == "/tmp/${HOME}; rm -rf '"
     assert command("/a b/python", "sweep") == "'/a b/python' -m service.jobs.program sweep"
-    with pytest.raises(ValueError, match="bytes"):
-        pack({"config": "x" * 100_000})
 
 
 def test_a_second_job_waits_and_says_for_what(service: Service) -> None:
