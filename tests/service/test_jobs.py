@@ -7,6 +7,8 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ import pytest
 
 from fbp_ray.baseline import Baseline
 from fbp_ray.config import TrainConfig
+from fbp_ray.errors import ConfigError
 from fbp_ray.run import RunFolder
-from service.jobs.cluster import RayJobs, Unreachable, find_dashboard
-from service.jobs.program import command
+from service.jobs.cluster import RayJobs, Refused, Unreachable, find_dashboard
+from service.jobs.program import command, main
 from service.jobs.store import JobLogs
 from tests.support.job_service import FakeCluster, JobService
 from tests.support.scans import write_scan
@@ -454,13 +457,75 @@ def test_what_is_elsewhere_is_left_to_the_cluster(open_service: Callable[..., Se
     service.post(kind="evaluate", config={"checkpoint": "/cluster/runs/a"})
 
 
-def test_what_does_not_answer_as_ray_does_is_said(tmp_path: Path) -> None:
-    with pytest.raises(Unreachable, match="does not answer"):
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """The address of a server that gives every request the same answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            assert self.headers["Authorization"] == "Bearer secret", asked
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, b"<html>hello</html>", "is no Ray cluster.*FBPRAY_JOBS__DASHBOARD"),
+        (200, b'{"other": 1}', "is no Ray cluster.*KeyError"),
+        (401, b"Unauthorized: bad token", r"another token \(Unauthorized: bad token\); set RAY_AUTH_TOKEN"),
+        (500, b"Traceback\nValueError: no\n", r"does not .*: ValueError: no \(HTTP 500\)"),
+    ],
+)
+def test_what_answers_otherwise_than_ray_is_said(status: int, body: bytes, said: str) -> None:
+    with answering(status, body) as address:
+        jobs = RayJobs(address, "secret")
+        for ask in (lambda: jobs.look("a"), jobs.nodes, lambda: jobs.submit("a", "true", {}), lambda: jobs.stop("a")):
+            with pytest.raises(Unreachable, match=said):
+                ask()
+
+
+def test_a_job_that_the_cluster_does_not_know_is_refused_or_none() -> None:
+    with answering(404, b"no such job") as address:
+        jobs = RayJobs(address, "secret")
+        assert jobs.look("a") is None
+        jobs.stop("a")
+        with pytest.raises(Refused, match=r"has no log of the job: no such job \(HTTP 404\)"):
+            jobs.log("a")
+        with pytest.raises(Refused, match="does not take the job: no such job"):
+            jobs.submit("a", "true", {})
+
+
+def test_a_cluster_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:2")  # leads nowhere, and not to this machine
+    with pytest.raises(Unreachable, match=r"http://127\.0\.0\.1:1 does not answer"):
         RayJobs("http://127.0.0.1:1").version()
+    with pytest.raises(Unreachable, match=r"is no address of a Ray dashboard.*FBPRAY_JOBS__DASHBOARD"):
+        RayJobs("http://host:port")
     with pytest.raises(Unreachable, match="FBPRAY_JOBS__DASHBOARD"):
         find_dashboard("ray://host:10001")
     with pytest.raises(Unreachable, match="no Ray cluster answers"):
         find_dashboard("127.0.0.1:1")
+
+
+def test_a_job_without_its_configuration_names_the_other_programs() -> None:
+    with pytest.raises(ConfigError, match=r"python -m fbp_ray\.train"):
+        main(["train"])
 
 
 def test_every_status_is_documented(service: Service) -> None:
