@@ -20,7 +20,7 @@ _log = logging.getLogger("service.jobs")
 
 
 class Dispatcher:
-    """The thread. `wake` has it look at once.
+    """Looks after the jobs in a thread of its own.
 
     Args:
         store: the record.

@@ -125,13 +125,7 @@ class JobList(BaseModel):
 
 
 def read_progress(kind: Kind, place: str, config: dict[str, Any]) -> Progress:
-    """How far a job is. What cannot be read is said in `problem`, never raised.
-
-    Args:
-        kind: of the job.
-        place: the folder of its results.
-        config: the settings that were asked for.
-    """
+    """How far the job with these settings and results is. What cannot be read is said in `problem`, never raised."""
     read = {"train": _read_training, "sweep": _read_sweep, "evaluate": _read_evaluation}[kind]
     try:
         return read(place, config)

@@ -89,16 +89,16 @@ EXAMPLES: dict[str, Any] = {
 
 
 def digest(body: JobRequest) -> str:
-    """What two requests have in common only if they ask for the same."""
+    """A hash of what a request asks for."""
     return hashlib.sha256(json.dumps(_as_json(body), sort_keys=True).encode()).hexdigest()
 
 
 def new_job(body: JobRequest, storage: str, key: str | None) -> Job:
-    """The job that a request asks for, with an id, and with a name and a storage where the request gives none.
+    """The job that a request asks for, with an id and absolute paths, and with a name and a storage where it has none.
 
     Args:
-        body: the request. In the job, its places mean the same to every process.
-        storage: where the results go otherwise.
+        body: the request.
+        storage: where the results go unless the request says so.
         key: the idempotency key of the request.
 
     Raises:

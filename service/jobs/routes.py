@@ -6,7 +6,6 @@ Between two looks at a job, an answer without an end (a log that is followed, or
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -19,7 +18,6 @@ from service.access import Operate
 from service.jobs.documents import JobActivation, JobDocument, JobList, Status
 from service.jobs.manager import Jobs
 from service.jobs.program import EXAMPLES, JobRequest
-from service.jobs.store import LogPart
 from service.problems import documented
 
 LOOK_SECONDS = 0.5
@@ -112,25 +110,20 @@ async def get_log(
     follow: Annotated[bool, Query(description="go on until the job has ended")] = False,
 ) -> Response:
     """The log of a job, also after its cluster is gone."""
-    first = await run_in_threadpool(jobs.log, id)
+    part, ended = await run_in_threadpool(jobs.log, id)
     if not follow:
-        return PlainTextResponse(first[0].content, headers=_NOT_CACHED)
-    stream = _follow_log(jobs, id, first, request.app.state.closing)
-    return StreamingResponse(stream, media_type="text/plain; charset=utf-8", headers=_NOT_CACHED)
+        return PlainTextResponse(part.content, headers=_NOT_CACHED)
 
+    async def parts() -> AsyncIterator[bytes]:
+        nonlocal part, ended
+        yield part.content
+        while not (ended or request.app.state.closing.is_set()):
+            await asyncio.sleep(LOOK_SECONDS)
+            part, ended = await run_in_threadpool(jobs.log, id, part.end)
+            if part.content:
+                yield part.content
 
-async def _follow_log(
-    jobs: Jobs, id: str, first: tuple[LogPart, bool], closing: threading.Event
-) -> AsyncIterator[bytes]:
-    """What a job prints, until it has ended or the service does; `first` is the log as it was when that was asked."""
-    part, ended = first
-    while True:
-        if part.content:
-            yield part.content
-        if ended or closing.is_set():
-            return
-        await asyncio.sleep(LOOK_SECONDS)
-        part, ended = await run_in_threadpool(jobs.log, id, part.end)
+    return StreamingResponse(parts(), media_type="text/plain; charset=utf-8", headers=_NOT_CACHED)
 
 
 def _rows_seen(

@@ -27,7 +27,7 @@ class Job:
     kind: Kind
     request: dict[str, Any]  # what was asked for, with what the service has added
     place: str  # the folder of the results
-    digest: str  # of the request as it came, to tell whether another one with the same key asks for the same
+    digest: str  # a hash of the request as it came: does another one with the same key ask for the same?
     key: str | None = None  # the idempotency key
     created: float = field(default_factory=time.time)
     status: Status = "pending"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -130,3 +131,23 @@ def test_a_training_and_a_sweep_come_to_their_ends(folder: Path, scan: Path) -> 
     for job in (trained, sweep):
         assert service.http.post(f"/jobs/{job['id']}/activate").json()["source"] == job["place"]
     service.close()
+
+
+def test_a_head_of_an_older_service_is_read_and_known_to_be_gone(tmp_path: Path) -> None:
+    known = {
+        "head": "local:1:0123abcd",
+        "pid": 2**22 + 1,  # beyond the pids that a system gives
+        "started": 1.5,
+        "dashboard": "http://127.0.0.1:1",
+        "address": "127.0.0.1:2",
+        "folder": str(tmp_path / "ray"),
+    }
+    (tmp_path / "head.json").write_text(json.dumps(known, indent=2))
+    local = LocalHead(tmp_path)
+    head = local.read()
+    assert head is not None
+    assert head.model_dump_json(indent=2) == json.dumps(known, indent=2)
+    assert not head.is_alive
+    assert local.client(head.head) is None
+    local.abandon()
+    assert not (tmp_path / "head.json").exists()
