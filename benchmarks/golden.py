@@ -2,8 +2,8 @@
 
     python -m benchmarks.golden
 
-The hashes hold for one kind of processor and one set of versions: torch's FFTs and the projector's vectors round differently
-on others. There, run it before and after a change and compare the two.
+The hashes hold for one kind of processor and one set of versions: torch's FFTs and the projector's vectors round
+differently on others. There, run it before and after a change and compare the two.
 """
 
 from __future__ import annotations
