@@ -20,7 +20,7 @@ from fbp_ray.errors import DataError, RunError
 from fbp_ray.evaluate.scores import Score, as_csv, choose_cutoffs, means, methods, score
 from fbp_ray.filters import TableWindow
 from fbp_ray.model import LearnableFBP
-from fbp_ray.pictures import evenly_spaced, panel, window_plot
+from fbp_ray.pictures import comparison, evenly_spaced, window_plot
 from fbp_ray.progress import progress
 from fbp_ray.settings import Frozen
 from fbp_ray.storage import Folder, open_folder
@@ -143,7 +143,9 @@ def _pictures(
                 label: (compared[method](sample.observation[None].to(device))[0].cpu(), merit[index, method])
                 for method, label in labels.items()
             }
-        pictures[f"image_{index:04d}.png"] = panel(dataset.name(index), sample.observation, images, sample.ground_truth)
+        pictures[f"image_{index:04d}.png"] = comparison(
+            dataset.name(index), sample.observation, images, sample.ground_truth
+        )
     return pictures
 
 

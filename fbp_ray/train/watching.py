@@ -14,7 +14,7 @@ from fbp_ray.baseline import Baseline
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import LoDoPaB
 from fbp_ray.model import LearnableFBP
-from fbp_ray.panels import panels
+from fbp_ray.pictures import panels
 from fbp_ray.run import RunFolder
 from fbp_ray.storage import LocalFolder, copy_folder
 from fbp_ray.trackers import NullTracker, Tracker, open_tracker, scalars
