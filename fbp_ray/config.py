@@ -1,7 +1,7 @@
 """The configuration of a training run: one frozen tree, the same on a command line, in a recipe and in a saved run.
 
-A part of the tree that configures one module lives beside it (`WindowConfig`, `LossConfig`); here are the others, and
-the tree. `fbp_ray.cli` fills it from a recipe, a file and the command line, in that order.
+A part of the tree that configures a single module is defined in that module (`WindowConfig`, `LossConfig`). The other
+parts and the tree are here. `fbp_ray.cli` fills the tree from a recipe, a file and the command line, in that order.
 """
 
 from __future__ import annotations
