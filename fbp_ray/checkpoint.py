@@ -36,8 +36,6 @@ PREVIOUS = "previous.json"
 SUFFIXES = {"weights": "safetensors", "training": "pt"}
 PACKAGES = ("fbp-ray", "torch", "numpy", "numba", "piq", "ray", "h5py", "pydantic", "safetensors")
 
-FileName = Annotated[str, Field(pattern=r"^[a-z]+-[0-9a-f]+\.[a-z]+$")]
-
 
 class Manifest(Frozen):
     """What a checkpoint is: the content of manifest.json. A role is `weights` or `training`."""
@@ -49,7 +47,7 @@ class Manifest(Frozen):
     data: dict[str, Any]
     versions: dict[str, str]
     created: datetime
-    files: dict[str, FileName]  # by role
+    files: dict[str, Annotated[str, Field(pattern=r"^[a-z]+-[0-9a-f]+\.[a-z]+$")]]  # by role
     sha256: dict[str, str]  # by role
 
 
@@ -70,10 +68,9 @@ def load_model(place: Place, device: torch.device | str = "cpu") -> LearnableFBP
     Raises:
         CheckpointError: there is no checkpoint, a file is damaged, or the weights do not fit the manifest's model.
     """
-    folder = find_checkpoint(place)
-    manifest = read_manifest(folder)
-    model = LearnableFBP(manifest.model)
-    load_weights(model, folder, manifest)
+    checkpoint = read_checkpoint(place)
+    model = LearnableFBP(checkpoint.manifest.model)
+    put_weights(model, checkpoint.contents["weights"], str(place))
     return model.eval().to(device)
 
 
@@ -205,11 +202,7 @@ def find_checkpoint(place: Place) -> Folder:
 
 
 def read_manifest(place: Place, name: str = MANIFEST) -> Manifest:
-    """The manifest of a run folder or a checkpoint folder.
-
-    Raises:
-        CheckpointError: there is no checkpoint, or its manifest is damaged.
-    """
+    """The manifest of a run folder or a checkpoint folder; raises CheckpointError when it is missing or damaged."""
     folder = find_checkpoint(place)
     try:
         return Manifest.model_validate_json(folder.read(name))
@@ -228,10 +221,10 @@ def check_geometry(place: Place, geometry: ParallelBeam) -> None:
 
 
 def load_weights(model: LearnableFBP, place: Place, manifest: Manifest) -> None:
-    """Puts the checkpoint's weights into `model`. When a tensor does not fit, nothing is changed.
+    """Puts the checkpoint's weights into `model`.
 
     Raises:
-        CheckpointError: names each tensor that does not fit, or the file that is damaged.
+        CheckpointError: the file is damaged, or tensors, which it names, do not fit. The model is unchanged.
     """
     put_weights(model, _read(open_folder(place), manifest, "weights"), str(place))
 
@@ -255,11 +248,7 @@ def put_weights(model: LearnableFBP, content: bytes, source: str) -> None:
 
 
 def load_training(place: Place) -> dict[str, Any]:
-    """The training state in a checkpoint: what resuming needs.
-
-    Raises:
-        CheckpointError: the checkpoint has no training state, or it is damaged.
-    """
+    """The training state in a checkpoint; raises CheckpointError when there is none, or it is damaged."""
     folder = find_checkpoint(place)
     manifest = read_manifest(folder)
     if "training" not in manifest.files:

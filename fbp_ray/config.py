@@ -29,7 +29,7 @@ class DataConfig(Frozen):
     train_samples: Samples | None = Field(default=None, description="use the first so many training samples")
     validation_samples: Samples | None = Field(default=None, description="use the first so many validation samples")
     cache: Literal["none", "memory", "half"] = Field(
-        default="none", description="keep samples in memory, once a machine: as they are, or in half precision"
+        default="none", description="keep samples in memory, once per machine: as they are, or in half precision"
     )
 
 
@@ -41,7 +41,7 @@ class OptimConfig(Frozen):
         default=0.5, description="the learning rate is multiplied by this on a plateau"
     )
     plateau_patience: Annotated[int, Field(ge=0)] = Field(
-        default=1, description="epochs without a better validation loss before that"
+        default=1, description="epochs without a better validation loss before the learning rate falls"
     )
 
 
@@ -51,22 +51,22 @@ class LoopConfig(Frozen):
     epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training part")
     batch_size: Annotated[int, Field(ge=1)] = Field(
         default=8,
-        description="samples a step, shared among the workers: their number changes no step and no learning rate",
+        description="samples per step, shared among the workers, whose number changes no step and no learning rate",
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of everything random")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of all random numbers")
 
 
 class ScalingConfig(Frozen):
     """How many processes train."""
 
     num_workers: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="training processes; without it one a GPU, or two on a machine with CPUs alone"
+        default=None, description="training processes; without it one per GPU, or two on a machine without GPUs"
     )
     min_workers: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="go on with as few when machines are lost, and take up those that come back"
+        default=None, description="go on with as few workers when machines are lost, and use those that come back"
     )
     cpus_per_worker: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="processors of each; without it as many as there are for all"
+        default=None, description="processors of each worker; without it as many as there is room for"
     )
     interface: str | None = Field(
         default=None, description="network interface between the machines; without it the one of Ray's address"
@@ -82,12 +82,12 @@ class ScalingConfig(Frozen):
 
 
 class RayConfig(Frozen):
-    """The cluster."""
+    """The Ray cluster."""
 
     address: str | None = Field(
         default=None,
         description="HOST:PORT of a running cluster, or auto for the one on this machine; without it RAY_ADDRESS, else "
-        "a cluster of this machine alone for the time of the run",
+        "a cluster of this machine alone that lasts as long as the run",
     )
 
 
@@ -97,7 +97,7 @@ class InitConfig(Frozen):
     checkpoint: str | None = Field(
         default=None, description="start from the weights of this run or checkpoint folder, or its URI"
     )
-    optimizer: bool = Field(default=False, description="take over its optimiser's state too")
+    optimizer: bool = Field(default=False, description="also start from its optimiser's state")
 
 
 class RunConfig(Frozen):
@@ -110,15 +110,15 @@ class RunConfig(Frozen):
         default="runs", description="folder that holds the run folders, or the URI of one: s3://bucket/runs"
     )
     max_failures: Annotated[int, Field(ge=0)] = Field(
-        default=3, description="lost workers or machines to recover from before giving up"
+        default=3, description="how often to recover from lost workers or machines before giving up"
     )
     extend: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="train the completed run of this name for so many epochs more"
+        default=None, description="train the completed run of this name for this many more epochs"
     )
 
 
 class TrainConfig(Frozen):
-    """All that determines a training run. The defaults shown are the package's; the recipe sets others."""
+    """Everything that determines a training run. The defaults shown are the package's; the recipe sets others."""
 
     recipe: str = Field(default="quickstart", description="the settings to start from: quickstart or reference")
     data: DataConfig = DataConfig()

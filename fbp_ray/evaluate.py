@@ -23,7 +23,7 @@ from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import DataError, RunError
 from fbp_ray.filters import TableWindow
 from fbp_ray.model import LearnableFBP, fbp
-from fbp_ray.pictures import comparison, evenly_spaced, window_plot
+from fbp_ray.pictures import as_png, comparison, evenly_spaced, window_figure
 from fbp_ray.progress import progress
 from fbp_ray.settings import Frozen
 from fbp_ray.storage import Folder, open_folder
@@ -115,7 +115,7 @@ def evaluate(config: EvaluateConfig) -> None:
     }
     pictures = _draw(dataset, config.panels, methods, scores, device)
     if isinstance(model.filter, TableWindow):
-        pictures["window.png"] = window_plot(model.filter, model.geometry.cells)
+        pictures["window.png"] = as_png(window_figure(model.filter, model.geometry.cells))
 
     for name, content in pictures.items():
         out.write(name, content)
@@ -199,9 +199,8 @@ def _draw(
                 title: (methods[name].reconstruct(observation)[0].cpu(), qualities[index, name])
                 for name, title in titles.items()
             }
-        pictures[f"image_{index:04d}.png"] = comparison(
-            dataset.name(index), sample.observation, images, sample.ground_truth
-        )
+        figure = comparison(dataset.name(index), sample.observation, images, sample.ground_truth)
+        pictures[f"image_{index:04d}.png"] = as_png(figure)
     return pictures
 
 

@@ -9,11 +9,10 @@ Dimensions: A angles, D detector cells, F frequencies; H, W the image's axes x a
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -28,11 +27,17 @@ if TYPE_CHECKING:
 
     from fbp_ray.data import LoDoPaB
 
-GREY = (0.0, 0.45)  # attenuation / MU_MAX: air is 0, water 0.246, dense bone 0.45
-DIFFERENCE = (-0.08, 0.08)
-GREY_COLOURS = "gray"
-DIFFERENCE_COLOURS = "RdBu_r"  # blue for too little, red for too much
 
+class Scale(NamedTuple):
+    """The values that have the first and the last of matplotlib's colours; those beyond them look the same."""
+
+    low: float
+    high: float
+    colours: str
+
+
+GREY = Scale(0.0, 0.45, "gray")  # attenuation / MU_MAX: air is 0, water 0.246, dense bone 0.45
+DIFFERENCE = Scale(-0.08, 0.08, "RdBu_r")  # blue for too little, red for too much
 GAP = 6  # pixels between the images of a strip
 HEADER = 24  # pixels above them, for their names
 SMALLEST = 240  # smaller images are enlarged to at least so many pixels a side, or their names would not fit
@@ -65,7 +70,7 @@ def panels(
             classic, learned, sample.ground_truth, f"FBP, Hann {cutoff:.2f}"
         )
     if isinstance(model.filter, TableWindow):
-        pictures["window"] = window_pixels(model.filter, model.geometry.cells)
+        pictures["window"] = as_pixels(window_figure(model.filter, model.geometry.cells))
     return pictures
 
 
@@ -86,12 +91,10 @@ def strip(classic: Tensor, learned: Tensor, truth: Tensor, classic_name: str = "
     """
     classic, learned, truth = (image.detach().float().cpu() for image in (classic, learned, truth))
     named = {
-        classic_name: colour(classic, GREY, GREY_COLOURS),
-        "learned FBP": colour(learned, GREY, GREY_COLOURS),
-        f"ground truth, {GREY[0]:g} to {GREY[1]:g}": colour(truth, GREY, GREY_COLOURS),
-        f"learned - truth, {DIFFERENCE[0]:g} to {DIFFERENCE[1]:g}": colour(
-            learned - truth, DIFFERENCE, DIFFERENCE_COLOURS
-        ),
+        classic_name: _colour(classic, GREY),
+        "learned FBP": _colour(learned, GREY),
+        f"ground truth, {GREY.low:g} to {GREY.high:g}": _colour(truth, GREY),
+        f"learned - truth, {DIFFERENCE.low:g} to {DIFFERENCE.high:g}": _colour(learned - truth, DIFFERENCE),
     }
     times = -(-SMALLEST // min(truth.shape))
     tiles = [pixels.repeat(times, axis=0).repeat(times, axis=1) for pixels in named.values()]
@@ -105,18 +108,10 @@ def strip(classic: Tensor, learned: Tensor, truth: Tensor, classic_name: str = "
     return np.array(canvas)
 
 
-def colour(image: Tensor, window: tuple[float, float], colours: str) -> Pixels:
-    """The image (H, W) upright, in matplotlib's colours; values outside of the window have the colours of its ends."""
-    from matplotlib import colormaps
-
-    low, high = window
-    return np.asarray(colormaps[colours]((image.T.numpy() - low) / (high - low), bytes=True)[..., :3])
-
-
 def comparison(
     title: str, observation: Tensor, reconstructions: dict[str, tuple[Tensor, Quality]], ground_truth: Tensor
-) -> bytes:
-    """A figure of one sample as a PNG: observation, every reconstruction, ground truth, and the signed differences.
+) -> Figure:
+    """A figure of one sample: the observation, every reconstruction, the ground truth, and the signed differences.
 
     Args:
         title: stands above it.
@@ -127,40 +122,50 @@ def comparison(
     columns = len(reconstructions) + 2
     figure = blank_figure(3.1 * columns, 6.6)
     axes: Any = figure.subplots(2, columns)
-    _show(axes[0, 0], observation, "observation", (0, float(observation.max())), "viridis")
-    axes[0, 0].set_aspect("auto")
-    axes[0, 0].set_xlabel("angle")
-    axes[0, 0].set_ylabel("detector cell")
+    _show(axes[0, 0], observation, "observation", Scale(0, float(observation.max()), "viridis"))
+    axes[0, 0].set(aspect="auto", xlabel="angle", ylabel="detector cell")
     axes[1, 0].set_axis_off()
     for column, (method, (image, quality)) in enumerate(reconstructions.items(), start=1):
-        figures = f"{quality.psnr:.2f} dB, SSIM {quality.ssim:.4f}"
-        _show(axes[0, column], image, f"{method}\n{figures}", GREY, GREY_COLOURS)
-        _show(axes[1, column], image - ground_truth, f"{method} - ground truth", DIFFERENCE, DIFFERENCE_COLOURS)
-    _show(axes[0, -1], ground_truth, "ground truth", GREY, GREY_COLOURS)
+        _show(axes[0, column], image, f"{method}\n{quality.psnr:.2f} dB, SSIM {quality.ssim:.4f}", GREY)
+        _show(axes[1, column], image - ground_truth, f"{method} - ground truth", DIFFERENCE)
+    _show(axes[0, -1], ground_truth, "ground truth", GREY)
     axes[1, -1].set_axis_off()
     figure.colorbar(axes[0, -1].images[0], ax=axes[0, -1], label="attenuation / MU_MAX")
     figure.colorbar(axes[1, 1].images[0], ax=axes[1, -1], label="difference", location="left", shrink=0.9)
     figure.suptitle(title)
-    return as_png(figure)
+    return figure
 
 
-def window_plot(stage: TableWindow, cells: int) -> bytes:
-    """The learned window beside the analytic ones, as a PNG.
+def window_figure(stage: TableWindow, cells: int) -> Figure:
+    """The learned window beside the analytic ones.
 
     Args:
         stage: its weights are (F,) or (A, F); those of (A, F) are also shown over the angles.
         cells: D.
     """
-    return as_png(_window_figure(stage, cells))
-
-
-def window_pixels(stage: TableWindow, cells: int) -> Pixels:
-    """The picture of `window_plot` as pixels."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(_window_figure(stage, cells))
-    canvas.draw()  # type: ignore[no-untyped-call]
-    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3]  # type: ignore[no-untyped-call]
+    weight = stage.weight.detach().cpu().numpy()
+    by_angle = weight.ndim == 2
+    frequency = frequencies(cells)
+    figure = blank_figure(12.5 if by_angle else 7, 4.8)
+    curves = figure.add_subplot(1, 2 if by_angle else 1, 1)
+    curves.axhline(1.0, color="tab:gray", lw=1, ls="--", label="none (ramp)")
+    for name, cutoff in (("hann", 1.0), ("hamming", 1.0), ("cosine", 1.0), ("shepp-logan", 1.0), ("hann", 0.641)):
+        label = name if cutoff == 1 else f"{name} {cutoff}"
+        curves.plot(frequency, analytic_window(name, frequency, cutoff), lw=1, ls="--", label=label)  # type: ignore[arg-type]
+    mean = weight.mean(0) if by_angle else weight
+    curves.plot(frequency, mean, "k", lw=2, label="learned (mean over the angles)" if by_angle else "learned")
+    if by_angle:
+        low, high = np.percentile(weight, [5, 95], axis=0)
+        curves.fill_between(frequency, low, high, color="k", alpha=0.2, label="learned, 5 to 95 % of the angles")
+        axes = figure.add_subplot(1, 2, 2)
+        extent = (0.0, 1.0, 0.0, float(len(weight)))
+        picture = axes.imshow(weight, aspect="auto", origin="lower", extent=extent, cmap="viridis", vmin=0, vmax=1.4)
+        axes.set(title="learned weight", xlabel="frequency / Nyquist", ylabel="angle")
+        figure.colorbar(picture, ax=axes)
+    curves.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), ylim=(-0.1, 1.4))
+    curves.grid(alpha=0.3)
+    curves.legend(fontsize="small")
+    return figure
 
 
 def blank_figure(width: float, height: float) -> Figure:
@@ -177,37 +182,23 @@ def as_png(figure: Figure) -> bytes:
     return content.getvalue()
 
 
-def _show(axes: Axes, image: Tensor, title: str, window: tuple[float, float], colours: str) -> None:
-    axes.imshow(image.T.cpu().numpy(), cmap=colours, vmin=window[0], vmax=window[1], interpolation="nearest")
+def as_pixels(figure: Figure) -> Pixels:
+    """The figure as pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3]  # type: ignore[no-untyped-call]
+
+
+def _colour(image: Tensor, scale: Scale) -> Pixels:
+    from matplotlib import colormaps
+
+    levels = (image.T.numpy() - scale.low) / (scale.high - scale.low)
+    return np.asarray(colormaps[scale.colours](levels, bytes=True)[..., :3])
+
+
+def _show(axes: Axes, image: Tensor, title: str, scale: Scale) -> None:
+    axes.imshow(image.T.cpu().numpy(), cmap=scale.colours, vmin=scale.low, vmax=scale.high, interpolation="nearest")
     axes.set_title(title, fontsize="medium")
-    axes.set_xticks([])
-    axes.set_yticks([])
-
-
-def _window_figure(stage: TableWindow, cells: int) -> Figure:
-    weight = stage.weight.detach().cpu().numpy()
-    by_angle = weight.ndim == 2
-    frequency = frequencies(cells)
-    figure = blank_figure(12.5 if by_angle else 7, 4.8)
-    curves = figure.add_subplot(1, 2 if by_angle else 1, 1)
-    curves.axhline(1.0, color="tab:gray", lw=1, ls="--", label="none (ramp)")
-    for name, cutoff in (("hann", 1.0), ("hamming", 1.0), ("cosine", 1.0), ("shepp-logan", 1.0), ("hann", 0.641)):
-        label = name if cutoff == 1 else f"{name} {cutoff}"
-        curves.plot(frequency, analytic_window(name, frequency, cutoff), lw=1, ls="--", label=label)  # type: ignore[arg-type]
-    mean = weight.mean(0) if by_angle else weight
-    curves.plot(frequency, mean, "k", lw=2, label="learned (mean over the angles)" if by_angle else "learned")
-    if by_angle:
-        low, high = np.percentile(weight, [5, 95], axis=0)
-        curves.fill_between(frequency, low, high, color="k", alpha=0.2, label="learned, 5 to 95 % of the angles")
-        _show_weights(figure.add_subplot(1, 2, 2), weight)
-    curves.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), ylim=(-0.1, 1.4))
-    curves.grid(alpha=0.3)
-    curves.legend(fontsize="small")
-    return figure
-
-
-def _show_weights(axes: Axes, weight: NDArray[np.float32]) -> None:
-    extent = (0.0, 1.0, 0.0, float(weight.shape[0]))
-    picture = axes.imshow(weight, aspect="auto", origin="lower", extent=extent, cmap="viridis", vmin=0, vmax=1.4)
-    axes.set(title="learned weight", xlabel="frequency / Nyquist", ylabel="angle")
-    axes.figure.colorbar(picture, ax=axes)
+    axes.set(xticks=[], yticks=[])

@@ -157,12 +157,7 @@ class NullTracker:
 
 
 class TrackerGroup:
-    """Several trackers as one. A tracker that fails is named in one warning and left out from then on.
-
-    Args:
-        trackers: by name.
-        warn: called with the warning.
-    """
+    """Several trackers, by name, as one. `warn` is called for a tracker that fails, which is then left out."""
 
     def __init__(self, trackers: dict[str, Tracker], warn: Callable[[str], None]) -> None:
         self.trackers = dict(trackers)
@@ -185,13 +180,7 @@ class TrackerGroup:
 
 
 class TensorBoardTracker:
-    """Writes event files.
-
-    Args:
-        folder: where they go.
-        settings: shown as text, once.
-        first_epoch: TensorBoard no longer shows what an earlier session logged from this epoch on.
-    """
+    """Writes event files into a folder, and the settings as text, once. Arguments as for `open_tracker`."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], first_epoch: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -215,11 +204,7 @@ class TensorBoardTracker:
 
 
 class TrackerState:
-    """Which run a tracker logs to, and the last epoch that it has: a small file for trackers that cannot take back.
-
-    Args:
-        file: read when it exists.
-    """
+    """A small file that says which run a tracker logs to and which epoch it has, so that none is logged twice."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -228,19 +213,13 @@ class TrackerState:
         self.epoch: int = content.get("epoch", 0)
 
     def save(self, run: str | None, epoch: int) -> None:
-        """Remembers that the tracker's run has everything up to `epoch`; 0 is a new run."""
+        """Records that the run has everything up to `epoch`; 0 for a new run."""
         self.run, self.epoch = run, epoch
         write_atomically(self.file, json.dumps({"id": run, "epoch": epoch}))
 
 
 class MlflowTracker:
-    """Logs to one MLflow run.
-
-    Args:
-        folder: keeps the tracker's state, and the database where no server is named.
-        name: the run's name.
-        settings: the run's parameters, nested.
-    """
+    """Logs to one MLflow run. The folder keeps its state, and the database where no server is named."""
 
     def __init__(self, folder: Path, name: str, settings: dict[str, Any]) -> None:
         for variable, value in MLFLOW_ENVIRONMENT.items():
@@ -287,13 +266,7 @@ class MlflowTracker:
 
 
 class WandbTracker:
-    """Logs to one Weights & Biases run.
-
-    Args:
-        folder: keeps the tracker's state, and what is not sent yet.
-        name: the run's name.
-        settings: the run's configuration, nested.
-    """
+    """Logs to one Weights & Biases run. The folder keeps its state, and what is not sent yet."""
 
     def __init__(self, folder: Path, name: str, settings: dict[str, Any]) -> None:
         import wandb

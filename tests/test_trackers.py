@@ -317,17 +317,17 @@ def test_the_curves_have_their_names() -> None:
 def test_a_strip_has_the_colours_of_the_evaluation() -> None:
     values = torch.linspace(-0.2, 0.7, 250)[:, None].expand(250, 250)  # (x, y): a column for each value
     pixels = strip(values, values, torch.full_like(values, 0.25))[HEADER + 100]
-    for first, shown, window, colours in ((0, values, GREY, "gray"), (3 * 256, values - 0.25, DIFFERENCE, "RdBu_r")):
-        levels = (shown[:, 0].numpy() - window[0]) / (window[1] - window[0])
+    for first, shown, (low, high, colours) in ((0, values, GREY), (3 * 256, values - 0.25, DIFFERENCE)):
+        levels = (shown[:, 0].numpy() - low) / (high - low)
         assert np.array_equal(pixels[first : first + 250], matplotlib.colormaps[colours](levels, bytes=True)[:, :3])
 
 
 def test_a_strip_shows_each_image_upright_on_its_scale() -> None:
     truth = torch.zeros(250, 260)  # (x, y), shown as 260 rows of 250
-    truth[200, 10] = GREY[1]
+    truth[200, 10] = GREY.high
     learned = truth.clone()
-    learned[30, 20] = DIFFERENCE[1]
-    pixels = strip(torch.full_like(truth, GREY[1]), learned, truth)
+    learned[30, 20] = DIFFERENCE.high
+    pixels = strip(torch.full_like(truth, GREY.high), learned, truth)
     assert pixels.shape == (HEADER + 260, 4 * 250 + 3 * 6, 3)
     classic, shown, below, difference = (pixels[HEADER:, column * 256 : column * 256 + 250] for column in range(4))
     assert (classic == 255).all()
