@@ -66,15 +66,6 @@ class Method(NamedTuple):
     """(B, A, D) -> (B, H, W)."""
 
 
-class Score(NamedTuple):
-    """The quality of one image by one method."""
-
-    image: int
-    name: str
-    method: str
-    quality: Quality
-
-
 def main(argv: Sequence[str]) -> None:
     """Evaluates the model that the options name."""
     evaluate(parse(EvaluateConfig, argv, "python -m fbp_ray.evaluate"))
@@ -97,12 +88,14 @@ def evaluate(config: EvaluateConfig) -> None:
     cutoffs = _choose_cutoffs(config, checkpoint, model, device)
     methods = _methods(model, cutoffs)
 
-    scores = []
-    with progress("Scoring", len(dataset) * len(methods)) as advance:
-        for entry in _score(dataset, methods, device):
-            scores.append(entry)
-            advance(1)
-    means = {name: mean_quality(entry.quality for entry in scores if entry.method == name) for name in methods}
+    qualities: dict[str, list[Quality]] = {name: [] for name in methods}  # of each image, by method
+    with progress("Scoring", len(dataset) * len(methods)) as advance, torch.no_grad():
+        for batch in DataLoader(dataset, BATCH):
+            observation, target = batch.observation.to(device), batch.ground_truth.to(device)
+            for name, method in methods.items():
+                qualities[name] += quality(method.reconstruct(observation), target)
+                advance(len(target))
+    means = {name: mean_quality(of_images) for name, of_images in qualities.items()}
     about = {
         "checkpoint": str(checkpoint.absolute()),
         "epoch": read_manifest(checkpoint).epoch,
@@ -113,13 +106,13 @@ def evaluate(config: EvaluateConfig) -> None:
         "hann_ssim_cutoff": cutoffs.ssim,
         "versions": versions(),
     }
-    pictures = _draw(dataset, config.panels, methods, scores, device)
+    pictures = _draw(dataset, config.panels, methods, qualities, device)
     if isinstance(model.filter, TableWindow):
         pictures["window.png"] = as_png(window_figure(model.filter, model.geometry.cells))
 
     for name, content in pictures.items():
         out.write(name, content)
-    out.write("images.csv", _as_csv(scores))
+    out.write("images.csv", _as_csv(dataset, qualities))
     out.write("evaluation.json", json.dumps(about, indent=2))
     out.write("metrics.json", json.dumps({name: mean._asdict() for name, mean in means.items()}, indent=2))
     console = Console(soft_wrap=True)
@@ -173,30 +166,18 @@ def _methods(model: LearnableFBP, cutoffs: BestCutoffs) -> dict[str, Method]:
     }
 
 
-def _score(dataset: LoDoPaB, methods: dict[str, Method], device: torch.device) -> Iterator[Score]:
-    """Scores every image by every method, image by image."""
-    for batch in DataLoader(dataset, BATCH):
-        observation, target = batch.observation.to(device), batch.ground_truth.to(device)
-        with torch.no_grad():
-            qualities = {name: quality(method.reconstruct(observation), target) for name, method in methods.items()}
-        for row, index in enumerate(batch.index.tolist()):
-            for name, of_images in qualities.items():
-                yield Score(index, dataset.name(index), name, of_images[row])
-
-
 def _draw(
-    dataset: LoDoPaB, count: int, methods: dict[str, Method], scores: list[Score], device: torch.device
+    dataset: LoDoPaB, count: int, methods: dict[str, Method], qualities: dict[str, list[Quality]], device: torch.device
 ) -> dict[str, bytes]:
     """Pictures of evenly spaced images, by file name."""
     titles = {"hann_ssim": "FBP (Hann, best SSIM)", "learned": "learned FBP"}
-    qualities = {(entry.image, entry.method): entry.quality for entry in scores}
     pictures = {}
     for index in evenly_spaced(len(dataset), count):
         sample = dataset[index]
         observation = sample.observation[None].to(device)
         with torch.no_grad():
             images = {
-                title: (methods[name].reconstruct(observation)[0].cpu(), qualities[index, name])
+                title: (methods[name].reconstruct(observation)[0].cpu(), qualities[name][index])
                 for name, title in titles.items()
             }
         figure = comparison(dataset.name(index), sample.observation, images, sample.ground_truth)
@@ -204,12 +185,13 @@ def _draw(
     return pictures
 
 
-def _as_csv(scores: list[Score]) -> str:
+def _as_csv(dataset: LoDoPaB, qualities: dict[str, list[Quality]]) -> str:
     """A row for every image and method."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "name", "method", *Quality._fields])
-    writer.writerows([entry.image, entry.name, entry.method, *entry.quality] for entry in scores)
+    for index in range(len(dataset)):
+        writer.writerows([index, dataset.name(index), name, *rows[index]] for name, rows in qualities.items())
     return text.getvalue()
 
 
