@@ -28,7 +28,7 @@ from torch import Tensor
 from fbp_ray.errors import CheckpointError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
-from fbp_ray.settings import Frozen
+from fbp_ray.settings import Frozen, expand_home
 from fbp_ray.storage import Folder, Place, open_folder
 
 MANIFEST = "manifest.json"
@@ -68,7 +68,7 @@ def load_model(place: Place, device: torch.device | str = "cpu") -> LearnableFBP
     Raises:
         CheckpointError: there is no checkpoint, a file is damaged, or the weights do not fit the manifest's model.
     """
-    checkpoint = read_checkpoint(place)
+    checkpoint = read_checkpoint(place if isinstance(place, Folder) else expand_home(str(place)))
     model = LearnableFBP(checkpoint.manifest.model)
     put_weights(model, checkpoint.contents["weights"], str(place))
     return model.eval().to(device)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliSettingsSource, DotEnvSettingsSource, EnvSettingsSource, SettingsError
 
 from fbp_ray.errors import ConfigError, FbpRayError
-from fbp_ray.settings import explain
+from fbp_ray.settings import expand_home, explain
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -141,7 +141,7 @@ def _on_config_file(values: dict[str, Any]) -> dict[str, Any]:
     if path is None:
         return values
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(expand_home(str(path))).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration file {path} cannot be read: {error}") from None
     return _merge(_parse_yaml(text, str(path)), values)

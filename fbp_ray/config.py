@@ -6,7 +6,6 @@ parts and the tree are here. `fbp_ray.cli` fills the tree from a recipe, a file 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -14,7 +13,7 @@ from pydantic import Field, model_validator
 from fbp_ray.filters import WindowConfig
 from fbp_ray.losses import LossConfig
 from fbp_ray.model import PostprocessingConfig
-from fbp_ray.settings import Frozen
+from fbp_ray.settings import Frozen, LocalPath, PlaceName
 from fbp_ray.trackers import TrackConfig
 
 Samples = Annotated[int, Field(ge=1)]
@@ -23,7 +22,7 @@ Samples = Annotated[int, Field(ge=1)]
 class DataConfig(Frozen):
     """Where the data is, and how much of it to use."""
 
-    dir: Path | None = Field(
+    dir: LocalPath | None = Field(
         default=None, description="folder in the LoDoPaB-CT layout; without it the sample CT, made at first use"
     )
     train_samples: Samples | None = Field(default=None, description="use the first so many training samples")
@@ -94,7 +93,7 @@ class RayConfig(Frozen):
 class InitConfig(Frozen):
     """What the training starts from."""
 
-    checkpoint: str | None = Field(
+    checkpoint: PlaceName | None = Field(
         default=None, description="start from the weights of this run or checkpoint folder, or its URI"
     )
     optimizer: bool = Field(default=False, description="also start from its optimiser's state")
@@ -106,7 +105,7 @@ class RunConfig(Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = Field(
         default=None, description="name of the run, unique in its storage; without it the recipe and the time"
     )
-    storage: str = Field(
+    storage: PlaceName = Field(
         default="runs", description="folder that holds the run folders, or the URI of one: s3://bucket/runs"
     )
     max_failures: Annotated[int, Field(ge=0)] = Field(

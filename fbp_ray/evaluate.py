@@ -25,7 +25,7 @@ from fbp_ray.filters import TableWindow
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.pictures import as_png, comparison, evenly_spaced, window_figure
 from fbp_ray.progress import progress
-from fbp_ray.settings import Frozen
+from fbp_ray.settings import Frozen, LocalPath, PlaceName
 from fbp_ray.storage import Folder, open_folder
 
 BATCH = 8  # images at a time: enough to keep the kernels busy, small enough for any machine
@@ -36,17 +36,19 @@ Cutoff = Annotated[float, Field(gt=0, le=1)]
 class EvaluateData(Frozen):
     """What to evaluate on."""
 
-    dir: Path | None = Field(default=None, description="data folder; without it the one that the model was trained on")
+    dir: LocalPath | None = Field(
+        default=None, description="data folder; without it the one that the model was trained on"
+    )
     samples: Annotated[int, Field(ge=1)] | None = Field(default=None, description="use the first so many samples")
 
 
 class EvaluateConfig(Frozen):
     """Scores a trained model beside the classic FBP: PSNR, SSIM, pictures."""
 
-    checkpoint: str = Field(description="run folder (its best checkpoint) or checkpoint folder, or its URI")
+    checkpoint: PlaceName = Field(description="run folder (its best checkpoint) or checkpoint folder, or its URI")
     data: EvaluateData = EvaluateData()
     split: Literal["train", "validation", "test"] = Field(default="test", description="part of the data to score")
-    out: str | None = Field(
+    out: PlaceName | None = Field(
         default=None, description="new folder for the results; without it evaluation-SPLIT beside the checkpoint"
     )
     panels: Annotated[int, Field(ge=0)] = Field(default=4, description="pictures of images, evenly spaced")

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+
+def expand_home(place: str) -> str:
+    """`~/runs` as a path in the home folder; any other path, or a URI, as it is."""
+    return os.path.expanduser(place)  # noqa: PTH111  Path would drop a slash of `s3://`
+
+
+LocalPath = Annotated[Path, AfterValidator(lambda path: Path(expand_home(str(path))))]
+"""A setting that is a path on this machine; `~` is the home folder."""
+
+PlaceName = Annotated[str, AfterValidator(expand_home)]
+"""A setting that is a path or a URI, as `fbp_ray.storage.open_folder` takes it; `~` is the home folder."""
 
 
 class Frozen(BaseModel):

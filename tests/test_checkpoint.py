@@ -51,6 +51,13 @@ def test_a_folder_gives_back_the_model_with_nothing_else_known(tmp_path: Path, k
     assert manifest.versions["torch"] == torch.__version__.split("+")[0]
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(tmp_path / "runs" / "mine" / "best", model())
+    for place in ("~/runs/mine", Path("~/runs/mine")):
+        assert torch.equal(load_model(place).filter.weight, model().filter.weight)
+
+
 def test_a_run_folder_means_its_best_then_its_last(tmp_path: Path) -> None:
     save(tmp_path / "last", model())
     assert str(find_checkpoint(tmp_path)) == str(tmp_path / "last")

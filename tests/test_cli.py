@@ -37,6 +37,14 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_recipe(tmp_pa
     assert config.optim.plateau_factor == 0.5
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("data: {dir: ~/data}\ninit: {checkpoint: s3://bucket/~}\n")
+    config = parse("--config=~/mine.yaml", "--run.storage=~/runs")
+    assert (config.data.dir, config.run.storage) == (tmp_path / "data", str(tmp_path / "runs"))
+    assert config.init.checkpoint == "s3://bucket/~"
+
+
 def test_a_saved_configuration_is_a_configuration_file(tmp_path: Path) -> None:
     config = parse("--recipe", "reference", "--data.dir", "/data", "--window.init", "hann", "--window.cutoff", "0.6")
     file = tmp_path / "config.yaml"
