@@ -141,7 +141,7 @@ def _on_config_file(values: dict[str, Any]) -> dict[str, Any]:
     if path is None:
         return values
     try:
-        text = Path(expand_home(str(path))).read_text(encoding="utf-8")
+        text = Path(expand_home(str(path))).read_text(encoding="utf-8-sig")  # some editors write a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration file {path} cannot be read: {error}") from None
     return _merge(_parse_yaml(text, str(path)), values)

@@ -45,6 +45,12 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert config.init.checkpoint == "s3://bucket/~"
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("optim: {lr: 0.5}\n", encoding="utf-8-sig")
+    assert parse("--config", str(file)).optim.lr == 0.5
+
+
 def test_a_saved_configuration_is_a_configuration_file(tmp_path: Path) -> None:
     config = parse("--recipe", "reference", "--data.dir", "/data", "--window.init", "hann", "--window.cutoff", "0.6")
     file = tmp_path / "config.yaml"
