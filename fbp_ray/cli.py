@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliSettingsSource, DotEnvSettingsSource, EnvSettingsSource, SettingsError
 
 from fbp_ray.errors import ConfigError, FbpRayError
-from fbp_ray.settings import expand_home, explain
+from fbp_ray.settings import NO_FILE, SettingsFile, expand_home, explain
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -49,17 +49,18 @@ def parse(model: type[Config], argv: Sequence[str], program: str) -> Config:
 def parse_with_recipe(model: type[Config], argv: Sequence[str], program: str) -> Config:
     """Like `parse`, on top of `--recipe NAME` (shipped with the package) and `--config FILE` (YAML); the later wins."""
     options = _options(_settings(model, config_file=True), argv, program)
-    return on_recipe(model, _on_config_file(options))
+    file = _config_file(options)
+    return on_recipe(model, _merge(file.settings, options), file)
 
 
-def on_recipe(model: type[Config], values: dict[str, Any]) -> Config:
-    """Settings on top of the recipe that they name.
+def on_recipe(model: type[Config], values: dict[str, Any], file: SettingsFile = NO_FILE) -> Config:
+    """Settings, some of them from a file, on top of the recipe that they name.
 
     Raises:
         ConfigError: a value that the model refuses, or a recipe that does not exist.
     """
     recipe = str(values.get("recipe", model.model_fields["recipe"].default))
-    return _validate(model, _merge({"recipe": recipe, **read_recipe(recipe)}, values))
+    return _validate(model, _merge({"recipe": recipe, **read_recipe(recipe)}, values), file)
 
 
 def parse_with_environment(model: type[Config], argv: Sequence[str], program: str, prefix: str) -> Config:
@@ -86,7 +87,9 @@ def parse_with_environment(model: type[Config], argv: Sequence[str], program: st
     for name in os.environ:
         if name.startswith(f"{prefix}_") and name.split("__")[0].upper() not in known:
             raise ConfigError(f"the environment has {name}, which is no setting; unset it, or see --help for the names")
-    return _validate(model, _on_config_file(_merge(_merge(dotenv, environment), options)))
+    given = _merge(_merge(dotenv, environment), options)
+    file = _config_file(given)
+    return _validate(model, _merge(file.settings, given), file)
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -135,16 +138,16 @@ def _options(settings: type[BaseSettings], argv: Sequence[str], program: str) ->
     return source()
 
 
-def _on_config_file(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings on top of those in the YAML file that they name as `config`, if they do."""
+def _config_file(values: dict[str, Any]) -> SettingsFile:
+    """Takes `config` out of the settings, and reads the YAML file that it names."""
     path = values.pop("config", None)
     if path is None:
-        return values
+        return NO_FILE
     try:
         text = Path(expand_home(str(path))).read_text(encoding="utf-8-sig")  # some editors write a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration file {path} cannot be read: {error}") from None
-    return _merge(_parse_yaml(text, str(path)), values)
+    return SettingsFile(str(path), _parse_yaml(text, str(path)))
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -155,8 +158,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _validate(model: type[Config], values: dict[str, Any]) -> Config:
+def _validate(model: type[Config], values: dict[str, Any], file: SettingsFile = NO_FILE) -> Config:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(error, model)) from None
+        raise ConfigError(explain(error, model, file)) from None

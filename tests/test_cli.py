@@ -78,7 +78,13 @@ def test_bad_values_name_the_option(argv: tuple[str, ...], message: str) -> None
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("optim: {learning_rate: 1}", "optim.learning_rate: there is no such setting"),
+        ("optim: {learning_rate: 1}", "optim.learning_rate: there is no such setting; --help lists them"),
+        ("optim: {plateau: 1}", r"there is no such setting, the nearest is --optim.plateau_factor; .*in .*bad.yaml\)"),
+        (
+            "optin: {lr: 1}",
+            r"optin: there is no such setting, the nearest is --optim; --help lists them \(in .*bad.yaml\)",
+        ),
+        ("optim: {lr: -1}", r"optim.lr: Input should be greater than 0 \(got -1, in .*bad.yaml\)"),
         ("a: [", "not valid YAML"),
         ("3", "mapping"),
     ],
@@ -88,6 +94,14 @@ def test_bad_files_name_what_is_wrong(tmp_path: Path, content: str, message: str
     file.write_text(content)
     with pytest.raises(ConfigError, match=message):
         parse("--config", str(file))
+
+
+def test_a_file_is_not_blamed_for_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "good.yaml"
+    file.write_text("optim: {lr: 0.5}")
+    with pytest.raises(ConfigError) as refused:
+        parse("--config", str(file), "--optim.lr", "-1")
+    assert str(refused.value) == "--optim.lr: Input should be greater than 0 (got '-1')"
 
 
 def test_an_unknown_option_ends_the_program_with_2(capsys: pytest.CaptureFixture[str]) -> None:
