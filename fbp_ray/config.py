@@ -16,7 +16,7 @@ from fbp_ray.model import PostprocessingConfig
 from fbp_ray.settings import Frozen, LocalPath, PlaceName
 from fbp_ray.trackers import TrackConfig
 
-Samples = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class DataConfig(Frozen):
@@ -25,8 +25,8 @@ class DataConfig(Frozen):
     dir: LocalPath | None = Field(
         default=None, description="folder in the LoDoPaB-CT layout; without it the sample CT, made at first use"
     )
-    train_samples: Samples | None = Field(default=None, description="use the first so many training samples")
-    validation_samples: Samples | None = Field(default=None, description="use the first so many validation samples")
+    train_samples: Count | None = Field(default=None, description="use the first so many training samples")
+    validation_samples: Count | None = Field(default=None, description="use the first so many validation samples")
     cache: Literal["none", "memory", "half"] = Field(
         default="none", description="keep samples in memory, once per machine: as they are, or in half precision"
     )
@@ -47,8 +47,8 @@ class OptimConfig(Frozen):
 class LoopConfig(Frozen):
     """The training loop."""
 
-    epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training part")
-    batch_size: Annotated[int, Field(ge=1)] = Field(
+    epochs: Count = Field(default=10, description="passes over the training part")
+    batch_size: Count = Field(
         default=8,
         description="samples per step, shared among the workers, whose number changes no step and no learning rate",
     )
@@ -58,13 +58,13 @@ class LoopConfig(Frozen):
 class ScalingConfig(Frozen):
     """How many processes train."""
 
-    num_workers: Annotated[int, Field(ge=1)] | None = Field(
+    num_workers: Count | None = Field(
         default=None, description="training processes; without it one per GPU, or two on a machine without GPUs"
     )
-    min_workers: Annotated[int, Field(ge=1)] | None = Field(
+    min_workers: Count | None = Field(
         default=None, description="go on with as few workers when machines are lost, and use those that come back"
     )
-    cpus_per_worker: Annotated[int, Field(ge=1)] | None = Field(
+    cpus_per_worker: Count | None = Field(
         default=None, description="processors of each worker; without it as many as there is room for"
     )
     interface: str | None = Field(
@@ -111,7 +111,7 @@ class RunConfig(Frozen):
     max_failures: Annotated[int, Field(ge=0)] = Field(
         default=3, description="how often to recover from lost workers or machines before giving up"
     )
-    extend: Annotated[int, Field(ge=1)] | None = Field(
+    extend: Count | None = Field(
         default=None, description="train the completed run of this name for this many more epochs"
     )
 
