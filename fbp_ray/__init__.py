@@ -13,8 +13,16 @@ if TYPE_CHECKING:
     from fbp_ray.model import LearnableFBP, ModelConfig, fbp
     from fbp_ray.projector import backproject, project
 
-__all__ = ["LearnableFBP", "ModelConfig", "ParallelBeam", "RegularAngles"]
-__all__ += ["backproject", "fbp", "load_model", "project"]
+__all__ = [
+    "LearnableFBP",
+    "ModelConfig",
+    "ParallelBeam",
+    "RegularAngles",
+    "backproject",
+    "fbp",
+    "load_model",
+    "project",
+]
 _MODULES = {
     "LearnableFBP": "model",
     "ModelConfig": "model",

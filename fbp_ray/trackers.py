@@ -94,8 +94,8 @@ def open_tracker(
     settings: dict[str, Any],
     first_epoch: int,
     warn: Callable[[str], None],
-) -> Tracker:
-    """Opens the trackers of `config` as one. A tracker that fails later is left out; the training goes on.
+) -> TrackerGroup:
+    """Opens the trackers of `config` as one, if any. A tracker that fails later is left out; the training goes on.
 
     Args:
         config: which trackers.
@@ -125,7 +125,7 @@ def open_tracker(
             if first_epoch == 1:
                 raise RunError(f"{text}; put it right, or leave it out of --track.to") from error
             warn(f"{text}; going on without it")
-    return TrackerGroup(opened, warn) if opened else NullTracker()
+    return TrackerGroup(opened, warn)
 
 
 def scalars(row: dict[str, Any], baseline: Baseline) -> dict[str, float]:
@@ -144,16 +144,6 @@ def scalars(row: dict[str, Any], baseline: Baseline) -> dict[str, float]:
         named[f"classic/{figure}_hann"] = baseline.of(figure)
         named[f"gain/{figure}"] = baseline.gain(figure, float(row[f"validation_{figure}"]))
     return named
-
-
-class NullTracker:
-    """Keeps nothing."""
-
-    def log(self, epoch: int, scalars: dict[str, float], images: dict[str, Pixels]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class TrackerGroup:
