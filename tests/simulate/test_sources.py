@@ -16,11 +16,8 @@ from fbp_ray.data import LoDoPaB, describe, geometry_of
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.errors import ConfigError, DataError
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.simulate import SimulateConfig
 from fbp_ray.simulate.dicom import dicom_folder
-from fbp_ray.simulate.source import PARTS, Slice, Source
-from fbp_ray.simulate.split import divide
-from fbp_ray.simulate.stacks import stack_folder
+from fbp_ray.simulate.sources import PARTS, Slice, Source, divide, stack_folder
 from tests.support.simulating import entry, run, write_dicom, write_stacks
 
 
@@ -42,7 +39,7 @@ class TestStacks:
     def test_an_index_without_split_is_divided_by_patient(self, tmp_path: Path) -> None:
         folder = write_stacks(tmp_path / "ct", [entry(f"{name}.npz", patient=name) for name in "abcd"])
         source = stack_folder(folder)
-        parts = divide(source, SimulateConfig(images=folder, out=tmp_path, split=(2, 1, 1)))
+        parts = divide(source, (2, 1, 1), {}, 0)
         assert {part: len(slices) for part, slices in parts.items()} == {"train": 8, "validation": 4, "test": 4}
         patients = [{piece.patient for piece in slices} for slices in parts.values()]
         assert set.union(*patients) == set("abcd")
@@ -177,13 +174,13 @@ class TestDicom:
 
 class TestSplit:
     @staticmethod
-    def parts(patients: int, **options: Any) -> dict[str, list[int]]:
+    def parts(patients: int, split: Any = None, seed: int = 0, **limits: int) -> dict[str, list[int]]:
         slices = tuple(
             Slice(f"{patient}/{z}", f"{patient:03d}", lambda: np.zeros((2, 2)))
             for patient in range(patients)
             for z in range(5)
         )
-        divided = divide(Source("test", slices), SimulateConfig(phantoms=1, out="out", **options))
+        divided = divide(Source("test", slices), split, limits, seed)  # type: ignore[arg-type]
         return {part: [int(piece.patient) for piece in found] for part, found in divided.items()}
 
     @pytest.mark.parametrize(
@@ -218,4 +215,4 @@ class TestSplit:
     def test_a_split_of_its_own_cannot_be_changed(self, tmp_path: Path) -> None:
         folder = write_stacks(tmp_path / "ct", [entry("a.npz", "train")])
         with pytest.raises(ConfigError, match="--split does not apply"):
-            divide(stack_folder(folder), SimulateConfig(images=folder, out=tmp_path, split=(1, 0, 0)))
+            divide(stack_folder(folder), (1, 0, 0), {}, 0)
