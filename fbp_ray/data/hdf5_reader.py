@@ -124,6 +124,11 @@ def _open(path: Path) -> _OpenFile:
     """An open file and its data set `data`; raises DataError where HDF5 cannot read it or there is none."""
     try:
         file = h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE)
+    except BlockingIOError:
+        raise DataError(
+            f"{path} is locked: another process has it open for writing. Wait until that has finished, or end it. If "
+            "none has, the file system does not lock properly: set HDF5_USE_FILE_LOCKING=FALSE"
+        ) from None
     except OSError as error:
         size = path.stat().st_size if path.exists() else 0
         raise DataError(

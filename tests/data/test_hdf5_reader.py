@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +101,19 @@ def test_a_file_cut_short_while_it_is_open(tmp_path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(DataError, match=r"row 18 of .*file.hdf5 cannot be read: the file ends at byte"):
         read(reader, 0, 18)
+
+
+def test_a_file_that_another_process_writes(tmp_path: Path) -> None:
+    path = tmp_path / "file.hdf5"
+    rows(path, VALUES)
+    code = f"import h5py; file = h5py.File({str(path)!r}, 'r+'); print('open', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        with pytest.raises(DataError, match=r"file.hdf5 is locked: .* open for writing.*HDF5_USE_FILE_LOCKING=FALSE"):
+            read(Hdf5Reader([path]), 0, 0)
+        process.communicate("\n")
+    assert np.array_equal(read(Hdf5Reader([path]), 0, 3)[0], VALUES[3])
 
 
 def test_of_a_block_the_sample_that_cannot_be_used_is_named(tmp_path: Path, small_geometry: ParallelBeam) -> None:
