@@ -140,6 +140,7 @@ def simulate(config: SimulateConfig) -> None:
     source = _source(config, geometry)
     limits: dict[Part, int | None] = {"train": config.train, "validation": config.validation, "test": config.test}
     parts = divide(source, config.split, limits, config.seed)
+    _print_summary(source, parts)
     total = sum(len(slices) for slices in parts.values())
     target = config.out.absolute()
     _check_free_space(target, total, geometry)
@@ -196,6 +197,19 @@ def _source(config: SimulateConfig, geometry: ParallelBeam) -> Source:
     if any(folder.glob("*.npz")):
         raise DataError(f"{folder} has .npz files but no {INDEX} that says whose they are: {INDEX_EXAMPLE}")
     return dicom_folder(folder)
+
+
+def _print_summary(source: Source, parts: dict[Part, list[Slice]]) -> None:
+    """Says what was found, what was passed over and what each part gets."""
+    others = ", ".join(f"{count} x {kind}" for kind, count in sorted(source.passed_over.items()))
+    print(f"Found {_count(source.slices)} ({source.kind})" + (f"; passed over: {others}" if others else ""))
+    for part, slices in parts.items():
+        print(f"  {part}: {_count(slices)}")
+
+
+def _count(slices: Sequence[Slice]) -> str:
+    patients = len({piece.patient for piece in slices})
+    return f"{len(slices)} slice{'s'[: len(slices) != 1]} of {patients} patient{'s'[: patients != 1]}"
 
 
 def _check_free_space(target: Path, samples: int, geometry: ParallelBeam) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -78,6 +78,9 @@ class Source:
 
     split: str = ""
     """How the source itself divides them into parts, in a sentence; empty where it does not."""
+
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """How many files there were besides, by their kind."""
 
 
 def divide(
