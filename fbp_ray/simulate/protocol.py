@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numba
 import numpy as np
@@ -170,8 +172,16 @@ def _follow(
         job.result()
 
 
-# Of fast-math only the fused multiply-add: the order of the sums is part of the result.
-@numba.njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
+def _compiled(function: Callable[..., None]) -> Any:
+    # Of fast-math only the fused multiply-add: the order of the sums is part of the result.
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # there is no folder that the compiled code can be kept in
+        return numba.njit(**options)(function)
+
+
+@_compiled
 def _sweep(
     lanes: NDArray[np.float32],
     sinogram: NDArray[np.float32],
