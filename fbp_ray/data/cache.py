@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Literal, TypeVar
+from uuid import uuid4
 
 import numpy as np
 import psutil
@@ -119,38 +120,28 @@ def shared_memory(wanted: int, least: int) -> mmap.mmap:
         DataError: on one of the machines fewer than `least` bytes are free, or memory cannot be shared. Every process
             raises it.
     """
-    path, problem = _new_file()
-    names = _all_gather(str(path or ""))
-    problem = next(filter(None, _all_gather(problem)), None)
-    try:
-        if problem is None:
-            # The first process whose file this one sees sizes its file, and all that see it use it.
-            leader = next(name for name in names if Path(name).exists())
-            descriptor = os.open(leader, os.O_RDWR | os.O_CLOEXEC)
-        _all_gather(None)  # all have opened it: nothing needs its name any more, and without one it cannot stay behind
-    finally:
-        if path is not None:
-            path.unlink()
-    if problem is None:
-        try:
-            problem = _allocate(descriptor, Path(leader).parent, wanted, least) if leader == str(path) else None
-            problem = next(filter(None, _all_gather(problem)), None)
-            if problem is None:
-                return mmap.mmap(descriptor, 0)
-        finally:
-            os.close(descriptor)
-    raise DataError(problem)
-
-
-def _new_file() -> tuple[Path | None, str | None]:
-    """An empty file in shared memory, or what keeps it from being made."""
     folder = SHARED if SHARED.is_dir() else Path(tempfile.gettempdir())
+    path = folder / f"fbp-ray-{_all_gather(uuid4().hex)[0]}"
+    flags = os.O_RDWR | os.O_CLOEXEC
+    descriptor, created, problem = None, False, None
     try:
-        descriptor, name = tempfile.mkstemp(prefix="fbp-ray-", dir=folder)
-    except OSError as error:
-        return None, f"no file can be made in {folder} for --data.cache ({error}); make it writable, or use none"
-    os.close(descriptor)
-    return Path(name), None
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+            created = True
+            problem = _allocate(descriptor, folder, wanted, least)
+        except FileExistsError:  # another process of this machine was first
+            descriptor = os.open(path, flags)
+        except OSError as error:
+            problem = f"no file can be made in {folder} for --data.cache ({error}); make it writable, or use none"
+        problem = next(filter(None, _all_gather(problem)), None)
+        if problem is not None or descriptor is None:
+            raise DataError(problem)
+        return mmap.mmap(descriptor, 0)
+    finally:  # all have opened it: nothing needs its name any more, and without one it cannot stay behind
+        if created:
+            path.unlink()
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _allocate(descriptor: int, folder: Path, wanted: int, least: int) -> str | None:

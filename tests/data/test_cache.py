@@ -147,6 +147,7 @@ def together(rank: int, folder: Path) -> None:
     data = LoDoPaB(folder, "train", geometry_of(folder))
     cache = SharedCache(data, "memory")
     assert cache.samples == 33
+    torch.distributed.barrier()
     assert not left_behind()
     batches = Batches(data, 4, rank, 2, seed=0, cache=cache)
     first = epoch(batches, 1)
