@@ -18,7 +18,6 @@ import pytest
 import torch
 from fastapi import FastAPI
 
-from fbp_ray.checkpoint import save_checkpoint
 from fbp_ray.client import Client
 from fbp_ray.errors import ConfigError, ServiceError
 from fbp_ray.geometry import ParallelBeam
@@ -28,6 +27,7 @@ from service.problems import Problem
 from service.replica import JobsElsewhere, Replica, until_warm
 from service.serve import ServeSettings, as_a_replica_needs, import_serve, main
 from service.settings import JobsConfig, ModelsConfig, Settings, read_tree
+from tests.support.checkpoints import save_checkpoint
 
 SECONDS = 120.0
 
@@ -171,7 +171,7 @@ def test_replicas_answer_as_one_process_does(
 ) -> None:
     url, process = deployment
     model = LearnableFBP(ModelConfig(geometry=scan))
-    save_checkpoint(tmp_path / "trained", model, epoch=1, metrics={}, data={})
+    save_checkpoint(tmp_path / "trained", model)
     stack = np.random.default_rng(0).random((5, *scan.sinogram_shape)).astype(np.float32)
     with Client(url) as service:
         assert service.ready()
