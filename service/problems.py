@@ -1,4 +1,4 @@
-"""What goes wrong, as RFC 9457 problem documents: what was expected, what came, the way out; never a traceback."""
+"""Errors as RFC 9457 problem documents. They say what was expected, what came and what to do; never a traceback."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from service.jobs.logs import Logs, Part
 from service.jobs.progress import read_progress
 from service.jobs.ray_jobs import Unreachable
 from service.jobs.store import Job, Store
-from service.observe import Metrics
+from service.observability import Metrics
 from service.problems import Problem
 from service.settings import Settings
 

@@ -12,9 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.batching import Batcher, room
-from service.engine import Engine
-from service.observe import Metrics
+from service.batching import Batcher, Engine, room
+from service.observability import Metrics
 from service.problems import Problem
 from service.settings import BatchingConfig
 from tests.support.scans import COARSE

@@ -156,8 +156,8 @@ def wait_for(holds: Callable[[], bool], seconds: float = 180.0) -> None:
 def test_threads_share_two_pools_of_memory() -> None:
     code = (
         "import ctypes, threading\n"
-        "from service.__main__ import share_pools\n"
-        "share_pools()\n"
+        "from service.app import limit_malloc_pools\n"
+        "limit_malloc_pools()\n"
         "together = threading.Barrier(8)\n"
         "def hold():\n"
         "    kept = [bytearray(50_000) for _ in range(20)]\n"

@@ -19,7 +19,7 @@ from service.database import Database
 from service.jobs import Jobs, router
 from service.jobs.cluster import Cluster, HeadError, Opened
 from service.jobs.ray_jobs import JobStatus, Refused, Unreachable
-from service.observe import Metrics
+from service.observability import Metrics
 from service.settings import JobsConfig, Settings
 
 
