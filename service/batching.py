@@ -72,7 +72,8 @@ def classic(geometry: ParallelBeam, window: WindowName, cutoff: float, device: t
     def run(batch: Tensor) -> Tensor:
         return fbp(batch.to(device), geometry, window, cutoff).cpu()
 
-    return Engine(CLASSIC_FBP, f"{window}-{cutoff:g}", "fbp", geometry, device, run)
+    version = f"{window}-{cutoff}".removesuffix(".0")  # every digit: engines with the same version share batches
+    return Engine(CLASSIC_FBP, version, "fbp", geometry, device, run)
 
 
 class _Piece(NamedTuple):

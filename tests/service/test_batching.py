@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.batching import Batcher, Engine, room
+from service.batching import Batcher, Engine, classic, room
 from service.observability import Metrics
 from service.problems import Problem
 from service.settings import BatchingConfig
@@ -107,6 +107,12 @@ def test_models_do_not_share_a_batch_and_keep_their_turns() -> None:
     with batching() as batcher:
         run(work(batcher))
     assert (one.sizes, two.sizes) == ([1, 2], [2])
+
+
+def test_cut_offs_that_differ_in_the_last_digit_do_not_share_a_batch() -> None:
+    one, other = (classic(COARSE, "hann", cutoff, torch.device("cpu")) for cutoff in (0.5, 0.4999999))
+    assert one.key != other.key
+    assert (one.version, other.version) == ("hann-0.5", "hann-0.4999999")
 
 
 def test_work_that_nobody_waits_for_is_not_done() -> None:
