@@ -143,6 +143,7 @@ def read_npy(content: bytes | bytearray, what: str = "the body") -> NDArray[Any]
             raise Problem(400, f"{what} is .npy of version {version}, which holds records; save a plain float32 array")
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(file, max_header_size=MAX_NPY_HEADER)
+        shape = tuple(int(axis) for axis in shape)  # numpy takes True for a length, but makes no array of it
     except Problem:
         raise
     except Exception as error:  # whatever numpy makes of a stranger's header

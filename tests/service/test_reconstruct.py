@@ -224,6 +224,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str, dict[str, str], int, str]] = 
     "no dimension": (lambda: as_npy(np.float32(1)), "", {}, 422, "(60, 67)"),
     "four dimensions": (lambda: as_npy(np.zeros((1, 1, 60, 67), np.float32)), "", {}, 422, "(60, 67)"),
     "empty stack": (lambda: as_npy(np.zeros((0, 60, 67), np.float32)), "", {}, 422, "(n, 60, 67)"),
+    "a length of True": (lambda: as_npy(np.zeros(1)).replace(b"(1,), }   ", b"(True,), }"), "", {}, 422, "(1,)"),
     "counts": (lambda: as_npy(np.ones((60, 67), np.uint16)), "", {}, 400, "-log(counts"),
     "complex": (lambda: as_npy(np.ones((60, 67), complex)), "", {}, 400, "floating point"),
     "bool": (lambda: as_npy(np.ones((60, 67), bool)), "", {}, 400, "floating point"),
