@@ -141,7 +141,7 @@ def _tokens(file: Path | None) -> tuple[SecretStr, ...]:
     if file is None:
         return ()
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the token file {file} cannot be read: {error}") from None
     tokens = [line for line in lines if line and not line.startswith("#")]

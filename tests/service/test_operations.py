@@ -79,6 +79,9 @@ def test_beyond_loopback_the_service_wants_a_token(
     settings = read_settings(["--host", "0.0.0.0", "--access.operate_file", str(tokens)])
     assert [token.get_secret_value() for token in settings.access.operate] == [OPERATE]
     assert OPERATE not in repr(settings)
+    tokens.write_text(f"\ufeff{OPERATE}\n", encoding="utf-8")  # some editors begin a file with a byte-order mark
+    settings = read_settings(["--access.operate_file", str(tokens)])
+    assert [token.get_secret_value() for token in settings.access.operate] == [OPERATE]
     for content, words in (("", "holds no token"), ("short\n", "fewer than 16")):
         tokens.write_text(content)
         with pytest.raises(ConfigError, match=words):
