@@ -151,15 +151,18 @@ def read_h5(content: bytes, max_bytes: int) -> Any:
 
 
 def read_tif(content: bytes, max_bytes: int) -> Any:
-    """The pages of a TIFF, one a sinogram."""
+    """The images of a TIFF, one a sinogram; they may have been written together or one by one."""
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         if not file.series:
             raise Refused("it holds no image")
-        series = file.series[0]
-        check(series.shape, series.dtype, max_bytes)
-        return series.asarray(maxworkers=1)
+        first, count = file.series[0], len(file.series)
+        if any((series.shape, series.dtype) != (first.shape, first.dtype) for series in file.series):
+            raise Refused(f"it holds {count} images of different shapes or types; write one image, or a stack of equal")
+        shape = first.shape if count == 1 else (count, *first.shape)
+        check(shape, first.dtype, max_bytes)
+        return np.stack([series.asarray(maxworkers=1) for series in file.series]).reshape(shape)
 
 
 def check(shape: Any, dtype: Any, max_bytes: int) -> None:
