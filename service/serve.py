@@ -106,16 +106,16 @@ class Replica:
 
     def __init__(self, settings: Settings) -> None:
         log_to_stderr(settings.log)
-        self.app = create_app(settings, NoJobs())
-        self.app.state.registry.load()
+        self.application = create_app(settings, NoJobs())
+        self.application.state.registry.load()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve asks for the application by this name."""
-        return self.app
+        return self.application
 
     async def check_health(self) -> None:
         """Raises RuntimeError when the replica must be replaced."""
-        if not self.app.state.batcher.is_alive:
+        if not self.application.state.batcher.is_alive:
             raise RuntimeError("the thread that computes batches has ended")
 
 
