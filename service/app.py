@@ -15,14 +15,15 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
 
-from service import jobs, models, observability, problems, reconstruct
+from service import models, observability, problems, reconstruct
 from service.batching import Batcher
 from service.body_limits import BodyBudget, JsonLimits
 from service.database import Database
-from service.jobs import Jobs
+from service.jobs import routes as jobs
+from service.jobs.manager import Jobs
 from service.model_registry import ModelRegistry
 from service.models import ModelDocument
-from service.observability import Metrics, Observed
+from service.observability import Metrics, RequestObserver
 from service.reader_pool import ReaderPool
 from service.settings import Settings
 
@@ -72,7 +73,7 @@ def create_app(settings: Settings, other_jobs: Any = None) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", "X-Shape"],
             expose_headers=["*"],
         )
-    app.add_middleware(Observed, metrics=metrics)
+    app.add_middleware(RequestObserver, metrics=metrics)
     return app
 
 

@@ -67,7 +67,7 @@ class Metrics:
         self.jobs = Gauge("fbp_jobs", "Jobs by status", ["status"], registry=registry)
 
 
-class Observed:
+class RequestObserver:
     """Gives each request an id (that of its X-Request-Id, or a new one), times it, counts it and logs it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

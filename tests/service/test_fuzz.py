@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as arrays
 from schemathesis.checks import CHECKS, load_all_checks
 
 from service.app import create_app
-from service.jobs import Jobs
+from service.jobs.manager import Jobs
 from tests.support.job_service import FakeCluster
 from tests.support.serving import as_npy, running, save_model, settings_for, sinograms
 
