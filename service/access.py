@@ -1,4 +1,4 @@
-"""Who may do what: bearer tokens with two roles, and nothing for the pages of other sites."""
+"""Who may do what: bearer tokens have one of two roles, and pages of other sites get nothing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def require(role: Role) -> Callable[..., Awaitable[None]]:
 
 
 def role_of(token: str, settings: Settings) -> Role | None:
-    """The highest role of a token; takes the same time whatever the token is."""
+    """The highest role of a token, None for an unknown one. It takes the same time whatever the token is."""
     found: Role | None = None
     for role in _ROLES:
         for known in getattr(settings.access, role):

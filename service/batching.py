@@ -103,11 +103,11 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
 
     def start(self) -> None:
-        """From now on batches are computed."""
+        """Starts the thread that computes."""
         self._thread.start()
 
     def close(self) -> None:
-        """Computes what waits, and ends."""
+        """Computes what still waits, and ends the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -116,11 +116,11 @@ class Batcher:
 
     @property
     def is_alive(self) -> bool:
-        """Whether batches are computed."""
+        """Whether the thread that computes runs."""
         return self._thread.is_alive()
 
     def refuse_if_full(self, images: int = 1) -> None:
-        """Raises Problem (503) when so many more images would be too many; a lone stack of any size is taken."""
+        """Raises Problem (503) when that many more images are too many. An empty queue takes a stack of any size."""
         waiting = len(self._waiting)
         if waiting and waiting + images > self.config.queue:
             seconds = max(1, round(waiting * self._seconds_per_image))
@@ -131,7 +131,7 @@ class Batcher:
             )
 
     def submit(self, engine: Engine, sinograms: Tensor) -> list[asyncio.Future[Tensor]]:
-        """The images of (n, A, D) as they will be, each (H, W). Cancelling one gives up its work.
+        """Queues the sinograms (n, A, D); each future will be an image (H, W). Cancelling one gives up its work.
 
         Raises:
             Problem: 503, too many images wait.
@@ -163,7 +163,7 @@ class Batcher:
                     self._compute(batch)
 
     def _next(self) -> list[_Piece] | None:
-        """The pieces of the next batch, None at the end."""
+        """Waits for the next batch; None when the queue is empty and closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if not self._waiting:
@@ -221,7 +221,7 @@ def _hand_over(batch: Sequence[_Piece], images: Tensor | Exception) -> None:
 
 
 def room(engine: Engine) -> int:
-    """The images that a batch may have for the memory that there is, at least one."""
+    """How many images of a batch fit into the memory that is free, at least one."""
     angles, cells = engine.geometry.sinogram_shape
     bytes_per_image = IMAGE_COPIES * 4 * angles * cells
     if engine.device.type == "cuda":

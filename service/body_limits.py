@@ -18,7 +18,7 @@ from service.settings import LimitsConfig
 
 MEGABYTE = 1_000_000
 COPIES = 3
-"""What a request takes of memory, in bytes of its body: the body, the array made of it, the images."""
+"""A request takes this many times the memory of its body: the body, the array made of it, the images."""
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS", "DELETE")
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]', re.DOTALL)
 
@@ -27,8 +27,8 @@ class BodyBudget:
     """The memory for bodies of sinograms.
 
     Args:
-        limits: on each body, and on all together.
-        metrics: show how many bytes there are.
+        limits: on the size of each body, and of all together.
+        metrics: told how many bytes are in use.
     """
 
     def __init__(self, limits: LimitsConfig, metrics: Metrics) -> None:

@@ -34,7 +34,7 @@ from service.settings import Settings
 BEST = "best"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 MAX_PHANTOM_ERROR = 0.5
-"""Relative error, or twice that of the classic FBP where a scan is worse than that."""
+"""The largest relative error on the phantom; where the classic FBP of a scan is that bad too, twice its error."""
 
 _log = logging.getLogger("service")
 
@@ -57,8 +57,8 @@ class ModelRegistry:
 
     Args:
         settings: where runs are, and which classic FBP serves without them.
-        database: remembers what was activated.
-        metrics: name the versions.
+        database: keeps what was activated.
+        metrics: told which versions serve.
     """
 
     def __init__(self, settings: Settings, database: Database, metrics: Metrics) -> None:
@@ -103,7 +103,7 @@ class ModelRegistry:
                 _log.exception("looking for newer runs failed")
 
     def close(self) -> None:
-        """Looks for no more runs."""
+        """Stops looking for newer runs."""
         self._closed.set()
 
     def models(self) -> list[ServedModel]:

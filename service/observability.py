@@ -68,7 +68,7 @@ class Metrics:
 
 
 class RequestObserver:
-    """Gives each request an id (that of its X-Request-Id, or a new one), times it, counts it and logs it."""
+    """Middleware that gives each request an id (its X-Request-Id, or a new one), times it, counts it and logs it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -123,10 +123,10 @@ class RequestObserver:
 
 
 class JsonLines(logging.Formatter):
-    """A log record as a line of JSON; what `extra` gave are members."""
+    """Formats a log record as a line of JSON; the fields of `extra` become members."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """The record as JSON."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

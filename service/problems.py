@@ -43,12 +43,12 @@ class ProblemDocument(BaseModel):
 
 
 class Problem(Exception):
-    """An answer that says no.
+    """An error that is answered to the caller.
 
     Args:
-        status: of HTTP, 400 to 599.
-        detail: what was expected, what came and the way out.
-        headers: of the answer.
+        status: the HTTP status, 400 to 599.
+        detail: what was expected, what came and what to do.
+        headers: further headers of the answer.
         extra: further members of the document.
     """
 

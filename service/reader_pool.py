@@ -37,9 +37,9 @@ class ReaderPool:
     """Some reading processes, started when they are first needed. Any thread may read.
 
     Args:
-        max_bytes: of an array.
-        processes: at a time.
-        seconds: that a file may take.
+        max_bytes: the largest array.
+        processes: how many there may be at a time.
+        seconds: the longest time for a file.
     """
 
     def __init__(self, max_bytes: int, processes: int = 2, seconds: float = 20.0) -> None:

@@ -42,7 +42,7 @@ class Stack(NamedTuple):
     """(n, A, D) float32."""
 
     single: bool
-    """The body holds one sinogram as such, not a stack of one."""
+    """The body held one sinogram as such, not a stack of one."""
 
 
 def read_stack(
@@ -57,10 +57,10 @@ def read_stack(
 
     Args:
         body: a file, or raw values.
-        shape: of raw values, as the header X-Shape gives it.
-        geometry: that of the model.
-        model: its name, for messages.
-        max_sinograms: of a request.
+        shape: what the header X-Shape says of raw values; None for a file.
+        geometry: the scan of the model.
+        model: the model's name, for messages.
+        max_sinograms: that a request may have.
         reader_pool: reads HDF5 and TIFF; its limit on an array's bytes holds for every format.
 
     Raises:

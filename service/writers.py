@@ -41,7 +41,7 @@ MEDIA_TYPES: dict[Output, str] = {
 }
 RESEARCH = "RESEARCH USE ONLY, NOT FOR DIAGNOSIS"
 SLOPE, INTERCEPT = 1 / 8, -2048.0
-"""Of DICOM: HU = SLOPE * stored + INTERCEPT, from -2048 to 6143.9 HU in steps of an eighth."""
+"""A DICOM file stores integers: HU = SLOPE * stored + INTERCEPT, from -2048 to 6143.9 HU in steps of an eighth."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ImageFile:
 
     level: float
     width: float
-    """Of the window of grey values, in HU."""
+    """The window of grey values of a PNG: its middle and its width, in HU."""
 
     pixel_mm: float
 
@@ -77,12 +77,12 @@ class ImageFile:
 
     @property
     def media_type(self) -> str:
-        """Of the whole file."""
+        """The media type of the whole file."""
         return "application/zip" if self.is_archive else MEDIA_TYPES[self.output]
 
     @property
     def name(self) -> str:
-        """What a browser calls it."""
+        """The name under which a browser saves it."""
         return "reconstruction." + ("zip" if self.is_archive else self.output)
 
     @property
@@ -204,7 +204,7 @@ def hounsfield(image: Image) -> Image:
 
 
 def as_png(image: Image, level: float, width: float) -> bytes:
-    """In 8 bits of grey: black at level - width / 2, white at level + width / 2, in HU."""
+    """The image as a PNG of 8 bits: black at level - width / 2, white at level + width / 2, in HU."""
     grey = (hounsfield(image) - (level - width / 2)) * (255 / width)
     content = io.BytesIO()
     Picture.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8).T).save(content, "png", compress_level=1)
