@@ -213,11 +213,14 @@ def test_too_many_bodies_at_a_time_are_told_to_come_again(tmp_path: Path) -> Non
         assert app.state.body_budget.in_use == 0
 
 
-def test_a_client_that_goes_away_cancels_its_work(tmp_path: Path) -> None:
-    """The request is answered by nobody, and its sinograms leave the queue."""
-    app = create_app(settings_for(tmp_path))
+@pytest.mark.parametrize(("goes_away", "status"), [(True, 499), (False, 503)])
+def test_a_request_that_nobody_waits_for_or_that_takes_too_long_leaves_the_queue(
+    tmp_path: Path, goes_away: bool, status: int
+) -> None:
+    app = create_app(settings_for(tmp_path, limits={"request_seconds": 10 if goes_away else 1}))
     body = as_npy(np.zeros((3, 1000, 513), np.float32))
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}, {"type": "http.disconnect"}]
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    messages += [{"type": "http.disconnect"}] * goes_away
     sent: list[Message] = []
     scope: dict[str, Any] = {
         "type": "http", "http_version": "1.1", "method": "POST", "path": "/reconstruct", "raw_path": b"/reconstruct",
@@ -226,8 +229,7 @@ def test_a_client_that_goes_away_cancels_its_work(tmp_path: Path) -> None:
     }  # fmt: skip
 
     async def receive() -> Message:
-        await asyncio.sleep(0.05)
-        return messages.pop(0)
+        return messages.pop(0) if messages else await asyncio.Future()
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -236,10 +238,9 @@ def test_a_client_that_goes_away_cancels_its_work(tmp_path: Path) -> None:
         await app(scope, receive, send)  # the batches are not started: nothing is ever computed
         return sum(not piece.image.cancelled() for piece in app.state.batcher._waiting)
 
-    waiting = asyncio.run(asyncio.wait_for(ask(), 20))
-    assert waiting == 0
+    assert asyncio.run(asyncio.wait_for(ask(), 20)) == 0
     assert len(app.state.batcher._waiting) == 3
-    assert sent[0]["status"] == 499
+    assert sent[0]["status"] == status
     app.state.database.close()
 
 
