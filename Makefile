@@ -2,7 +2,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 NAME := quickstart-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: train test serve chaos check-deploy lint format clean
+# Packages and modules of fbp_ray. The first warning that `make docs` lets pass is about NamedTuples, whose annotations pdoc shows as
+# they are written; Ray warns of its own settings when it is imported.
+DOCUMENTED := $(subst /,.,$(patsubst %.py,%,$(filter-out %/__init__.py,$(wildcard fbp_ray/*.py))) $(patsubst %/__init__.py,%,$(wildcard fbp_ray/*/__init__.py)))
+
+.PHONY: help train test serve docs figures chaos check-deploy lint format constraints clean
+
+help:  ## list these commands
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 train: .venv/installed  ## get sample CT, simulate low-dose scans, train, evaluate, show where the pictures are
 	$(BIN)/python -m fbp_ray.train --run.name $(NAME)
@@ -14,6 +22,14 @@ test: .venv/installed lint  ## style, types and tests
 serve: .venv/installed  ## answer reconstructions and run jobs over HTTP, on http://127.0.0.1:8000
 	$(BIN)/python -m service --log text
 
+docs: .venv/installed  ## the API reference from the docstrings, in build/docs
+	PDOC_ALLOW_EXEC=1 $(BIN)/python -W error -W 'ignore:Error parsing type annotation' -W 'ignore::DeprecationWarning:ray' \
+		-m pdoc --docformat google --output-directory build/docs fbp_ray $(DOCUMENTED)
+	@echo 'open build/docs/index.html'
+
+figures: .venv/installed  ## the size of the code, the private names, the words of the README; where the other figures come from
+	$(BIN)/python -m benchmarks.house
+
 chaos: .venv/installed  ## kill workers, drivers and machines in the middle of runs (minutes; best as root)
 	$(BIN)/python -m pytest -m chaos
 
@@ -23,7 +39,7 @@ check-deploy: .venv/installed  ## docker/: linters, schemas, and what the images
 	$(BIN)/python -m pytest tests/deploy/test_deploy.py
 	$(BIN)/python -m tests.deploy.replay $(REPLAY)
 
-lint: .venv/installed
+lint: .venv/installed  ## style and types alone
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -32,7 +48,14 @@ format: .venv/installed  ## put the style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.venv: .venv/installed  ## the environment, with the pinned versions
+constraints:  ## resolve every dependency anew in an empty environment, and write constraints.txt
+	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
+	build/constraints/bin/python -m pip install --quiet --upgrade pip
+	build/constraints/bin/python -m pip install --quiet '.[dev,deploy,bench]'
+	(echo '# The versions that everything was tested with; pyproject.toml has the ranges that should work. Made by `make constraints`.' && \
+		build/constraints/bin/python -m pip freeze --exclude fbp-ray) > constraints.txt
+
+.venv: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fbp-ray needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Say which one to use: make PYTHON=/path/to/python3.11")'
@@ -42,4 +65,4 @@ format: .venv/installed  ## put the style right
 	touch $@
 
 clean:  ## remove the environment and the caches, not the runs and the data
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build

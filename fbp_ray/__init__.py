@@ -1,6 +1,7 @@
 """Learnable filtered backprojection for low-dose CT: train on a laptop or a cluster, tune, serve.
 
-The names below are loaded when they are first used: what needs no torch, such as `fbp_ray.client`, starts without it.
+The names below are loaded when they are first used, so `fbp_ray.client` and other parts that need no torch start
+without it.
 """
 
 from importlib import import_module

@@ -1,4 +1,8 @@
-"""From a command line to a configuration, and from an error to a message: what all programs of the package share."""
+"""From a command line to a configuration, and from an error to a message: what all programs of the package share.
+
+Settings come from several layers: the defaults, a recipe, a YAML file, the environment and the command line. Where two
+layers give the same setting, the later one wins. Only the settings of all layers together are validated.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +15,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError, create_model
-from pydantic_settings import (
-    BaseSettings,
-    CliSettingsSource,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
-    SettingsError,
-)
+from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic_settings import BaseSettings, CliSettingsSource, DotEnvSettingsSource, EnvSettingsSource, SettingsError
 
 from fbp_ray.errors import ConfigError, FbpRayError
-from fbp_ray.settings import explain
+from fbp_ray.settings import NO_FILE, SettingsFile, expand_home, explain
 
 Config = TypeVar("Config", bound=BaseModel)
 
 
 def run_program(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs `main` on the command line; an `FbpRayError` becomes one message on stderr and an exit code."""
+    """Runs `main` on the command line. An `FbpRayError` becomes a message on stderr and an exit code."""
     try:
         main(sys.argv[1:])
     except FbpRayError as error:
@@ -45,56 +43,53 @@ def parse(model: type[Config], argv: Sequence[str], program: str) -> Config:
         ConfigError: a value that the model refuses.
         SystemExit: `--help` (0), or an option that does not exist (2).
     """
-    return _validate(model, _options(model, argv, program))
+    return _validate(model, _options(_settings(model), argv, program))
 
 
 def parse_with_recipe(model: type[Config], argv: Sequence[str], program: str) -> Config:
-    """The same, on top of `--recipe NAME` (shipped with the package) and `--config FILE` (YAML); the later wins."""
-    options = _options(_with_config_file(model), argv, program)
-    path = options.pop("config", None)
-    from_file = read_yaml(Path(path)) if path is not None else {}
-    return on_recipe(model, _merge(from_file, options))
+    """Like `parse`, on top of `--recipe NAME` (shipped with the package) and `--config FILE` (YAML); the later wins."""
+    options = _options(_settings(model, config_file=True), argv, program)
+    file = _config_file(options)
+    return on_recipe(model, _merge(file.settings, options), file)
 
 
-def on_recipe(model: type[Config], values: dict[str, Any]) -> Config:
-    """Settings on top of the recipe that they name.
+def on_recipe(model: type[Config], values: dict[str, Any], file: SettingsFile = NO_FILE) -> Config:
+    """Settings, some of them from a file, on top of the recipe that they name.
 
     Raises:
-        ConfigError: a value that the model refuses, or a recipe that there is not.
+        ConfigError: a value that the model refuses, or a recipe that does not exist.
     """
     recipe = str(values.get("recipe", model.model_fields["recipe"].default))
-    return _validate(model, _merge(_merge({"recipe": recipe}, read_recipe(recipe)), values))
+    return _validate(model, _merge({"recipe": recipe, **read_recipe(recipe)}, values), file)
 
 
 def parse_with_environment(model: type[Config], argv: Sequence[str], program: str, prefix: str) -> Config:
-    """The same, on top of `--config FILE` (YAML), of a file `.env` here and of the environment; the later wins.
+    """Like `parse`, on top of `--config FILE` (YAML), a file `.env` here and the environment; the later wins.
 
     Args:
         model: what to fill.
         argv: the command line.
-        program: as it is called.
-        prefix: of the variables: a field is PREFIX_NAME, one of a part is PREFIX_PART__NAME, the file PREFIX_CONFIG.
+        program: how the program is called, for its help.
+        prefix: of the variables: PREFIX_NAME is a field, PREFIX_PART__NAME a nested one, PREFIX_CONFIG the file.
 
     Raises:
         ConfigError: a value that the model refuses, a file that cannot be read, or a variable that means no setting.
     """
-    with_file = _with_config_file(model)
-    options = _options(with_file, argv, program)
-    settings = _settings(with_file)
+    settings = _settings(model, config_file=True)
+    options = _options(settings, argv, program)
     names: dict[str, Any] = {"env_prefix": f"{prefix}_", "env_nested_delimiter": "__"}
     try:
         environment = EnvSettingsSource(settings, **names)()
         dotenv = DotEnvSettingsSource(settings, env_file=Path(".env"), dotenv_filtering="match_prefix", **names)()
     except SettingsError as error:
         raise ConfigError(f'{error}: {error.__cause__}; a list is given as JSON: \'["one", "two"]\'') from None
-    known = {f"{prefix}_{name}".upper() for name in with_file.model_fields}
+    known = {f"{prefix}_{name}".upper() for name in settings.model_fields}
     for name in os.environ:
         if name.startswith(f"{prefix}_") and name.split("__")[0].upper() not in known:
             raise ConfigError(f"the environment has {name}, which is no setting; unset it, or see --help for the names")
     given = _merge(_merge(dotenv, environment), options)
-    path = given.pop("config", None)
-    from_file = read_yaml(Path(path)) if path is not None else {}
-    return _validate(model, _merge(from_file, given))
+    file = _config_file(given)
+    return _validate(model, _merge(file.settings, given), file)
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -105,14 +100,6 @@ def read_recipe(name: str) -> dict[str, Any]:
         known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
         raise ConfigError(f"no recipe is called {name!r}; there are {', '.join(known)}. For a file use --config FILE")
     return _parse_yaml(file.read_text(encoding="utf-8"), name)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping."""
-    try:
-        return _parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the configuration file {path} cannot be read: {error}") from None
 
 
 def _parse_yaml(text: str, name: str) -> dict[str, Any]:
@@ -127,10 +114,19 @@ def _parse_yaml(text: str, name: str) -> dict[str, Any]:
     return content
 
 
-def _options(model: type[BaseModel], argv: Sequence[str], program: str) -> dict[str, Any]:
-    """What the command line says, unvalidated, as a nested dictionary."""
+def _settings(model: type[BaseModel], config_file: bool = False) -> type[BaseSettings]:
+    """The fields of a model, and `config` where asked for, in a class that the sources of pydantic-settings take."""
+    fields: Any = {name: (field.annotation, field) for name, field in model.model_fields.items()}
+    if config_file:
+        description = "YAML file with settings that take the place of the recipe's"
+        fields["config"] = (Path | None, Field(default=None, description=description))
+    return create_model(model.__name__, __base__=BaseSettings, __doc__=model.__doc__, **fields)
+
+
+def _options(settings: type[BaseSettings], argv: Sequence[str], program: str) -> dict[str, Any]:
+    """What the command line gives, as nested dictionaries that are not validated yet."""
     source: CliSettingsSource[Any] = CliSettingsSource(
-        _settings(model),
+        settings,
         cli_prog_name=program,
         cli_parse_args=list(argv),
         cli_implicit_flags=True,
@@ -142,18 +138,16 @@ def _options(model: type[BaseModel], argv: Sequence[str], program: str) -> dict[
     return source()
 
 
-def _settings(model: type[BaseModel]) -> type[BaseSettings]:
-    """What the sources of pydantic-settings take for a model."""
-    fields: Any = {name: (field.annotation, field) for name, field in model.model_fields.items()}
-    return create_model(model.__name__, __base__=BaseSettings, __doc__=model.__doc__, **fields)
-
-
-def _with_config_file(model: type[BaseModel]) -> type[BaseModel]:
-    from pydantic import Field
-
-    field = Field(default=None, description="YAML file with settings that take the place of the recipe's")
-    fields: Any = {"config": (Path | None, field)}
-    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)
+def _config_file(values: dict[str, Any]) -> SettingsFile:
+    """Takes `config` out of the settings, and reads the YAML file that it names."""
+    path = values.pop("config", None)
+    if path is None:
+        return NO_FILE
+    try:
+        text = Path(expand_home(str(path))).read_text(encoding="utf-8-sig")  # some editors write a byte-order mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration file {path} cannot be read: {error}") from None
+    return SettingsFile(str(path), _parse_yaml(text, str(path)))
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -164,8 +158,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _validate(model: type[Config], values: dict[str, Any]) -> Config:
+def _validate(model: type[Config], values: dict[str, Any], file: SettingsFile = NO_FILE) -> Config:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(error, model)) from None
+        raise ConfigError(explain(error, model, file)) from None

@@ -1,12 +1,11 @@
 """The configuration of a training run: one frozen tree, the same on a command line, in a recipe and in a saved run.
 
-A part of the tree that configures one module lives beside it (`WindowConfig`, `LossConfig`); here are the others, and
-the tree. `fbp_ray.cli` fills it from a recipe, a file and the command line, in that order.
+A part of the tree that configures a single module is defined in that module (`WindowConfig`, `LossConfig`). The other
+parts and the tree are here. `fbp_ray.cli` fills the tree from a recipe, a file and the command line, in that order.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -14,22 +13,22 @@ from pydantic import Field, model_validator
 from fbp_ray.filters import WindowConfig
 from fbp_ray.losses import LossConfig
 from fbp_ray.model import PostprocessingConfig
-from fbp_ray.settings import Frozen
+from fbp_ray.settings import Frozen, LocalPath, PlaceName
 from fbp_ray.trackers import TrackConfig
 
-Samples = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class DataConfig(Frozen):
     """Where the data is, and how much of it to use."""
 
-    dir: Path | None = Field(
+    dir: LocalPath | None = Field(
         default=None, description="folder in the LoDoPaB-CT layout; without it the sample CT, made at first use"
     )
-    train_samples: Samples | None = Field(default=None, description="use the first so many training samples")
-    validation_samples: Samples | None = Field(default=None, description="use the first so many validation samples")
+    train_samples: Count | None = Field(default=None, description="use the first so many training samples")
+    validation_samples: Count | None = Field(default=None, description="use the first so many validation samples")
     cache: Literal["none", "memory", "half"] = Field(
-        default="none", description="keep samples in memory, once a machine: as they are, or in half precision"
+        default="none", description="keep samples in memory, once per machine: as they are, or in half precision"
     )
 
 
@@ -41,32 +40,32 @@ class OptimConfig(Frozen):
         default=0.5, description="the learning rate is multiplied by this on a plateau"
     )
     plateau_patience: Annotated[int, Field(ge=0)] = Field(
-        default=1, description="epochs without a better validation loss before that"
+        default=1, description="epochs without a better validation loss before the learning rate falls"
     )
 
 
 class LoopConfig(Frozen):
     """The training loop."""
 
-    epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training part")
-    batch_size: Annotated[int, Field(ge=1)] = Field(
+    epochs: Count = Field(default=10, description="passes over the training part")
+    batch_size: Count = Field(
         default=8,
-        description="samples a step, shared among the workers: their number changes no step and no learning rate",
+        description="samples per step, shared among the workers, whose number changes no step and no learning rate",
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of everything random")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of all random numbers")
 
 
 class ScalingConfig(Frozen):
     """How many processes train."""
 
-    num_workers: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="training processes; without it one a GPU, or two on a machine with CPUs alone"
+    num_workers: Count | None = Field(
+        default=None, description="training processes; without it one per GPU, or two on a machine without GPUs"
     )
-    min_workers: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="go on with as few when machines are lost, and take up those that come back"
+    min_workers: Count | None = Field(
+        default=None, description="go on with as few workers when machines are lost, and use those that come back"
     )
-    cpus_per_worker: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="processors of each; without it as many as there are for all"
+    cpus_per_worker: Count | None = Field(
+        default=None, description="processors of each worker; without it as many as there is room for"
     )
     interface: str | None = Field(
         default=None, description="network interface between the machines; without it the one of Ray's address"
@@ -82,22 +81,22 @@ class ScalingConfig(Frozen):
 
 
 class RayConfig(Frozen):
-    """The cluster."""
+    """The Ray cluster."""
 
     address: str | None = Field(
         default=None,
         description="HOST:PORT of a running cluster, or auto for the one on this machine; without it RAY_ADDRESS, else "
-        "a cluster of this machine alone for the time of the run",
+        "a cluster of this machine alone that lasts as long as the run",
     )
 
 
 class InitConfig(Frozen):
     """What the training starts from."""
 
-    checkpoint: str | None = Field(
+    checkpoint: PlaceName | None = Field(
         default=None, description="start from the weights of this run or checkpoint folder, or its URI"
     )
-    optimizer: bool = Field(default=False, description="take over its optimiser's state too")
+    optimizer: bool = Field(default=False, description="also start from its optimiser's state")
 
 
 class RunConfig(Frozen):
@@ -106,19 +105,19 @@ class RunConfig(Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = Field(
         default=None, description="name of the run, unique in its storage; without it the recipe and the time"
     )
-    storage: str = Field(
+    storage: PlaceName = Field(
         default="runs", description="folder that holds the run folders, or the URI of one: s3://bucket/runs"
     )
     max_failures: Annotated[int, Field(ge=0)] = Field(
-        default=3, description="lost workers or machines to recover from before giving up"
+        default=3, description="how often to recover from lost workers or machines before giving up"
     )
-    extend: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="train the completed run of this name for so many epochs more"
+    extend: Count | None = Field(
+        default=None, description="train the completed run of this name for this many more epochs"
     )
 
 
 class TrainConfig(Frozen):
-    """All that determines a training run. The defaults shown are the package's; the recipe sets others."""
+    """Everything that determines a training run. The defaults shown are the package's; the recipe sets others."""
 
     recipe: str = Field(default="quickstart", description="the settings to start from: quickstart or reference")
     data: DataConfig = DataConfig()

@@ -1,23 +1,77 @@
-"""Pictures of reconstructions and windows. All images share one grey window, all differences one signed scale."""
+"""Pictures of reconstructions and of filter windows, for trackers and for evaluations.
+
+All reconstructions share one grey window, and all differences one signed scale, so that pictures of different epochs
+and runs can be compared.
+
+Dimensions: A angles, D detector cells, F frequencies; H, W the image's axes x and y, shown as `image.T`.
+"""
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from fbp_ray.baseline import Quality
+from fbp_ray.baseline import Baseline, Quality
 from fbp_ray.filters import TableWindow, analytic_window, frequencies
+from fbp_ray.model import LearnableFBP, fbp
+from fbp_ray.trackers import Pixels, TrackConfig
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GREY = (0.0, 0.45)  # attenuation / MU_MAX: air is 0, water 0.246, dense bone 0.45
-DIFFERENCE = (-0.08, 0.08)
+    from fbp_ray.data import LoDoPaB
+
+
+class Scale(NamedTuple):
+    """The values that have the first and the last of matplotlib's colours; those beyond them look the same."""
+
+    low: float
+    high: float
+    colours: str
+
+
+GREY = Scale(0.0, 0.45, "gray")  # attenuation / MU_MAX: air is 0, water 0.246, dense bone 0.45
+DIFFERENCE = Scale(-0.08, 0.08, "RdBu_r")  # blue for too little, red for too much
+GAP = 6  # pixels between the images of a strip
+HEADER = 24  # pixels above them, for their names
+SMALLEST = 240  # smaller images are enlarged to at least so many pixels a side, or their names would not fit
+
+
+def panels(
+    model: LearnableFBP, dataset: LoDoPaB, baseline: Baseline, config: TrackConfig, epoch: int
+) -> dict[str, Pixels]:
+    """An epoch's pictures for trackers, by name: strips of evenly spaced samples, and the window.
+
+    Args:
+        model: in the state to be shown; its training mode does not change.
+        dataset: the validation part.
+        baseline: its `hann_ssim_cutoff` is that of the classic FBP.
+        config: how many samples, and in which epochs. The result is empty in the other epochs.
+        epoch: from 1.
+    """
+    if epoch % config.every != 0:
+        return {}
+    cutoff = baseline.hann_ssim_cutoff
+    device = next(model.parameters()).device
+    pictures = {}
+    for index in evenly_spaced(len(dataset), config.images):
+        sample = dataset[index]
+        observation = sample.observation.to(device)
+        with torch.no_grad():
+            classic = fbp(observation, model.geometry, "hann", cutoff)
+            learned = model(observation)
+        pictures[f"reconstruction/{index:04d}"] = strip(
+            classic, learned, sample.ground_truth, f"FBP, Hann {cutoff:.2f}"
+        )
+    if isinstance(model.filter, TableWindow):
+        pictures["window"] = as_pixels(window_figure(model.filter, model.geometry.cells))
+    return pictures
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:
@@ -26,62 +80,74 @@ def evenly_spaced(length: int, count: int) -> list[int]:
     return [round((k + 0.5) * length / count - 0.5) for k in range(count)]
 
 
-def panel(
+def strip(classic: Tensor, learned: Tensor, truth: Tensor, classic_name: str = "classic FBP") -> Pixels:
+    """[classic FBP | learned FBP | ground truth | learned - ground truth], with names above.
+
+    Args:
+        classic: (H, W), on any device, as the others.
+        learned: (H, W).
+        truth: (H, W).
+        classic_name: stands above the first.
+    """
+    classic, learned, truth = (image.detach().float().cpu() for image in (classic, learned, truth))
+    named = {
+        classic_name: _colour(classic, GREY),
+        "learned FBP": _colour(learned, GREY),
+        f"ground truth, {GREY.low:g} to {GREY.high:g}": _colour(truth, GREY),
+        f"learned - truth, {DIFFERENCE.low:g} to {DIFFERENCE.high:g}": _colour(learned - truth, DIFFERENCE),
+    }
+    times = -(-SMALLEST // min(truth.shape))
+    tiles = [pixels.repeat(times, axis=0).repeat(times, axis=1) for pixels in named.values()]
+    height, width = tiles[0].shape[:2]
+    canvas = Image.new("RGB", (4 * width + 3 * GAP, HEADER + height), "white")
+    draw = ImageDraw.Draw(canvas)
+    for column, (name, tile) in enumerate(zip(named, tiles, strict=True)):
+        left = column * (width + GAP)
+        draw.text((left + width // 2, HEADER // 2), name, "black", ImageFont.load_default(14), anchor="mm")
+        canvas.paste(Image.fromarray(tile), (left, HEADER))
+    return np.array(canvas)
+
+
+def comparison(
     title: str, observation: Tensor, reconstructions: dict[str, tuple[Tensor, Quality]], ground_truth: Tensor
-) -> bytes:
-    """One image as a PNG: the observation, each reconstruction, the ground truth, and the signed differences.
+) -> Figure:
+    """A figure of one sample: the observation, every reconstruction, the ground truth, and the signed differences.
 
     Args:
         title: stands above it.
         observation: (A, D).
-        reconstructions: for each method its image (H, W) and its figures of merit.
+        reconstructions: for each method its image (H, W) and the image's quality.
         ground_truth: (H, W).
     """
     columns = len(reconstructions) + 2
     figure = blank_figure(3.1 * columns, 6.6)
     axes: Any = figure.subplots(2, columns)
-    _show(axes[0, 0], observation.T, "observation", "viridis", (0, float(observation.max())))
-    axes[0, 0].set_aspect("auto")
-    axes[0, 0].set_xlabel("angle")
-    axes[0, 0].set_ylabel("detector cell")
+    _show(axes[0, 0], observation, "observation", Scale(0, float(observation.max()), "viridis"))
+    axes[0, 0].set(aspect="auto", xlabel="angle", ylabel="detector cell")
     axes[1, 0].set_axis_off()
-    for column, (method, (image, merit)) in enumerate(reconstructions.items(), start=1):
-        _show(axes[0, column], image.T, f"{method}\n{merit.psnr:.2f} dB, SSIM {merit.ssim:.4f}", "gray", GREY)
-        _show(axes[1, column], (image - ground_truth).T, f"{method} - ground truth", "RdBu_r", DIFFERENCE)
-    _show(axes[0, -1], ground_truth.T, "ground truth", "gray", GREY)
+    for column, (method, (image, quality)) in enumerate(reconstructions.items(), start=1):
+        _show(axes[0, column], image, f"{method}\n{quality.psnr:.2f} dB, SSIM {quality.ssim:.4f}", GREY)
+        _show(axes[1, column], image - ground_truth, f"{method} - ground truth", DIFFERENCE)
+    _show(axes[0, -1], ground_truth, "ground truth", GREY)
     axes[1, -1].set_axis_off()
-    greys, differences = axes[0, -1].images[0], axes[1, 1].images[0]
-    figure.colorbar(greys, ax=axes[0, -1], label="attenuation / MU_MAX")
-    figure.colorbar(differences, ax=axes[1, -1], label="difference", location="left", shrink=0.9)
+    figure.colorbar(axes[0, -1].images[0], ax=axes[0, -1], label="attenuation / MU_MAX")
+    figure.colorbar(axes[1, 1].images[0], ax=axes[1, -1], label="difference", location="left", shrink=0.9)
     figure.suptitle(title)
-    return as_png(figure)
+    return figure
 
 
-def window_plot(stage: TableWindow, cells: int) -> bytes:
-    """The learned window beside the analytic ones, as a PNG; over the angles too where it has a weight for each.
+def window_figure(stage: TableWindow, cells: int) -> Figure:
+    """The learned window beside the analytic ones.
 
     Args:
-        stage: its weights are (F,) or (A, F).
+        stage: its weights are (F,) or (A, F); those of (A, F) are also shown over the angles.
         cells: D.
     """
-    return as_png(_window_figure(stage, cells))
-
-
-def window_pixels(stage: TableWindow, cells: int) -> NDArray[np.uint8]:
-    """The same picture as pixels (H, W, 3)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(_window_figure(stage, cells))
-    canvas.draw()  # type: ignore[no-untyped-call]
-    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3]  # type: ignore[no-untyped-call]
-
-
-def _window_figure(stage: TableWindow, cells: int) -> Figure:
     weight = stage.weight.detach().cpu().numpy()
     by_angle = weight.ndim == 2
     frequency = frequencies(cells)
     figure = blank_figure(12.5 if by_angle else 7, 4.8)
-    curves: Axes = figure.add_subplot(1, 2 if by_angle else 1, 1)
+    curves = figure.add_subplot(1, 2 if by_angle else 1, 1)
     curves.axhline(1.0, color="tab:gray", lw=1, ls="--", label="none (ramp)")
     for name, cutoff in (("hann", 1.0), ("hamming", 1.0), ("cosine", 1.0), ("shepp-logan", 1.0), ("hann", 0.641)):
         label = name if cutoff == 1 else f"{name} {cutoff}"
@@ -91,29 +157,19 @@ def _window_figure(stage: TableWindow, cells: int) -> Figure:
     if by_angle:
         low, high = np.percentile(weight, [5, 95], axis=0)
         curves.fill_between(frequency, low, high, color="k", alpha=0.2, label="learned, 5 to 95 % of the angles")
-        _weights_over_angles(figure.add_subplot(1, 2, 2), weight)
+        axes = figure.add_subplot(1, 2, 2)
+        extent = (0.0, 1.0, 0.0, float(len(weight)))
+        picture = axes.imshow(weight, aspect="auto", origin="lower", extent=extent, cmap="viridis", vmin=0, vmax=1.4)
+        axes.set(title="learned weight", xlabel="frequency / Nyquist", ylabel="angle")
+        figure.colorbar(picture, ax=axes)
     curves.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), ylim=(-0.1, 1.4))
     curves.grid(alpha=0.3)
     curves.legend(fontsize="small")
     return figure
 
 
-def _weights_over_angles(axes: Axes, weight: NDArray[np.float32]) -> None:
-    extent = (0.0, 1.0, 0.0, float(weight.shape[0]))
-    picture = axes.imshow(weight, aspect="auto", origin="lower", extent=extent, cmap="viridis", vmin=0, vmax=1.4)
-    axes.set(title="learned weight", xlabel="frequency / Nyquist", ylabel="angle")
-    axes.figure.colorbar(picture, ax=axes)
-
-
-def _show(axes: Axes, picture: Tensor, title: str, colours: str, window: tuple[float, float]) -> None:
-    axes.imshow(picture.cpu().numpy(), cmap=colours, vmin=window[0], vmax=window[1], interpolation="nearest")
-    axes.set_title(title, fontsize="medium")
-    axes.set_xticks([])
-    axes.set_yticks([])
-
-
 def blank_figure(width: float, height: float) -> Figure:
-    """A figure of so many inches, outside of pyplot: any thread may draw it."""
+    """A figure of so many inches that does not use pyplot, so any thread may draw it."""
     from matplotlib.figure import Figure  # here, not above: a training imports this module and may never draw
 
     return Figure(figsize=(width, height), dpi=110, layout="constrained")
@@ -124,3 +180,25 @@ def as_png(figure: Figure) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()
+
+
+def as_pixels(figure: Figure) -> Pixels:
+    """The figure as pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3]  # type: ignore[no-untyped-call]
+
+
+def _colour(image: Tensor, scale: Scale) -> Pixels:
+    from matplotlib import colormaps
+
+    levels = (image.T.numpy() - scale.low) / (scale.high - scale.low)
+    return np.asarray(colormaps[scale.colours](levels, bytes=True)[..., :3])
+
+
+def _show(axes: Axes, image: Tensor, title: str, scale: Scale) -> None:
+    axes.imshow(image.T.cpu().numpy(), cmap=scale.colours, vmin=scale.low, vmax=scale.high, interpolation="nearest")
+    axes.set_title(title, fontsize="medium")
+    axes.set(xticks=[], yticks=[])

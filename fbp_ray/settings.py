@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Any
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+
+def expand_home(place: str) -> str:
+    """`~/runs` as a path in the home folder; any other path, or a URI, as it is."""
+    return os.path.expanduser(place)  # noqa: PTH111  Path would drop a slash of `s3://`
+
+
+LocalPath = Annotated[Path, AfterValidator(lambda path: Path(expand_home(str(path))))]
+"""A setting that is a path on this machine; `~` is the home folder."""
+
+PlaceName = Annotated[str, AfterValidator(expand_home)]
+"""A setting that is a path or a URI, as `fbp_ray.storage.open_folder` takes it; `~` is the home folder."""
 
 
 class Frozen(BaseModel):
@@ -22,26 +38,57 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
-    """A pydantic error as lines: the option, what was wrong and what came, unless the field of `model` is a secret."""
+class SettingsFile(NamedTuple):
+    """The settings in a file, and its name for messages."""
+
+    name: str
+    settings: dict[str, Any]
+
+
+NO_FILE = SettingsFile("", {})
+
+
+def explain(error: ValidationError, model: type[BaseModel] | None = None, file: SettingsFile = NO_FILE) -> str:
+    """A pydantic error as lines: the option, what is wrong, what came, and from which file.
+
+    Args:
+        error: names the settings.
+        model: has them. The values of its secrets are not shown, and beside a misspelt name stands the nearest one.
+        file: some of the settings came from it.
+    """
+    fields = _fields(model) if model else {}
+    secrets = [name for name, field in fields.items() if "SecretStr" in repr(field.annotation)]
     lines = []
     for item in error.errors(include_url=False, include_context=False):
-        option = ".".join(part for part in item["loc"] if isinstance(part, str))
+        place, given = item["loc"], item["input"]
+        option = ".".join(part for part in place if isinstance(part, str))
         message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "there is no such setting; --help lists them"
-        hidden = isinstance(item["input"], dict | BaseModel) or _is_secret(model, item["loc"])
-        given = "" if hidden else f" (got {item['input']!r})"
-        lines.append(f"--{option}: {message}{given}" if option else message)
+        unknown = item["type"] == "extra_forbidden"
+        if unknown:
+            nearest = "".join(f", the nearest is --{name}" for name in get_close_matches(option, fields, n=1))
+            message = f"there is no such setting{nearest}; --help lists them"
+        secret = any(f"{option}.".startswith(f"{name}.") for name in secrets)
+        origin = [] if unknown or secret or isinstance(given, dict | BaseModel) else [f"got {given!r}"]
+        if _contains(file.settings, place, given):
+            origin.append(f"in {file.name}")
+        message += f" ({', '.join(origin)})" if origin else ""
+        lines.append(f"--{option}: {message}" if option else message)
     return "\n       ".join(lines)
 
 
-def _is_secret(model: type[BaseModel] | None, place: Sequence[int | str]) -> bool:
+def _fields(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    """A model's fields, and those of the models in it, by the names that they have on the command line."""
+    found = {}
+    for name, field in model.model_fields.items():
+        found[prefix + name] = field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= _fields(field.annotation, f"{prefix}{name}.")
+    return found
+
+
+def _contains(settings: Any, place: Sequence[int | str], value: Any) -> bool:
     for name in place:
-        field = model.model_fields.get(str(name)) if model else None
-        if field is None:
+        if not isinstance(settings, dict) or name not in settings:
             return False
-        if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return "SecretStr" in repr(field.annotation)
-        model = field.annotation
-    return False
+        settings = settings[name]
+    return bool(place) and settings == value

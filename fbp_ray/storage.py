@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -23,91 +22,11 @@ if TYPE_CHECKING:
 _URI = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.DOTALL)
 
 
-class Folder(ABC):
-    """A folder. It need not exist yet: writing into it makes it. Every method may raise an OSError."""
-
-    @abstractmethod
-    def __truediv__(self, name: str) -> Folder:
-        """The folder `name` in this one."""
-
-    @property
-    @abstractmethod
-    def parent(self) -> Folder:
-        """The folder that this one is in."""
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return str(self).rstrip("/").rsplit("/", 1)[-1]
-
-    @abstractmethod
-    def absolute(self) -> Folder:
-        """The same folder, by a name that means it on every process of the machine."""
-
-    @abstractmethod
-    def exists(self) -> bool:
-        """Whether it is there; in an object store, whether anything is in it."""
-
-    @abstractmethod
-    def names(self) -> list[str]:
-        """The files in it, sorted; none where it does not exist."""
-
-    @abstractmethod
-    def folders(self) -> list[str]:
-        """The folders in it, sorted; none where it does not exist."""
-
-    @abstractmethod
-    def has(self, name: str) -> bool:
-        """Whether the file is there."""
-
-    @abstractmethod
-    def read(self, name: str) -> bytes:
-        """The content of a file; raises FileNotFoundError where there is none."""
-
-    @abstractmethod
-    def changed(self, name: str) -> datetime | None:
-        """When a file was last written, None where there is none."""
-
-    @abstractmethod
-    def write(self, name: str, content: bytes | str) -> None:
-        """Writes a file so that a reader, or a crash, finds either the old one or the whole new one."""
-
-    @abstractmethod
-    def remove(self, name: str) -> None:
-        """Removes a file; nothing happens where there is none."""
-
-
-Place: TypeAlias = str | Path | Folder
-
-
-def open_folder(place: Place) -> Folder:
-    """The folder that a path or a URI means.
-
-    Raises:
-        ConfigError: a URI of a kind that neither pyarrow nor an installed fsspec package knows, or of a store that does
-            not answer.
-    """
-    if isinstance(place, Folder):
-        return place
-    found = _URI.fullmatch(str(place))
-    if found is None:
-        return LocalFolder(Path(place))
-    scheme, path = found.groups()
-    if scheme == "file":
-        return LocalFolder(Path("/" + path.lstrip("/")))
-    return _remote(str(place).rstrip("/"), scheme, path.strip("/"))
-
-
-def absolute(place: str) -> str:
-    """A place by a name that means it on every process of the machine; a URI is that already. Nothing is opened."""
-    return place if _URI.fullmatch(place) else str(Path(place).absolute())
-
-
-class LocalFolder(Folder):
-    """A folder on a disk, or on one that several machines share.
+class LocalFolder:
+    """A folder on a disk, or on one that several machines share. Its methods may raise an OSError.
 
     Args:
-        path: of the folder. `Path(folder)` gives it back.
+        path: of the folder, which need not exist yet: writing into it makes it. `Path(folder)` gives the path back.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,43 +39,59 @@ class LocalFolder(Folder):
         return str(self.path)
 
     def __truediv__(self, name: str) -> LocalFolder:
+        """The folder `name` in this one."""
         return LocalFolder(self.path / name)
 
     @property
     def parent(self) -> LocalFolder:
+        """The folder that this one is in."""
         return LocalFolder(self.path.parent)
 
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.name or str(self.path)
+
     def absolute(self) -> LocalFolder:
+        """The same folder, by a name that means it in every process of the machine."""
         return LocalFolder(self.path.absolute())
 
     def exists(self) -> bool:
+        """Whether it is there; in an object store, whether anything is in it."""
         return self.path.exists()
 
     def names(self) -> list[str]:
+        """The files in it, sorted; none where it does not exist."""
         return sorted(e.name for e in self.path.iterdir() if e.is_file()) if self.path.is_dir() else []
 
     def folders(self) -> list[str]:
+        """The folders in it, sorted; none where it does not exist."""
         return sorted(e.name for e in self.path.iterdir() if e.is_dir()) if self.path.is_dir() else []
 
     def has(self, name: str) -> bool:
+        """Whether the file is there."""
         return (self.path / name).is_file()
 
     def read(self, name: str) -> bytes:
+        """The content of a file; raises FileNotFoundError where there is none."""
         return (self.path / name).read_bytes()
 
     def changed(self, name: str) -> datetime | None:
+        """When a file was last written, None where there is none."""
         file = self.path / name
         return datetime.fromtimestamp(file.stat().st_mtime, UTC) if file.is_file() else None
 
     def write(self, name: str, content: bytes | str) -> None:
+        """Writes a file so that a reader, or a crash, finds either the old one or the whole new one."""
         write_atomically(self.path / name, content)
 
     def remove(self, name: str) -> None:
+        """Removes a file; nothing happens where there is none."""
         (self.path / name).unlink(missing_ok=True)
 
 
-class RemoteFolder(Folder):
-    """A folder of an object store, where a file appears when its last byte has arrived.
+class RemoteFolder:
+    """A folder of an object store, where a file appears when its last byte has arrived; methods as in `LocalFolder`.
 
     Args:
         system: the store.
@@ -178,6 +113,10 @@ class RemoteFolder(Folder):
     @property
     def parent(self) -> RemoteFolder:
         return RemoteFolder(self.system, self.path.rpartition("/")[0], self.uri.rpartition("/")[0])
+
+    @property
+    def name(self) -> str:
+        return self.uri.rpartition("/")[2]
 
     def absolute(self) -> RemoteFolder:
         return self
@@ -219,15 +158,29 @@ class RemoteFolder(Folder):
             self.system.delete_file(f"{self.path}/{name}")
 
 
-def copy_folder(source: Folder, target: Folder) -> None:
-    """Copies the files of a folder, and of those in it, into another."""
-    for name in source.names():
-        target.write(name, source.read(name))
-    for name in source.folders():
-        copy_folder(source / name, target / name)
+Folder: TypeAlias = LocalFolder | RemoteFolder
+Place: TypeAlias = str | Path | Folder
 
 
-def _remote(uri: str, scheme: str, path: str) -> RemoteFolder:
+def open_folder(place: Place) -> Folder:
+    """The folder that a path or a URI means.
+
+    Raises:
+        ConfigError: a URI of a kind that neither pyarrow nor an installed fsspec package knows, or of a store that does
+            not answer.
+    """
+    if isinstance(place, LocalFolder | RemoteFolder):
+        return place
+    found = _URI.fullmatch(str(place))
+    if found is None:
+        return LocalFolder(Path(place))
+    scheme, path = found.groups()
+    if scheme == "file":
+        return LocalFolder(Path("/" + path.lstrip("/")))
+    return _open_remote(str(place).rstrip("/"), scheme, path.strip("/"))
+
+
+def _open_remote(uri: str, scheme: str, path: str) -> RemoteFolder:
     from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
     try:
@@ -249,6 +202,30 @@ def _remote(uri: str, scheme: str, path: str) -> RemoteFolder:
             f"{uri} is no place that can be written to: pyarrow says {reason!r}, fsspec says {str(error)!r}; use a "
             "path, s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, or install the fsspec package of this kind of store"
         ) from None
+
+
+def absolute(place: str) -> str:
+    """A place by a name that means it in every process of the machine; a URI is that already. Nothing is opened."""
+    return place if _URI.fullmatch(place) else str(Path(place).absolute())
+
+
+def probe(folder: Folder) -> None:
+    """Writes a small file, reads it back and removes it; raises OSError where that cannot be done."""
+    name = f"probe-{uuid4().hex}"
+    folder.write(name, name)
+    try:
+        if folder.read(name).decode() != name or name not in folder.names():
+            raise OSError(f"a file that was written to {folder} is not there, or has another content")
+    finally:
+        folder.remove(name)
+
+
+def copy_folder(source: Folder, target: Folder) -> None:
+    """Copies the files of a folder, and of those in it, into another."""
+    for name in source.names():
+        target.write(name, source.read(name))
+    for name in source.folders():
+        copy_folder(source / name, target / name)
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -1,13 +1,7 @@
-"""Trackers: where a run's curves and pictures go while it trains. Each is two calls, `log` and `close`.
+"""Trackers: where a run's curves and pictures go while it trains. A tracker has two methods, `log` and `close`.
 
-config       which trackers, how many pictures, how often
-base         the two calls, the tracker that keeps nothing, and several trackers as one that never ends a training
-tensorboard  event files in the run folder
-mlflow       an MLflow server, or a database in the run folder
-wandb        Weights & Biases
-notes        the run's identity at a tracker and the epochs that it has: what a resumed run goes on with
-scalars      the names of the curves
-panels       the pictures, all on fixed ranges
+TensorBoard writes event files into the run folder. MLflow logs to the server that MLFLOW_TRACKING_URI names, or to a
+database in the run folder; Weights & Biases logs to its own service. Each package is imported only when it is used.
 """
 
 from __future__ import annotations
@@ -19,7 +13,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 from uuid import uuid4
 
 import numpy as np
@@ -27,16 +21,29 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
-from fbp_ray.baseline import Baseline, Figure
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.settings import Frozen, flatten
 from fbp_ray.storage import write_atomically
 
+if TYPE_CHECKING:
+    from fbp_ray.baseline import Baseline, Figure
+
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+Pixels = NDArray[np.uint8]
+"""A picture (H, W, 3): red, green and blue."""
+
+FIGURES: tuple[Figure, ...] = ("psnr", "ssim")
+UNCHANGED = ("lr", "samples_per_second", "reading", "seconds")  # columns of the history that are curves by their name
+MLFLOW_VALUE_LENGTH = 6000  # characters of a parameter; MLflow refuses longer ones
+MLFLOW_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # otherwise a server that does not answer holds up an epoch for minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",  # otherwise it reports each table that it creates
+}
 
 
-def _names(value: Any) -> Any:
-    """`none`, `a,b` or a list of names as a tuple, each name once."""
+def _split_names(value: Any) -> Any:
+    """`none`, `a,b` or a list of names as a tuple that has each name once."""
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, list | tuple):
         return value
@@ -46,11 +53,27 @@ def _names(value: Any) -> Any:
 class TrackConfig(Frozen):
     """Where a run's curves and pictures go while it trains."""
 
-    to: Annotated[tuple[TrackerName, ...], BeforeValidator(_names)] = Field(
+    to: Annotated[tuple[TrackerName, ...], BeforeValidator(_split_names)] = Field(
         default=("tensorboard",), description="trackers, separated by commas; none for none"
     )
     images: Annotated[int, Field(ge=0)] = Field(default=2, description="validation samples shown as pictures")
     every: Annotated[int, Field(ge=1)] = Field(default=1, description="epochs from one set of pictures to the next")
+
+
+class Tracker(Protocol):
+    """Keeps the figures and the pictures of each epoch."""
+
+    def log(self, epoch: int, scalars: dict[str, float], images: dict[str, Pixels]) -> None:
+        """Keeps an epoch.
+
+        Args:
+            epoch: from 1.
+            scalars: figures by name, as `fbp_ray.trackers.scalars` names them.
+            images: pictures by name, as `fbp_ray.pictures.panels` names them.
+        """
+
+    def close(self) -> None:
+        """Finishes what is under way. Nothing can be logged afterwards."""
 
 
 def check_trackers(config: TrackConfig) -> None:
@@ -64,66 +87,6 @@ def check_trackers(config: TrackConfig) -> None:
             )
 
 
-Pixels = NDArray[np.uint8]
-"""(H, W, 3), red, green and blue."""
-
-
-class Tracker(Protocol):
-    """Takes the figures and the pictures of each epoch."""
-
-    def log(self, epoch: int, scalars: dict[str, float], images: dict[str, Pixels]) -> None:
-        """Keeps an epoch.
-
-        Args:
-            epoch: from 1.
-            scalars: figures by name (`fbp_ray.trackers`).
-            images: pictures by name (`fbp_ray.panels`).
-        """
-
-    def close(self) -> None:
-        """Finishes what is under way; nothing can be logged afterwards."""
-
-
-class NullTracker:
-    """Keeps nothing."""
-
-    def log(self, epoch: int, scalars: dict[str, float], images: dict[str, Pixels]) -> None:
-        """Does nothing."""
-
-    def close(self) -> None:
-        """Does nothing."""
-
-
-class Several:
-    """Several trackers as one. One that fails is named in a warning, once, and left out from then on.
-
-    Args:
-        trackers: by name.
-        warn: is called with the warning.
-    """
-
-    def __init__(self, trackers: dict[str, Tracker], warn: Callable[[str], None]) -> None:
-        self.trackers = dict(trackers)
-        self.warn = warn
-
-    def log(self, epoch: int, scalars: dict[str, float], images: dict[str, Pixels]) -> None:
-        """Keeps an epoch in each."""
-        self._each(lambda tracker: tracker.log(epoch, scalars, images))
-
-    def close(self) -> None:
-        """Closes each."""
-        self._each(lambda tracker: tracker.close())
-        self.trackers.clear()
-
-    def _each(self, call: Callable[[Tracker], None]) -> None:
-        for name, tracker in list(self.trackers.items()):
-            try:
-                call(tracker)
-            except Exception as error:  # whatever it is, hours of training are worth more than a curve
-                del self.trackers[name]
-                self.warn(f"{name} failed: {type(error).__name__}: {error}; the training goes on without it")
-
-
 def open_tracker(
     config: TrackConfig,
     folder: Path,
@@ -131,88 +94,86 @@ def open_tracker(
     settings: dict[str, Any],
     first_epoch: int,
     warn: Callable[[str], None],
-) -> Tracker:
-    """Opens the trackers of `config` as one. Later failures of a tracker end that tracker, not the training.
+) -> TrackerGroup:
+    """Opens the trackers of `config` as one, if any. A tracker that fails later is left out; the training goes on.
 
     Args:
-        config: which ones.
-        folder: a local folder for what they keep; a resumed run gives the same one.
-        name: the run's.
+        config: which trackers.
+        folder: a local folder for their files. A resumed run gives the same folder again.
+        name: the run's name.
         settings: the run's resolved configuration, nested, shown beside the curves.
-        first_epoch: the first epoch that will be logged, from 1: what an earlier session logged from there on is
-            dropped (TensorBoard), or stays and is not logged again (MLflow, Weights & Biases).
-        warn: is called once with each tracker that fails.
+        first_epoch: the first epoch that will be logged, from 1. What an earlier session logged from there on is
+            dropped by TensorBoard; MLflow and Weights & Biases keep it and do not log those epochs again.
+        warn: called once with a message for each tracker that fails.
 
     Raises:
         ConfigError: a tracker's package is not installed.
-        RunError: a new run's tracker cannot be opened. When a run is resumed, `warn` is called instead.
+        RunError: a tracker of a new run cannot be opened. For a resumed run, `warn` is called instead.
     """
     check_trackers(config)
     opened: dict[str, Tracker] = {}
     for tracker in config.to:
         try:
-            opened[tracker] = _open(tracker, folder, name, settings, first_epoch)
+            if tracker == "tensorboard":
+                opened[tracker] = TensorBoardTracker(folder, settings, first_epoch)
+            elif tracker == "mlflow":
+                opened[tracker] = MlflowTracker(folder, name, settings)
+            else:
+                opened[tracker] = WandbTracker(folder, name, settings)
         except Exception as error:
             text = f"{tracker} cannot be opened: {type(error).__name__}: {error}"
             if first_epoch == 1:
                 raise RunError(f"{text}; put it right, or leave it out of --track.to") from error
             warn(f"{text}; going on without it")
-    return Several(opened, warn) if opened else NullTracker()
+    return TrackerGroup(opened, warn)
 
 
-def _open(tracker: TrackerName, folder: Path, name: str, settings: dict[str, Any], first_epoch: int) -> Tracker:
-    # Imported when asked for: each takes a second or more, and two of them are extras.
-    if tracker == "tensorboard":
-        from fbp_ray.trackers import TensorBoardTracker
-
-        return TensorBoardTracker(folder, settings, first_epoch)
-    if tracker == "mlflow":
-        from fbp_ray.trackers import MlflowTracker
-
-        return MlflowTracker(folder, name, settings)
-    from fbp_ray.trackers import WandbTracker
-
-    return WandbTracker(folder, name, settings)
-
-
-class Notes:
-    """A small file beside the run, for trackers that cannot take back what was logged.
+def scalars(row: dict[str, Any], baseline: Baseline) -> dict[str, float]:
+    """The curves of an epoch: train/loss, train/l1 .. validation/ssim, classic/psnr_hann, gain/psnr, lr ..
 
     Args:
-        file: read when it exists.
+        row: the epoch's row of the history: `train_*`, `validation_*`, and columns that keep their names.
+        baseline: the classic FBP on the same validation part. A gain is the learned figure minus the classic one.
     """
+    named = {name: float(row[name]) for name in UNCHANGED if name in row}
+    for name, value in row.items():
+        part, _, figure = name.partition("_")
+        if part in ("train", "validation"):
+            named[f"{part}/{figure}"] = float(value)
+    for figure in FIGURES:
+        named[f"classic/{figure}_hann"] = baseline.of(figure)
+        named[f"gain/{figure}"] = baseline.gain(figure, float(row[f"validation_{figure}"]))
+    return named
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        content = json.loads(file.read_text()) if file.is_file() else {}
-        self.id: str | None = content.get("id")
-        self.epoch: int = content.get("epoch", 0)
 
-    def begin(self, identity: str) -> None:
-        """Notes a new identity, which has no epochs yet."""
-        self.id, self.epoch = identity, 0
-        self._write()
+class TrackerGroup:
+    """Several trackers, by name, as one. `warn` is called for a tracker that fails, which is then left out."""
 
-    def logged(self, epoch: int) -> None:
-        """Notes that the tracker has everything up to `epoch`."""
-        self.epoch = epoch
-        self._write()
+    def __init__(self, trackers: dict[str, Tracker], warn: Callable[[str], None]) -> None:
+        self.trackers = dict(trackers)
+        self.warn = warn
 
-    def _write(self) -> None:
-        write_atomically(self.file, json.dumps({"id": self.id, "epoch": self.epoch}))
+    def log(self, epoch: int, scalars: dict[str, float], images: dict[str, Pixels]) -> None:
+        self._for_each(lambda tracker: tracker.log(epoch, scalars, images))
+
+    def close(self) -> None:
+        self._for_each(lambda tracker: tracker.close())
+        self.trackers.clear()
+
+    def _for_each(self, call: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self.trackers.items()):
+            try:
+                call(tracker)
+            except Exception as error:  # no failure of a tracker is worth the loss of hours of training
+                del self.trackers[name]
+                self.warn(f"{name} failed: {type(error).__name__}: {error}; the training goes on without it")
 
 
 class TensorBoardTracker:
-    """Writes event files.
-
-    Args:
-        folder: they go here.
-        settings: shown as text, once.
-        first_epoch: what an earlier session logged from here on is not shown any more.
-    """
+    """Writes event files into a folder, and the settings as text, once. Arguments as for `open_tracker`."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], first_epoch: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # takes a second, and not every run wants it
+        from torch.utils.tensorboard import SummaryWriter
 
         new = not any(folder.glob("events.*"))
         self.writer = SummaryWriter(folder, purge_step=first_epoch)
@@ -222,37 +183,36 @@ class TensorBoardTracker:
         self.writer.flush()
 
     def log(self, epoch: int, scalars: dict[str, float], images: dict[str, Pixels]) -> None:
-        """Keeps an epoch, on disk when this returns."""
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, epoch)
         for name, pixels in images.items():
             self.writer.add_image(name, pixels, epoch, dataformats="HWC")
-        self.writer.flush()
+        self.writer.flush()  # a crash may come before the next epoch
 
     def close(self) -> None:
-        """Closes the file."""
         self.writer.close()
 
 
-LONGEST_VALUE = 6000  # of a parameter; MLflow refuses longer ones
-ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a server that does not answer would hold up an epoch for minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",  # it would tell of each table that it makes
-}
+class TrackerState:
+    """A small file that says which run a tracker logs to and which epoch it has, so that none is logged twice."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        content = json.loads(file.read_text()) if file.is_file() else {}
+        self.run: str | None = content.get("id")
+        self.epoch: int = content.get("epoch", 0)
+
+    def save(self, run: str | None, epoch: int) -> None:
+        """Records that the run has everything up to `epoch`; 0 for a new run."""
+        self.run, self.epoch = run, epoch
+        write_atomically(self.file, json.dumps({"id": run, "epoch": epoch}))
 
 
 class MlflowTracker:
-    """Logs to one MLflow run.
-
-    Args:
-        folder: keeps the run's identity, and the database where no server is named.
-        name: the run's.
-        settings: its parameters, nested.
-    """
+    """Logs to one MLflow run. The folder keeps its state, and the database where no server is named."""
 
     def __init__(self, folder: Path, name: str, settings: dict[str, Any]) -> None:
-        for variable, value in ENVIRONMENT.items():
+        for variable, value in MLFLOW_ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
@@ -260,14 +220,14 @@ class MlflowTracker:
         server = os.environ.get("MLFLOW_TRACKING_URI")
         folder.mkdir(parents=True, exist_ok=True)
         self.client = MlflowClient(server or f"sqlite:///{folder.absolute() / 'mlflow.db'}")
-        self.notes = Notes(folder / "mlflow.json")
-        if self.notes.id is not None:
+        self.state = TrackerState(folder / "mlflow.json")
+        if self.state.run is not None:
             try:
-                self.client.update_run(self.notes.id, status="RUNNING")
-            except MlflowException:  # that server does not know it, so it gets a run of its own
-                self.notes.id = None
-        if self.notes.id is None:
-            self._begin(name, settings, None if server else (folder.absolute() / "mlflow").as_uri())
+                self.client.update_run(self.state.run, status="RUNNING")
+                return
+            except MlflowException:
+                pass  # this server does not know the run, so it gets a run of its own
+        self._begin(name, settings, None if server else (folder.absolute() / "mlflow").as_uri())
 
     def _begin(self, name: str, settings: dict[str, Any], pictures: str | None) -> None:
         from mlflow.entities import Param
@@ -275,85 +235,53 @@ class MlflowTracker:
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "fbp-ray")
         known = self.client.get_experiment_by_name(experiment)
         place = known.experiment_id if known else self.client.create_experiment(experiment, pictures)
-        run: str = self.client.create_run(place, run_name=name).info.run_id
-        params = [Param(key, str(value)[:LONGEST_VALUE]) for key, value in flatten(settings).items()]
+        run = self.client.create_run(place, run_name=name).info.run_id
+        params = [Param(key, str(value)[:MLFLOW_VALUE_LENGTH]) for key, value in flatten(settings).items()]
         self.client.log_batch(run, params=params)
-        self.notes.begin(run)
+        self.state.save(run, 0)
 
     def log(self, epoch: int, scalars: dict[str, float], images: dict[str, Pixels]) -> None:
-        """Keeps an epoch that the run does not have yet."""
         from mlflow.entities import Metric
 
-        if epoch <= self.notes.epoch:
+        if epoch <= self.state.epoch:
             return
-        now = int(time.time() * 1000)
-        self.client.log_batch(self.notes.id, metrics=[Metric(key, value, now, epoch) for key, value in scalars.items()])
+        run, now = self.state.run, int(time.time() * 1000)
+        self.client.log_batch(run, metrics=[Metric(key, value, now, epoch) for key, value in scalars.items()])
         for key, pixels in images.items():
-            self.client.log_image(self.notes.id, pixels, key=key, step=epoch)
-        self.notes.logged(epoch)
+            self.client.log_image(run, pixels, key=key, step=epoch)
+        self.state.save(run, epoch)
 
     def close(self) -> None:
-        """Says that the run has ended."""
-        self.client.set_terminated(self.notes.id)
+        self.client.set_terminated(self.state.run)
 
 
 class WandbTracker:
-    """Logs to one Weights & Biases run.
-
-    Args:
-        folder: keeps the run's identity, and what is not sent yet.
-        name: the run's.
-        settings: its configuration, nested.
-    """
+    """Logs to one Weights & Biases run. The folder keeps its state, and what is not sent yet."""
 
     def __init__(self, folder: Path, name: str, settings: dict[str, Any]) -> None:
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
-        self.notes = Notes(folder / "wandb.json")
-        identity = self.notes.id or uuid4().hex[:12]
+        self.state = TrackerState(folder / "wandb.json")
+        run = self.state.run or uuid4().hex[:12]
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "fbp-ray"),
             name=name,
-            id=identity,
+            id=run,
             resume="allow",
             dir=folder,
             config=settings,
-            settings=wandb.Settings(silent=True, console="off"),  # the terminal belongs to the table
+            settings=wandb.Settings(silent=True, console="off"),  # the terminal shows the table of the training
         )
-        self.picture = wandb.Image
-        if self.notes.id is None:
-            self.notes.begin(identity)
+        self.to_image = wandb.Image
+        self.state.save(run, self.state.epoch)
 
     def log(self, epoch: int, scalars: dict[str, float], images: dict[str, Pixels]) -> None:
-        """Keeps an epoch that the run does not have yet."""
-        if epoch <= self.notes.epoch:
+        if epoch <= self.state.epoch:
             return
-        pictures = {name: self.picture(pixels) for name, pixels in images.items()}
-        self.run.log({**scalars, **pictures}, step=epoch, commit=True)  # now, not with the next: a crash may come
-        self.notes.logged(epoch)
+        pictures = {name: self.to_image(pixels) for name, pixels in images.items()}
+        self.run.log({**scalars, **pictures}, step=epoch, commit=True)  # now: a crash may come before the next epoch
+        self.state.save(self.state.run, epoch)
 
     def close(self) -> None:
-        """Sends what is left."""
         self.run.finish()
-
-
-AS_THEY_ARE = ("lr", "samples_per_second", "reading", "seconds")
-
-
-def scalars(row: dict[str, Any], baseline: Baseline) -> dict[str, float]:
-    """train/loss, train/l1 .., validation/loss .. validation/ssim, classic/psnr_hann, gain/psnr, lr ..
-
-    Args:
-        row: an epoch of the history: `train_*`, `validation_*`, and figures that keep their names.
-        baseline: the classic FBP on the same validation part; a gain is the learned figure minus the classic one.
-    """
-    named = {name: float(row[name]) for name in AS_THEY_ARE if name in row}
-    for name, value in row.items():
-        part, _, figure = name.partition("_")
-        if part in ("train", "validation"):
-            named[f"{part}/{figure}"] = float(value)
-    for figure in get_args(Figure):
-        named[f"classic/{figure}_hann"] = baseline.of(figure)
-        named[f"gain/{figure}"] = baseline.gain(figure, float(row[f"validation_{figure}"]))
-    return named

@@ -14,13 +14,13 @@ from fbp_ray.checkpoint import (
     pack,
     read_last,
     read_manifest,
-    save_checkpoint,
     write_checkpoint,
 )
 from fbp_ray.errors import CheckpointError
 from fbp_ray.filters import WindowConfig
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.storage import open_folder
+from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE
 
 
@@ -49,6 +49,13 @@ def test_a_folder_gives_back_the_model_with_nothing_else_known(tmp_path: Path, k
     manifest = read_manifest(tmp_path)
     assert (manifest.epoch, manifest.metrics) == (3, {"psnr": 30.5})
     assert manifest.versions["torch"] == torch.__version__.split("+")[0]
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(tmp_path / "runs" / "mine" / "best", model())
+    for place in ("~/runs/mine", Path("~/runs/mine")):
+        assert torch.equal(load_model(place).filter.weight, model().filter.weight)
 
 
 def test_a_run_folder_means_its_best_then_its_last(tmp_path: Path) -> None:
@@ -152,7 +159,7 @@ def test_a_checkpoint_without_optimiser_says_where_there_is_one(tmp_path: Path) 
 def test_a_checkpoint_in_an_object_store_gives_the_same_reconstruction(tmp_path: Path, object_store: str) -> None:
     made = model()
     save(tmp_path, made)
-    save_checkpoint(f"{object_store}/here/best", made, epoch=3, metrics={}, data={})
+    save_checkpoint(f"{object_store}/here/best", made)
     sinogram = torch.rand(2, *COARSE.sinogram_shape)
     assert torch.equal(load_model(f"{object_store}/here")(sinogram), load_model(tmp_path)(sinogram))
     with pytest.raises(CheckpointError, match="does not exist"):

@@ -37,6 +37,20 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_recipe(tmp_pa
     assert config.optim.plateau_factor == 0.5
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("data: {dir: ~/data}\ninit: {checkpoint: s3://bucket/~}\n")
+    config = parse("--config=~/mine.yaml", "--run.storage=~/runs")
+    assert (config.data.dir, config.run.storage) == (tmp_path / "data", str(tmp_path / "runs"))
+    assert config.init.checkpoint == "s3://bucket/~"
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("optim: {lr: 0.5}\n", encoding="utf-8-sig")
+    assert parse("--config", str(file)).optim.lr == 0.5
+
+
 def test_a_saved_configuration_is_a_configuration_file(tmp_path: Path) -> None:
     config = parse("--recipe", "reference", "--data.dir", "/data", "--window.init", "hann", "--window.cutoff", "0.6")
     file = tmp_path / "config.yaml"
@@ -64,7 +78,13 @@ def test_bad_values_name_the_option(argv: tuple[str, ...], message: str) -> None
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("optim: {learning_rate: 1}", "optim.learning_rate: there is no such setting"),
+        ("optim: {learning_rate: 1}", "optim.learning_rate: there is no such setting; --help lists them"),
+        ("optim: {plateau: 1}", r"there is no such setting, the nearest is --optim.plateau_factor; .*in .*bad.yaml\)"),
+        (
+            "optin: {lr: 1}",
+            r"optin: there is no such setting, the nearest is --optim; --help lists them \(in .*bad.yaml\)",
+        ),
+        ("optim: {lr: -1}", r"optim.lr: Input should be greater than 0 \(got -1, in .*bad.yaml\)"),
         ("a: [", "not valid YAML"),
         ("3", "mapping"),
     ],
@@ -74,6 +94,14 @@ def test_bad_files_name_what_is_wrong(tmp_path: Path, content: str, message: str
     file.write_text(content)
     with pytest.raises(ConfigError, match=message):
         parse("--config", str(file))
+
+
+def test_a_file_is_not_blamed_for_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "good.yaml"
+    file.write_text("optim: {lr: 0.5}")
+    with pytest.raises(ConfigError) as refused:
+        parse("--config", str(file), "--optim.lr", "-1")
+    assert str(refused.value) == "--optim.lr: Input should be greater than 0 (got '-1')"
 
 
 def test_an_unknown_option_ends_the_program_with_2(capsys: pytest.CaptureFixture[str]) -> None:

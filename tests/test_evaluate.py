@@ -11,13 +11,13 @@ from matplotlib.image import imread
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from fbp_ray.baseline import best_hann
-from fbp_ray.checkpoint import save_checkpoint
 from fbp_ray.data import LoDoPaB
 from fbp_ray.errors import CheckpointError, DataError, FbpRayError, RunError
-from fbp_ray.evaluate.program import main
+from fbp_ray.evaluate import main
 from fbp_ray.filters import WindowConfig
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.storage import copy_folder, open_folder
+from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, write_scan
 
 

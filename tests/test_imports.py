@@ -19,8 +19,8 @@ ORDER = (
     ("model",),
     ("metrics", "losses", "storage", "progress", "client"),
     ("checkpoint", "baseline", "data", "cli"),
-    ("pictures", "phantom"),
-    ("panels", "trackers"),
+    ("phantom", "trackers"),
+    ("pictures",),
     ("config",),
     ("run", "simulate"),
     ("train", "evaluate", "runs"),
@@ -59,8 +59,7 @@ def test_imports_flow_one_way(layer: int) -> None:
 
 def test_the_core_imports_neither_ray_nor_fastapi() -> None:
     modules = ", ".join(
-        f"fbp_ray.{name}"
-        for name in (*CORE, "data", "config", "pictures", "panels", "trackers", "client", "train.loop")
+        f"fbp_ray.{name}" for name in (*CORE, "data", "config", "pictures", "trackers", "client", "train.loop")
     )
     code = (
         "import sys\n"

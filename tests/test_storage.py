@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from fbp_ray.errors import ConfigError
-from fbp_ray.storage import Folder, LocalFolder, RemoteFolder, open_folder
+from fbp_ray.storage import Folder, LocalFolder, RemoteFolder, open_folder, probe
 
 
 @pytest.fixture(params=["disk", "fsspec", "s3"])
@@ -70,6 +70,21 @@ def test_a_crash_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatc
         folder.write("x", b"new")
     assert folder.names() == ["x"]
     assert folder.read("x") == b"old"
+
+
+def test_a_probe_leaves_nothing_behind(folder: Folder) -> None:
+    probe(folder)
+    assert folder.names() == []
+
+
+def test_a_probe_of_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        probe(open_folder(tmp_path / "file"))
+    monkeypatch.setattr(LocalFolder, "read", lambda *_: b"something else")
+    with pytest.raises(OSError, match=r"is not there, or has another content"):
+        probe(open_folder(tmp_path / "new"))
+    assert open_folder(tmp_path / "new").names() == []
 
 
 @pytest.mark.parametrize(

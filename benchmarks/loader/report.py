@@ -13,10 +13,10 @@ from benchmarks.projector.report import figure, markdown
 NEED = 4000.0
 """Samples a second that one GPU computes."""
 
-LEAST_OF_BARE = 0.7
+MIN_OF_BARE = 0.75
 """Of what h5py alone reads, the loader should at least."""
 
-MOST_READING = 0.1
+MAX_READING = 0.05
 """Of the time of an epoch on the processor, reading should take less."""
 
 
@@ -85,22 +85,22 @@ def epoch_table(epochs: Sequence[Epoch]) -> str:
 
 
 def target_table(found: dict[Case, list[float]], epochs: Sequence[Epoch]) -> str:
-    """What was aimed at, and whether it holds by the medians."""
+    """What was aimed at, and whether the medians meet it."""
     rows = []
     for case in CASES:
         if case.how == "loader" and case.processes == 1:
             part = of_bare(found, case)
-            name, wanted = f"{case.layout}: of h5py alone", f"at least {LEAST_OF_BARE:.0%}"
-            rows.append([name, wanted, f"{part:.0%}", _held(part >= LEAST_OF_BARE)])
+            name, wanted = f"{case.layout}: of h5py alone", f"at least {MIN_OF_BARE:.0%}"
+            rows.append([name, wanted, f"{part:.0%}", _met(part >= MIN_OF_BARE)])
     for epoch in epochs:
         waited, reading = epoch.waited / epoch.seconds, epoch.reading / epoch.seconds
-        name, wanted = f"{epoch.layout}: waiting, and reading, of an epoch", f"under {MOST_READING:.0%}"
-        rows.append([name, wanted, f"{waited:.1%} and {reading:.1%}", _held(max(waited, reading) < MOST_READING)])
+        name, wanted = f"{epoch.layout}: waiting, and reading, of an epoch", f"under {MAX_READING:.0%}"
+        rows.append([name, wanted, f"{waited:.1%} and {reading:.1%}", _met(max(waited, reading) < MAX_READING)])
     return markdown(["target", "wanted", "median", ""], rows)
 
 
-def _held(holds: bool) -> str:
-    return "held" if holds else "missed"
+def _met(holds: bool) -> str:
+    return "met" if holds else "missed"
 
 
 def memory_table(found: dict[str, dict[int, tuple[int, int]]]) -> str:

@@ -20,12 +20,13 @@ import psutil
 import torch
 from torch import Tensor
 
-from fbp_ray.checkpoint import load_model, save_checkpoint
+from fbp_ray.checkpoint import load_model, pack, write_checkpoint
 from fbp_ray.errors import RunError
 from fbp_ray.filters import WindowConfig
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.projector import project
+from fbp_ray.storage import open_folder
 
 START_SECONDS = 120.0
 CUTOFFS = (0.6, 0.8)
@@ -58,8 +59,9 @@ def make_material(folder: Path) -> Material:
             ModelConfig(geometry=geometry, window=WindowConfig(kind="frequency", init="hann", cutoff=cutoff))
         )
         place = folder / f"hann-{cutoff}"
-        manifest = save_checkpoint(place, model, epoch=1, metrics={}, data={})
-        version = manifest.sha256["weights"][:12]
+        checkpoint = pack(model, epoch=1, metrics={}, data={})
+        write_checkpoint(open_folder(place), checkpoint)
+        version = checkpoint.manifest.sha256["weights"][:12]
         models[version] = place
         with torch.inference_mode():
             images[version] = load_model(place)(sinogram)

@@ -1,19 +1,34 @@
-"""Samples kept in memory that the processes of a node share: once a node, not once a process.
+"""Samples kept in memory that the processes of a machine share: once a machine, not once a process.
 
 Dimensions: A angles, D detector cells, H and W the image's axes.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import mmap
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Literal, TypeVar
+from uuid import uuid4
 
 import numpy as np
+import psutil
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 
+from fbp_ray.data.hdf5_reader import Array
 from fbp_ray.data.lodopab import LoDoPaB
-from fbp_ray.data.shared import shared_memory
 from fbp_ray.errors import DataError
+
+SHARED = Path("/dev/shm")
+RESERVE = 0.2
+"""The part of the free memory that is left to others."""
+
+GIB = 2**30
+T = TypeVar("T")
 
 
 class SharedCache:
@@ -33,21 +48,21 @@ class SharedCache:
 
     def __init__(self, dataset: LoDoPaB, mode: Literal["memory", "half"]) -> None:
         self.mode = mode
-        kind = np.dtype(np.float32 if mode == "memory" else np.float16)
+        dtype = np.dtype(np.float32 if mode == "memory" else np.float16)
         shapes = dataset.geometry.sinogram_shape, dataset.geometry.image_shape
-        stamp = np.dtype(np.int64)
-        each = sum(int(np.prod(shape)) for shape in shapes) * kind.itemsize + stamp.itemsize
-        memory = shared_memory(each * len(dataset), each)
+        epoch = np.dtype(np.int64)
+        sample_bytes = sum(int(np.prod(shape)) for shape in shapes) * dtype.itemsize + epoch.itemsize
+        memory = shared_memory(sample_bytes * len(dataset), sample_bytes)
         self.bytes = len(memory)
-        """Of shared memory, on this node."""
-        self.samples = min(len(memory) // each, len(dataset))
+        """Bytes of shared memory on this machine."""
+        self.samples = min(len(memory) // sample_bytes, len(dataset))
         """It keeps the samples 0 to `samples` - 1."""
         # One more than the epoch in which a sample was stored; 0: not yet.
-        self._stored = np.frombuffer(memory, stamp, self.samples)
+        self._stored = np.frombuffer(memory, epoch, self.samples)
         start = self._stored.nbytes
         self._arrays: list[NDArray[np.floating]] = []
         for shape in shapes:
-            array = np.frombuffer(memory, kind, self.samples * int(np.prod(shape)), start)
+            array = np.frombuffer(memory, dtype, self.samples * int(np.prod(shape)), start)
             self._arrays.append(array.reshape(self.samples, *shape))
             start += array.nbytes
 
@@ -55,7 +70,7 @@ class SharedCache:
         """Whether the sample was stored in an epoch before this one."""
         return sample < self.samples and 0 < int(self._stored[sample]) <= epoch
 
-    def put(self, sample: int, epoch: int, observation: NDArray[np.float32], ground_truth: NDArray[np.float32]) -> None:
+    def put(self, sample: int, epoch: int, observation: Array, ground_truth: Array) -> None:
         """Stores a sample, (A, D) and (H, W), if it is one of those that are kept.
 
         In half precision the arrays are rounded too, kept or not: what a sample is must not depend on whether this
@@ -78,7 +93,7 @@ class SharedCache:
         if kept:
             self._stored[sample] = epoch + 1
 
-    def get(self, sample: int, observation: NDArray[np.float32], ground_truth: NDArray[np.float32]) -> None:
+    def get(self, sample: int, observation: Array, ground_truth: Array) -> None:
         """Copies a sample that it holds to `observation` (A, D) and `ground_truth` (H, W)."""
         for array, values in zip(self._arrays, (observation, ground_truth), strict=True):
             _copy(values, array[sample])
@@ -89,3 +104,98 @@ def _copy(to: NDArray[np.floating], values: NDArray[np.floating]) -> None:
         np.copyto(to, values)
     else:  # torch converts five times faster
         torch.from_numpy(to).copy_(torch.from_numpy(values))
+
+
+def shared_memory(wanted: int, least: int) -> mmap.mmap:
+    """Zeroed memory shared by the processes of the default process group on this machine; freed when the last ends.
+
+    With a group, all of its processes call this, with the same arguments. Those that see the same files are on one
+    machine; with NCCL each must have chosen its device. Without a group the memory is this process's own.
+
+    Args:
+        wanted: bytes; there are fewer where fewer are free.
+        least: fewer bytes than these are of no use.
+
+    Raises:
+        DataError: on one of the machines fewer than `least` bytes are free, or memory cannot be shared. Every process
+            raises it.
+    """
+    folder = SHARED if SHARED.is_dir() else Path(tempfile.gettempdir())
+    path = folder / f"fbp-ray-{_all_gather(uuid4().hex)[0]}"
+    flags = os.O_RDWR | os.O_CLOEXEC
+    descriptor, created, problem = None, False, None
+    try:
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+            created = True
+            problem = _allocate(descriptor, folder, wanted, least)
+        except FileExistsError:  # another process of this machine was first
+            descriptor = os.open(path, flags)
+        except OSError as error:
+            problem = f"no file can be made in {folder} for --data.cache ({error}); make it writable, or use none"
+        problem = next(filter(None, _all_gather(problem)), None)
+        if problem is not None or descriptor is None:
+            raise DataError(problem)
+        return mmap.mmap(descriptor, 0)
+    finally:  # all have opened it: nothing needs its name any more, and without one it cannot stay behind
+        if created:
+            path.unlink()
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _allocate(descriptor: int, folder: Path, wanted: int, least: int) -> str | None:
+    """Gives the file its size, and its memory at once: where it lacks later, the process dies of SIGBUS."""
+    try:
+        free = free_bytes(folder)
+        size = min(wanted, int(free * (1 - RESERVE)))
+        if size < least:
+            return (
+                f"--data.cache needs {wanted / GIB:.2f} GiB of shared memory, or {least / GIB:.3f} at least, but "
+                f"{free / GIB:.3f} GiB are free in {folder} and in memory, of which {RESERVE:.0%} are left to others; "
+                "free some, give the container more (docker run --shm-size), or use --data.cache none"
+            )
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+        else:
+            os.ftruncate(descriptor, size)
+    except OSError as error:
+        return f"{wanted / GIB:.2f} GiB cannot be had in {folder} for --data.cache ({error}); use --data.cache none"
+    return None
+
+
+def free_bytes(folder: Path) -> int:
+    """What is free both in a folder of shared memory and in this machine's memory, or its container's."""
+    limits = container_free_bytes(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
+    return max(0, min([shutil.disk_usage(folder).free, psutil.virtual_memory().available, *limits]))
+
+
+def container_free_bytes(root: Path, own: Path) -> list[int]:
+    """What each memory limit of this process's control groups leaves; files that are only cached do not count.
+
+    Args:
+        root: where the control groups (version 2) are mounted.
+        own: the file that names this process's group.
+    """
+    if not own.exists():
+        return []
+    name = next((line[3:] for line in own.read_text().splitlines() if line.startswith("0::")), "")
+    group = root / name.lstrip("/")
+    free: list[int] = []
+    while group.is_relative_to(root):
+        limit = group / "memory.max"
+        if limit.exists() and (most := limit.read_text().strip()) != "max":
+            fields = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            used = int((group / "memory.current").read_text()) - int(fields["inactive_file"])
+            free.append(int(most) - used)
+        group = group.parent
+    return free
+
+
+def _all_gather(value: T) -> list[T]:
+    """Everyone's value, in the order of their ranks."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[T] = [value] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values

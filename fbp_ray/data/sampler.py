@@ -1,6 +1,6 @@
 """Which samples each process takes in each step of an epoch, and which blocks of the files it reads for them.
 
-Nothing here reads a file. A *block* is the rows of a file that are read together: HDF5 stores rows in chunks, and a
+Nothing here reads a file. A *block* is the rows of a file that are read at once: HDF5 stores rows in chunks, and a
 chunk of several rows costs as much to read for one of them as for all. The blocks are shuffled and laid end to end;
 each process takes a segment of that sequence and shuffles its samples inside windows of a few blocks, which it can keep
 in memory. So an epoch's order is nearly a shuffle of all samples, and yet each chunk is read once, by one process.
@@ -17,22 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOW = 32
-"""Samples are shuffled among so many (or a few more, as blocks stay whole), where blocks have more than one row."""
+"""Where blocks have several rows, samples are shuffled within windows of this many (a few more: blocks stay whole)."""
 
-Numbers = NDArray[np.int64]
+IntArray = NDArray[np.int64]
 
 
 class Plan(NamedTuple):
     """What one process takes in an epoch, in order."""
 
-    samples: Numbers
+    samples: IntArray
     """(n,): the samples' numbers."""
 
-    blocks: Numbers
+    blocks: IntArray
     """(m, 2): the first sample of each block to read, and the one after its last. They hold `samples`, each once."""
 
-    needed: Numbers
-    """(n,): so many of the blocks, counted from the first, must have been read before a sample is taken."""
+    needed: IntArray
+    """(n,): how many of the blocks, counted from the first, must have been read before each sample is taken."""
 
 
 def num_steps(samples: int, batch_size: int) -> int:
@@ -40,42 +40,42 @@ def num_steps(samples: int, batch_size: int) -> int:
     return -(-samples // batch_size)
 
 
-def size(samples: int, batch_size: int, step: int) -> int:
-    """The samples of a step, which counts from 1, over all processes."""
+def step_size(samples: int, batch_size: int, step: int) -> int:
+    """The samples of a step, over all processes; steps count from 1."""
     return min(batch_size, samples - (step - 1) * batch_size)
 
 
-def samples_for_rank(of: int, rank: int, world_size: int) -> int:
-    """The samples that a process takes of a step of so many: equal shares, the first ranks one more if need be."""
-    return of // world_size + (rank < of % world_size)
+def samples_for_rank(step_samples: int, rank: int, world_size: int) -> int:
+    """The samples that a process takes of a step: equally many each, the first ranks one more if need be."""
+    return step_samples // world_size + (rank < step_samples % world_size)
 
 
-def shares(samples: int, batch_size: int, rank: int, world_size: int) -> list[int]:
+def step_sizes_for_rank(samples: int, batch_size: int, rank: int, world_size: int) -> list[int]:
     """The samples that a process takes in each of the S steps; only the last can be 0."""
-    all_steps = range(1, num_steps(samples, batch_size) + 1)
-    return [samples_for_rank(size(samples, batch_size, step), rank, world_size) for step in all_steps]
+    steps = range(1, num_steps(samples, batch_size) + 1)
+    return [samples_for_rank(step_size(samples, batch_size, step), rank, world_size) for step in steps]
 
 
-def blocks_of(counts: Sequence[int], together: Sequence[int]) -> Numbers:
+def blocks_of(counts: Sequence[int], rows_per_block: Sequence[int]) -> IntArray:
     """Cuts files into blocks.
 
     Args:
         counts: the samples of each file.
-        together: the rows of each file that are read together, from its first on.
+        rows_per_block: the rows of each file that are read at once, from its first on.
 
     Returns:
         (blocks, 2): the first sample of each, and the one after its last.
     """
-    blocks: list[Numbers] = []
+    blocks: list[IntArray] = []
     first = 0
-    for count, rows in zip(counts, together, strict=True):
+    for count, rows in zip(counts, rows_per_block, strict=True):
         starts = np.arange(0, count, rows)
         blocks.append(first + np.stack([starts, np.minimum(starts + rows, count)], axis=1))
         first += count
     return np.concatenate(blocks)
 
 
-def plan(blocks: Numbers, batch_size: int, rank: int, world_size: int, *, seed: int | None, epoch: int) -> Plan:
+def plan(blocks: IntArray, batch_size: int, rank: int, world_size: int, *, seed: int | None, epoch: int) -> Plan:
     """What one process takes in an epoch; over all processes, each sample once.
 
     Args:
@@ -83,7 +83,7 @@ def plan(blocks: Numbers, batch_size: int, rank: int, world_size: int, *, seed: 
         batch_size: samples a step over all processes.
         rank, world_size: which of the processes this is.
         seed: of the shuffle, which differs from epoch to epoch; None leaves the samples in the order of the files.
-        epoch: its number.
+        epoch: the number of the epoch.
     """
     if seed is not None:
         blocks = np.random.default_rng([seed, epoch]).permutation(blocks)
@@ -102,7 +102,7 @@ def plan(blocks: Numbers, batch_size: int, rank: int, world_size: int, *, seed: 
     return Plan(samples, mine, np.searchsorted(windows, window, side="right"))
 
 
-def _segment(blocks: Numbers, batch_size: int, rank: int, world_size: int) -> Numbers:
+def _segment(blocks: IntArray, batch_size: int, rank: int, world_size: int) -> IntArray:
     """The process's part of the blocks laid end to end; its first and last may be cut."""
     ends = np.cumsum(blocks[:, 1] - blocks[:, 0])
     full, rest = divmod(int(ends[-1]), batch_size)
@@ -114,7 +114,7 @@ def _segment(blocks: Numbers, batch_size: int, rank: int, world_size: int) -> Nu
     if start == stop:
         return blocks[:0]
     first, last = np.searchsorted(ends, [start, stop - 1], side="right")
-    mine: Numbers = blocks[first : last + 1].copy()
+    mine: IntArray = blocks[first : last + 1].copy()
     mine[-1, 1] -= ends[last] - stop
     mine[0, 0] = blocks[first, 1] - (ends[first] - start)
     return mine

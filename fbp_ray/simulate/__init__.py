@@ -7,7 +7,6 @@ does what `python -m fbp_ray.simulate --sample --out data --train 96 --validatio
 
 from __future__ import annotations
 
-from fbp_ray.simulate.config import SimulateConfig
-from fbp_ray.simulate.run import sample_data, simulate
+from fbp_ray.simulate.program import SimulateConfig, sample_data, simulate
 
 __all__ = ["SimulateConfig", "sample_data", "simulate"]

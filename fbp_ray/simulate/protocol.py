@@ -5,17 +5,32 @@
 The line integrals are those of the image interpolated to 1000 x 1000 pixels, so that the observation and a
 reconstruction from it do not share a discretisation. Source: Leuschner et al., "LoDoPaB-CT, a benchmark dataset for
 low-dose computed tomography reconstruction", Scientific Data 8 (2021) 109, and its generator.
+
+Rays are followed by Joseph's method, row by row (or column by column where a ray runs more along those); the image is
+interpolated linearly between the two pixels that a ray passes between. It shares no code and no discretisation with the
+projector that reconstructs, so that simulated data do not favour it. Source: P. M. Joseph, "An improved algorithm for
+reprojecting rays through pixel images", IEEE Trans. Med. Imaging 1 (1982) 192.
+
+Why it is fast: index and weight of a ray's crossing are computed once for 32 images, which lie side by side in memory
+([row][column][image]), so that an update is a few vector instructions; and a strip of a few rows stays in the cache
+while all angles pass over it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numba
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fbp_ray.data.layout import MU_AIR, MU_MAX, MU_WATER
-from fbp_ray.errors import DataError
+from fbp_ray.errors import DataError, GeometryError
 from fbp_ray.geometry import ParallelBeam
 
 PHOTONS = 4096.0
@@ -23,6 +38,12 @@ PHOTONS = 4096.0
 
 AIR_HU = -1000.0
 LEAST_COUNT = 0.1  # what a cell without a photon counts as: the logarithm stays finite
+
+LANES = 32
+"""Images that are projected at once. With 16, the compiler's run-time checks cost three times as much an image."""
+
+_STRIP = 4  # rows that stay in the cache: 4 x 1000 x 32 float32 are 0.5 MB
+_PAD = 2  # columns of air on either side: rays that graze the image need no test
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
@@ -86,6 +107,112 @@ def finer(image: NDArray[np.float32]) -> NDArray[np.float32]:
         right = np.minimum(left + 1, size - 1)
         image = image.take(left, axis) * (1 - weight) + image.take(right, axis) * weight
     return image
+
+
+def project_rays(images: NDArray[np.float32], geometry: ParallelBeam) -> NDArray[np.float32]:
+    """Line integrals of images by Joseph's method.
+
+    Args:
+        images: (B, H', W') float32 in 1/m, sampled at pixel centres, any number of pixels: they cover the rectangle of
+            the geometry's own image.
+        geometry: the scan.
+
+    Returns:
+        (B, A, D) float32, without unit. Outside the rectangle is nothing. Uses as many threads as torch does; the
+        result does not depend on their number, nor on what else is in the batch.
+
+    Raises:
+        GeometryError: `images` is not a float32 array of three dimensions.
+    """
+    if images.ndim != 3 or images.dtype != np.float32:
+        raise GeometryError(f"images should be float32 (B, H', W'); got {images.dtype} {images.shape}")
+    sinograms = np.empty((len(images), *geometry.sinogram_shape), np.float32)
+    for first in range(0, len(images), LANES):
+        batch = slice(first, first + LANES)
+        sinograms[batch] = _project_lanes(images[batch], geometry)
+    return sinograms
+
+
+def _project_lanes(images: NDArray[np.float32], geometry: ParallelBeam) -> NDArray[np.float32]:
+    pixel = np.asarray(geometry.image_shape) * geometry.pixel_size / images.shape[1:]
+    cosine, sine = np.cos(geometry.theta), np.sin(geometry.theta)
+    along_x = np.abs(sine) >= np.abs(cosine)
+    sinogram = np.zeros((*geometry.sinogram_shape, LANES), np.float32)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        _follow(pool, images, sinogram, geometry, np.flatnonzero(along_x), (cosine, sine), *pixel)
+        _follow(pool, images.swapaxes(1, 2), sinogram, geometry, np.flatnonzero(~along_x), (sine, cosine), *pixel[::-1])
+    return np.moveaxis(sinogram, -1, 0)[: len(images)]
+
+
+def _follow(
+    pool: ThreadPoolExecutor,
+    images: NDArray[np.float32],
+    sinogram: NDArray[np.float32],
+    geometry: ParallelBeam,
+    angles: NDArray[np.int64],
+    direction: tuple[NDArray[np.float64], NDArray[np.float64]],
+    row_size: float,
+    column_size: float,
+) -> None:
+    """Follows the rays of some angles, `row * across + column * along = s`, through the rows of the images."""
+    across, along = direction[0][angles], direction[1][angles]
+    rows, columns = images.shape[1:]
+    lanes = np.zeros((rows, columns + 2 * _PAD, LANES), np.float32)
+    lanes[:, _PAD:-_PAD, : len(images)] = np.moveaxis(images, 0, -1)
+    # A ray crosses a row at the column u = first + row * per_row + cell * per_cell.
+    first = geometry.detector[0] - geometry.axis_offset + (rows - 1) / 2 * row_size * across
+    first = first / along / column_size + (columns - 1) / 2
+    per_row = -across / along * row_size / column_size
+    per_cell = geometry.cell_size / along / column_size
+    length = row_size / np.abs(along)
+    lines = np.stack([first, per_row, per_cell, length], axis=1)
+    groups = np.array_split(np.arange(len(angles)), 4 * torch.get_num_threads())  # four each: a core may be held up
+    jobs = [pool.submit(_sweep, lanes, sinogram, angles[group], lines[group]) for group in groups]
+    for job in jobs:
+        job.result()
+
+
+def _compiled(function: Callable[..., None]) -> Any:
+    # Of fast-math only the fused multiply-add: the order of the sums is part of the result.
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # there is no folder that the compiled code can be kept in
+        return numba.njit(**options)(function)
+
+
+@_compiled
+def _sweep(
+    lanes: NDArray[np.float32],
+    sinogram: NDArray[np.float32],
+    angles: NDArray[np.int64],
+    lines: NDArray[np.float64],
+) -> None:
+    """Adds what the rays of some angles collect in [row][column][lane] to [angle][cell][lane]."""
+    rows, padded, _ = lanes.shape
+    columns, cells = padded - 2 * _PAD, sinogram.shape[1]
+    image, collected = lanes.reshape(-1), sinogram.reshape(-1)
+    for top in range(0, rows, _STRIP):
+        for k in range(len(angles)):
+            first, per_row, per_cell, length = lines[k]
+            for row in range(top, min(top + _STRIP, rows)):
+                at_row = first + row * per_row
+                # The cells whose rays cross this row between -1 and `columns`: beyond is air.
+                one, other = (-1 - at_row) / per_cell, (columns - at_row) / per_cell
+                begin = max(0, math.ceil(min(one, other)))
+                end = min(cells, math.floor(max(one, other)) + 1)
+                for cell in range(begin, end):
+                    u = at_row + cell * per_cell + _PAD
+                    column = int(u)
+                    right = np.float32((u - column) * length)
+                    left = np.float32(length) - right
+                    # Unsigned: no test for negative indices, which would keep the loop from being vectorised.
+                    source = np.uint64((row * padded + column) * LANES)
+                    target = np.uint64((angles[k] * cells + cell) * LANES)
+                    for lane in range(np.uint64(LANES)):
+                        collected[target + lane] += (
+                            left * image[source + lane] + right * image[source + lane + np.uint64(LANES)]
+                        )
 
 
 def observe(line_integrals: NDArray[np.float32], photons: float, random: np.random.Generator) -> NDArray[np.float32]:

@@ -14,10 +14,10 @@ from fbp_ray.baseline import Baseline
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import LoDoPaB
 from fbp_ray.model import LearnableFBP
-from fbp_ray.panels import panels
+from fbp_ray.pictures import panels
 from fbp_ray.run import RunFolder
 from fbp_ray.storage import LocalFolder, copy_folder
-from fbp_ray.trackers import NullTracker, Tracker, open_tracker, scalars
+from fbp_ray.trackers import TrackerGroup, open_tracker, scalars
 from fbp_ray.train.process import Process
 
 FOLDER = "tensorboard"
@@ -53,7 +53,7 @@ class Watcher:
         self._temporary: Path | None = None
         self._copy_failed = False
         self._warn: Callable[[str], None] = lambda text: report({"event": "warning", "text": text})
-        self._tracker: Tracker = NullTracker()
+        self._tracker = TrackerGroup({}, self._warn)
         if process.rank == 0 and config.track.to:
             self._tracker = open_tracker(
                 config.track,
@@ -84,7 +84,7 @@ class Watcher:
 
     def look(self, model: LearnableFBP, row: dict[str, float]) -> Callable[[], None]:
         """Takes the model as it is now; calling the result draws it and logs the epoch."""
-        if isinstance(self._tracker, NullTracker):
+        if not self._tracker.trackers:
             return lambda: None
         epoch = int(row["epoch"])
         as_it_is = copy.deepcopy(model)

@@ -134,7 +134,7 @@ def _check_sweep(prepared: Prepared, nodes: Sequence[Node], local: bool) -> None
 def _check_evaluation(prepared: Prepared, local: bool) -> None:
     from fbp_ray.checkpoint import check_geometry, find_checkpoint, read_manifest
     from fbp_ray.data import LoDoPaB, geometry_of
-    from fbp_ray.evaluate.program import EvaluateConfig
+    from fbp_ray.evaluate import EvaluateConfig
 
     config = EvaluateConfig.model_validate(prepared.request["config"])
     out = open_folder(prepared.place)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fbp_ray.config import TrainConfig
-from fbp_ray.evaluate.program import EvaluateConfig
+from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.settings import Frozen
 from fbp_ray.sweep.config import SweepTree
 

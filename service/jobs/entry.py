@@ -50,7 +50,7 @@ def _sweep(request: dict[str, Any]) -> None:
 def _evaluate(request: dict[str, Any]) -> None:
     from pydantic import ValidationError
 
-    from fbp_ray.evaluate.program import EvaluateConfig, evaluate
+    from fbp_ray.evaluate import EvaluateConfig, evaluate
 
     try:
         config = EvaluateConfig.model_validate(request["config"])

@@ -15,13 +15,13 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 
-from fbp_ray.checkpoint import save_checkpoint
 from fbp_ray.client import AsyncClient, Client
 from fbp_ray.errors import ConfigError, DataError, GeometryError, ServiceError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from service.app import create_app
 from service.settings import AccessConfig, ModelsConfig, Settings
+from tests.support.checkpoints import save_checkpoint
 
 TOKEN = "reconstruct-token-0123"
 OPERATE = "operate-token-01234567"

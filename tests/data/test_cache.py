@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from fbp_ray.data import Batches, LoDoPaB, SharedCache, geometry_of, shared
+from fbp_ray.data import Batches, LoDoPaB, SharedCache, geometry_of
+from fbp_ray.data import cache as cache_module
 from fbp_ray.errors import DataError
 from fbp_ray.geometry import ParallelBeam
 from tests.support.layouts import write_layout
@@ -45,11 +47,14 @@ def epoch(batches: Batches, number: int) -> dict[int, tuple[torch.Tensor, torch.
 
 def overwrite(data: LoDoPaB, value: float) -> None:
     """Whatever is read from the files from now on is this value."""
-    for reader in (data._observations, data._ground_truths):
-        reader._forget()  # HDF5 does not write to what is open for reading
     for path in data.folder.glob("*.hdf5"):
-        with h5py.File(path, "r+") as file:
-            file["data"][...] = value
+        with h5py.File(path) as file:
+            values, chunks = np.full_like(file["data"], value), file["data"].chunks
+        path.unlink()
+        with h5py.File(path, "w") as file:
+            file.create_dataset("data", data=values, chunks=chunks)
+    # A copy opens the files anew.
+    data.__dict__.update(pickle.loads(pickle.dumps(data)).__dict__)
 
 
 @pytest.mark.parametrize("mode", ["memory", "half"])
@@ -78,7 +83,7 @@ def test_an_epoch_does_not_read_what_it_stored_itself(data: LoDoPaB) -> None:
 
 
 def test_a_part_fits(data: LoDoPaB, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "free_bytes", lambda _: int(10.5 * (SAMPLE + 8) / (1 - shared.RESERVE)))
+    monkeypatch.setattr(cache_module, "free_bytes", lambda _: int(10.5 * (SAMPLE + 8) / (1 - cache_module.RESERVE)))
     cache = SharedCache(data, "memory")
     assert cache.samples == 10
     assert SharedCache(data, "half").samples == 20
@@ -89,22 +94,22 @@ def test_a_part_fits(data: LoDoPaB, monkeypatch: pytest.MonkeyPatch) -> None:
     for index in range(33):
         changed = bool((second[index][0] == 9).all())
         # A block that is only in part in memory is read from the file again.
-        assert changed == (index >= (8 if data._together[0] == 8 else 10))
+        assert changed == (index >= (8 if data.blocks[0, 1] == 8 else 10))
         assert changed or torch.equal(second[index][0], first[index][0])
 
 
 def test_nothing_fits(data: LoDoPaB, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "free_bytes", lambda _: SAMPLE)
+    monkeypatch.setattr(cache_module, "free_bytes", lambda _: SAMPLE)
     with pytest.raises(DataError, match=r"needs .* GiB of shared memory.* are free in /.*or use --data.cache none"):
         SharedCache(data, "memory")
 
 
 def test_shared_memory_that_cannot_be_written(data: LoDoPaB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "SHARED", tmp_path / "missing")
-    monkeypatch.setattr(shared.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(cache_module, "SHARED", tmp_path / "missing")
+    monkeypatch.setattr(cache_module.tempfile, "tempdir", str(tmp_path))
     assert SharedCache(data, "memory").samples == 33
     assert not list(tmp_path.glob("fbp-ray-*"))
-    monkeypatch.setattr(shared.tempfile, "tempdir", str(tmp_path / "missing"))
+    monkeypatch.setattr(cache_module.tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(DataError, match=r"no file can be made in .*missing for --data.cache"):
         SharedCache(data, "memory")
 
@@ -127,12 +132,12 @@ def test_limits_of_control_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (group / "memory.stat").write_text(f"anon 1\ninactive_file {cached}\n")
     own = tmp_path / "own"
     own.write_text("1:cpu:/elsewhere\n0::/outer/inner\n")
-    assert shared._free_in_groups(groups, own) == [600]
-    assert shared._free_in_groups(groups, tmp_path / "none") == []
+    assert cache_module.container_free_bytes(groups, own) == [600]
+    assert cache_module.container_free_bytes(groups, tmp_path / "none") == []
 
 
 def left_behind() -> set[str]:
-    folder = shared.SHARED if shared.SHARED.is_dir() else Path("/tmp")
+    folder = cache_module.SHARED if cache_module.SHARED.is_dir() else Path("/tmp")
     return {path.name for path in folder.glob("fbp-ray-*")}
 
 
@@ -142,6 +147,7 @@ def together(rank: int, folder: Path) -> None:
     data = LoDoPaB(folder, "train", geometry_of(folder))
     cache = SharedCache(data, "memory")
     assert cache.samples == 33
+    torch.distributed.barrier()
     assert not left_behind()
     batches = Batches(data, 4, rank, 2, seed=0, cache=cache)
     first = epoch(batches, 1)
@@ -157,7 +163,7 @@ def together(rank: int, folder: Path) -> None:
     assert all(torch.equal(second[index][0], (both[0] | both[1])[index][0]) for index in second)
 
     # One of them cannot: both say so.
-    shared.free_bytes = lambda _: 0
+    cache_module.free_bytes = lambda _: 0
     with pytest.raises(DataError, match="are free in"):
         SharedCache(data, "memory")
     torch.distributed.destroy_process_group()

@@ -14,8 +14,7 @@ import pytest
 import torch
 
 from fbp_ray.data import Batches, LoDoPaB, Sample
-from fbp_ray.data.layout import Place
-from fbp_ray.data.rows import Block, RowReader
+from fbp_ray.data.hdf5_reader import Hdf5Reader
 from fbp_ray.errors import DataError
 from fbp_ray.geometry import ParallelBeam
 from tests.support.huge import TRAIN, write_huge
@@ -91,44 +90,36 @@ def test_a_batch_stays_until_the_second_one_after_it_is_asked_for(rows: LoDoPaB)
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_each_chunk_is_read_once(data: LoDoPaB, world_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[tuple[int, int, int]] = []
-    row, block = RowReader.read_into, RowReader.read_block
+    original = Hdf5Reader.read
 
-    def read_into(self: RowReader, place: Place, to: np.ndarray) -> None:
-        if self is data._observations:
-            read.append((place.file, place.row, place.row + 1))
-        row(self, place, to)
+    def record(self: Hdf5Reader, file: int, row: int, into: np.ndarray) -> None:
+        if self.paths[0].name.startswith("observation"):
+            read.append((file, row, row + len(into)))
+        original(self, file, row, into)
 
-    def read_block(self: RowReader, place: Place, count: int, memory: np.ndarray | None = None) -> Block:
-        if self is data._observations:
-            read.append((place.file, place.row, place.row + count))
-        return block(self, place, count, memory)
-
-    monkeypatch.setattr(RowReader, "read_into", read_into)
-    monkeypatch.setattr(RowReader, "read_block", read_block)
+    monkeypatch.setattr(Hdf5Reader, "read", record)
     for rank in range(world_size):
         for _ in Batches(data, 4, rank, world_size, seed=3).epoch(1):
             pass
-    together = data._together
+    per_block = int(data.blocks[0, 1])
     chunks = Counter(
-        (file, chunk)
-        for file, first, end in read
-        for chunk in range(first // together[file], (end - 1) // together[file] + 1)
+        (file, chunk) for file, first, end in read for chunk in range(first // per_block, (end - 1) // per_block + 1)
     )
     assert set(chunks) == {
-        (file, chunk) for file, rows in enumerate((20, 13)) for chunk in range(-(-rows // together[file]))
+        (file, chunk) for file, rows in enumerate((20, 13)) for chunk in range(-(-rows // per_block))
     }
     assert sum(chunks.values()) - len(chunks) <= world_size - 1
 
 
 def test_the_next_batches_are_read_meanwhile(rows: LoDoPaB, monkeypatch: pytest.MonkeyPatch) -> None:
     finished = threading.Semaphore(0)
-    original = LoDoPaB.read_into
+    original = LoDoPaB.read
 
-    def read_into(self: LoDoPaB, *arguments: object) -> None:
+    def read(self: LoDoPaB, *arguments: object) -> None:
         original(self, *arguments)  # type: ignore[arg-type]
         finished.release()
 
-    monkeypatch.setattr(LoDoPaB, "read_into", read_into)
+    monkeypatch.setattr(LoDoPaB, "read", read)
     epoch = Batches(rows, 4, seed=0).epoch(1)
     next(epoch)
     assert all(finished.acquire(timeout=30) for _ in range(8))  # the first batch and one more, at least
@@ -137,8 +128,8 @@ def test_the_next_batches_are_read_meanwhile(rows: LoDoPaB, monkeypatch: pytest.
 
 def test_what_was_waited_for_is_told(rows: LoDoPaB, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    original = LoDoPaB.read_into
-    monkeypatch.setattr(LoDoPaB, "read_into", lambda self, *rest: gate.wait() and original(self, *rest))
+    original = LoDoPaB.read
+    monkeypatch.setattr(LoDoPaB, "read", lambda self, *rest: gate.wait() and original(self, *rest))
     batches = Batches(rows, 4, seed=0)
     assert batches.waited == 0
     threading.Timer(0.2, gate.set).start()

@@ -15,9 +15,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fbp_ray.data import LoDoPaB, Observations, Sample, describe, geometry_of
-from fbp_ray.data.layout import Place, Rows
-from fbp_ray.data.rows import MOST_OPEN, RowReader
+from fbp_ray.data import LoDoPaB, Sample, describe, geometry_of
+from fbp_ray.data.lodopab import Place
 from fbp_ray.errors import DataError, GeometryError
 from fbp_ray.geometry import ParallelBeam
 
@@ -49,9 +48,12 @@ def test_a_sample_has_a_place_and_a_name(lodopab_folder: Path, small_geometry: P
         data[-1]
 
 
-def test_rows_of_any_number_are_mapped() -> None:
-    rows = Rows([2, 0, 3])
-    assert [rows[index] for index in range(len(rows))] == [(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)]
+def test_files_may_have_any_number_of_rows(
+    tmp_path: Path, small_geometry: ParallelBeam, write_part: Callable[..., None]
+) -> None:
+    write_part(tmp_path, "train", [2, 1, 3])
+    data = LoDoPaB(tmp_path, "train", small_geometry)
+    assert [data.place(index) for index in range(len(data))] == [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (2, 2)]
 
 
 @pytest.mark.parametrize(("samples", "files"), [(1, 1), (4, 1), (5, 2), (11, 3)])
@@ -76,37 +78,23 @@ def test_more_samples_than_there_are(lodopab_folder: Path, small_geometry: Paral
         LoDoPaB(lodopab_folder, "train", small_geometry, samples=0)
 
 
-def test_the_challenge_part_has_observations_only(lodopab_folder: Path, small_geometry: ParallelBeam) -> None:
-    data = Observations(lodopab_folder, "challenge", small_geometry)
-    assert [sample.index for sample in data] == [0, 1]
+def test_the_challenge_part_has_no_ground_truth(lodopab_folder: Path, small_geometry: ParallelBeam) -> None:
     with pytest.raises(DataError, match=r"no ground_truth_challenge_000.hdf5 beside it"):
         LoDoPaB(lodopab_folder, "challenge", small_geometry)
 
 
-def test_nothing_is_open_until_it_is_read(lodopab_folder: Path, small_geometry: ParallelBeam) -> None:
-    data = LoDoPaB(lodopab_folder, "train", small_geometry)
-    assert not data._observations._open
-    data[0]
-    assert list(data._observations._open) == [0]
+def test_nothing_is_open_until_it_is_read(folder: Path, small_geometry: ParallelBeam) -> None:
+    data = LoDoPaB(folder, "train", small_geometry)
+    with h5py.File(folder / "observation_train_000.hdf5", "r+") as file:  # HDF5 does not write to what is open
+        file["data"][0] = 7
+    assert data[0].observation[0, 0] == 7
 
 
 def test_a_pickled_copy_opens_its_own_files(lodopab_folder: Path, small_geometry: ParallelBeam) -> None:
     data = LoDoPaB(lodopab_folder, "train", small_geometry)
     data[0]
     copy = pickle.loads(pickle.dumps(data))
-    assert not copy._observations._open
-    assert copy[10].observation[0, 0] == 10
-
-
-def test_only_the_files_used_last_stay_open(tmp_path: Path, write_part: Callable[..., None]) -> None:
-    write_part(tmp_path, "train", [1] * (MOST_OPEN + 2))
-    paths = sorted(tmp_path.glob("observation_*"))
-    reader = RowReader(paths)
-    for number in [*range(MOST_OPEN), 0, MOST_OPEN, MOST_OPEN + 1]:
-        assert reader.read(Place(number, 0))[0, 0] == number
-    assert len(reader._open) == MOST_OPEN
-    assert 0 in reader._open
-    assert 1 not in reader._open
+    assert copy[10].observation[0, 0] == data[10].observation[0, 0] == 10
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
@@ -120,20 +108,6 @@ def test_worker_processes_read_the_same(lodopab_folder: Path, small_geometry: Pa
     assert torch.cat([batch.index for batch in batches]).tolist() == list(range(11))
     assert torch.cat([batch.observation[:, 0, 0] for batch in batches]).tolist() == list(range(11))
     assert data[10].observation[0, 0] == 10
-
-
-def test_patients(folder: Path, small_geometry: ParallelBeam) -> None:
-    data = LoDoPaB(folder, "test", small_geometry)
-    assert data.patients is None
-    table = folder / "patient_ids_rand_test.csv"
-    table.write_text("7\n3\n7\n9\n")
-    assert data.patients == (7, 3, 7)
-    table.write_text("7\n3\n")
-    with pytest.raises(DataError, match="2 lines for 3 samples"):
-        _ = data.patients
-    table.write_text("7\nthree\n7\n")
-    with pytest.raises(DataError, match="a patient's number on each line"):
-        _ = data.patients
 
 
 class TestErrors:

@@ -7,13 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fbp_ray.data.sampler import WINDOW, Numbers, Plan, blocks_of, num_steps, plan, samples_for_rank, shares
+from fbp_ray.data.sampler import (
+    WINDOW,
+    IntArray,
+    Plan,
+    blocks_of,
+    num_steps,
+    plan,
+    samples_for_rank,
+    step_sizes_for_rank,
+)
 
 FILES = st.lists(st.tuples(st.integers(1, 70), st.sampled_from([1, 2, 3, 8])), min_size=1, max_size=6)
 
 
 @st.composite
-def epochs(draw: st.DrawFn) -> tuple[Numbers, int, int, int | None, int]:
+def epochs(draw: st.DrawFn) -> tuple[IntArray, int, int, int | None, int]:
     """Blocks, batch size, processes, seed, epoch."""
     counts, together = zip(*draw(FILES), strict=True)
     world_size = draw(st.integers(1, 5))
@@ -22,23 +31,23 @@ def epochs(draw: st.DrawFn) -> tuple[Numbers, int, int, int | None, int]:
     return blocks_of(counts, together), batch_size, world_size, seed, draw(st.integers(1, 1000))
 
 
-def all_plans(blocks: Numbers, batch_size: int, world_size: int, seed: int | None, epoch: int) -> list[Plan]:
+def all_plans(blocks: IntArray, batch_size: int, world_size: int, seed: int | None, epoch: int) -> list[Plan]:
     return [plan(blocks, batch_size, rank, world_size, seed=seed, epoch=epoch) for rank in range(world_size)]
 
 
-def pieces(of: Numbers) -> list[int]:
+def pieces(of: IntArray) -> list[int]:
     return [sample for first, end in of for sample in range(first, end)]
 
 
 @given(epochs())
 def test_every_sample_is_taken_once_and_in_the_shares_of_its_step(
-    case: tuple[Numbers, int, int, int | None, int],
+    case: tuple[IntArray, int, int, int | None, int],
 ) -> None:
     blocks, batch_size, world_size, *_ = case
     samples = int(blocks[-1, 1])
     plans = all_plans(*case)
     assert sorted(np.concatenate([mine.samples for mine in plans])) == list(range(samples))
-    sizes = [shares(samples, batch_size, rank, world_size) for rank in range(world_size)]
+    sizes = [step_sizes_for_rank(samples, batch_size, rank, world_size) for rank in range(world_size)]
     assert [sum(of_rank) for of_rank in sizes] == [len(mine.samples) for mine in plans]
     of_steps = [sum(of_step) for of_step in zip(*sizes, strict=True)]
     assert len(of_steps) == num_steps(samples, batch_size)
@@ -48,7 +57,7 @@ def test_every_sample_is_taken_once_and_in_the_shares_of_its_step(
 
 @given(epochs())
 def test_what_is_read_is_whole_blocks_but_for_the_ends_of_segments(
-    case: tuple[Numbers, int, int, int | None, int],
+    case: tuple[IntArray, int, int, int | None, int],
 ) -> None:
     blocks, _, world_size, *_ = case
     whole = {tuple(block) for block in blocks.tolist()}
@@ -61,7 +70,7 @@ def test_what_is_read_is_whole_blocks_but_for_the_ends_of_segments(
 
 
 @given(epochs())
-def test_a_sample_comes_after_its_block_and_not_long_after(case: tuple[Numbers, int, int, int | None, int]) -> None:
+def test_a_sample_comes_after_its_block_and_not_long_after(case: tuple[IntArray, int, int, int | None, int]) -> None:
     largest = int((case[0][:, 1] - case[0][:, 0]).max())
     for mine in all_plans(*case):
         position = {sample: number for number, sample in enumerate(pieces(mine.blocks))}
@@ -98,6 +107,6 @@ def test_blocks_of_files() -> None:
     assert blocks_of([5, 0, 3], [2, 4, 1]).tolist() == [[0, 2], [2, 4], [4, 5], [5, 6], [6, 7], [7, 8]]
 
 
-def test_shares_of_a_step() -> None:
+def test_a_step_is_shared_out() -> None:
     assert [samples_for_rank(7, rank, 3) for rank in range(3)] == [3, 2, 2]
     assert [samples_for_rank(1, rank, 3) for rank in range(3)] == [1, 0, 0]

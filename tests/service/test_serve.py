@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 
-from fbp_ray.checkpoint import save_checkpoint
 from fbp_ray.client import Client
 from fbp_ray.errors import ConfigError, ServiceError
 from fbp_ray.geometry import ParallelBeam
@@ -24,6 +23,7 @@ from fbp_ray.model import LearnableFBP, ModelConfig
 from service import model_registry, serve
 from service.serve import Replica, ServeSettings, import_serve, main, replica_settings
 from service.settings import JobsConfig, ModelsConfig, Settings, read_tree
+from tests.support.checkpoints import save_checkpoint
 from tests.support.serving import running
 
 SECONDS = 120.0
@@ -139,7 +139,7 @@ def test_replicas_answer_as_one_process_does(
 ) -> None:
     url, process = deployment
     model = LearnableFBP(ModelConfig(geometry=scan))
-    save_checkpoint(tmp_path / "trained", model, epoch=1, metrics={}, data={})
+    save_checkpoint(tmp_path / "trained", model)
     stack = np.random.default_rng(0).random((5, *scan.sinogram_shape)).astype(np.float32)
     with Client(url) as service:
         assert service.ready()

@@ -16,11 +16,8 @@ from fbp_ray.data import LoDoPaB, describe, geometry_of
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.errors import ConfigError, DataError
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.simulate import SimulateConfig
 from fbp_ray.simulate.dicom import dicom_folder
-from fbp_ray.simulate.source import PARTS, Slice, Source
-from fbp_ray.simulate.split import divide
-from fbp_ray.simulate.stacks import stack_folder
+from fbp_ray.simulate.sources import PARTS, Slice, Source, divide, stack_folder
 from tests.support.simulating import entry, run, write_dicom, write_stacks
 
 
@@ -42,7 +39,7 @@ class TestStacks:
     def test_an_index_without_split_is_divided_by_patient(self, tmp_path: Path) -> None:
         folder = write_stacks(tmp_path / "ct", [entry(f"{name}.npz", patient=name) for name in "abcd"])
         source = stack_folder(folder)
-        parts = divide(source, SimulateConfig(images=folder, out=tmp_path, split=(2, 1, 1)))
+        parts = divide(source, (2, 1, 1), {}, 0)
         assert {part: len(slices) for part, slices in parts.items()} == {"train": 8, "validation": 4, "test": 4}
         patients = [{piece.patient for piece in slices} for slices in parts.values()]
         assert set.union(*patients) == set("abcd")
@@ -125,9 +122,10 @@ class TestDicom:
     @pytest.mark.parametrize(
         ("tags", "message"),
         [
-            ({"NumberOfFrames": 3}, "1.dcm holds 3 frames of 1 values a pixel, but a slice is one grey image"),
-            ({"SamplesPerPixel": 3}, "1.dcm holds 1 frames of 3 values a pixel"),
-            ({"RescaleSlope": None}, "1.dcm has no RescaleSlope, so its values are not in HU"),
+            ({"NumberOfFrames": 3}, "1.dcm holds 3 frames, but a slice is one image; split it"),
+            ({"SamplesPerPixel": 3}, r"has no CT slice in DICOM \(found: 1 x CT in colour\)"),
+            ({"RescaleSlope": None}, "found: 1 x CT whose values are not in HU"),
+            ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "found: 1 x CT that is not axial"),
             ({"Modality": "MR"}, r"has no CT slice in DICOM \(found: 1 x MR\)"),
             ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, r"found: 1 x CT without axial pixels"),
         ],
@@ -136,6 +134,37 @@ class TestDicom:
         write_dicom(tmp_path / "1.dcm", **tags)
         with pytest.raises(DataError, match=message):
             dicom_folder(tmp_path)
+
+    def test_what_is_no_axial_slice_in_hu_is_passed_over_and_counted(
+        self, scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = tmp_path / "ct"
+        for number, patient in enumerate("AABC"):
+            write_dicom(folder / f"{number}.dcm", patient=patient, z=2.5 * number)
+        write_dicom(folder / "tilted.dcm", patient="C", ImageOrientationPatient=[1, 0, 0, 0, 0.87, -0.5])
+        write_dicom(folder / "screenshot.dcm", RescaleSlope=None)
+        write_dicom(folder / "colour.dcm", SamplesPerPixel=3)
+        for number, column in enumerate(([0, 0, -1], [0, 0, 1])):
+            write_dicom(folder / f"coronal {number}.dcm", ImageOrientationPatient=[1, 0, 0, *column])
+        whole = (folder / "0.dcm").read_bytes()
+        (folder / "bare.dcm").write_bytes(whole[132:])  # without the preamble
+        out = tmp_path / "out"
+        assert run("--images", folder, "--geometry", scan_file, "--out", out, "--split", "2,0,1") == 0
+        said = capsys.readouterr().out
+        assert (
+            "Found 5 slices of 3 patients (DICOM files); passed over: 1 x CT in colour, 2 x CT that is not axial, "
+            "1 x CT whose values are not in HU, 1 x not DICOM\n"
+        ) in said
+        assert "of 2 patients\n" in said
+        assert "of 1 patient\n" in said
+
+    def test_links_to_folders_are_followed(self, tmp_path: Path) -> None:
+        write_dicom(tmp_path / "elsewhere" / "1.dcm", 1)
+        write_dicom(tmp_path / "ct" / "2.dcm", 2, z=1.0)
+        (tmp_path / "ct" / "linked").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "ct" / "again").symlink_to(tmp_path / "ct")
+        (tmp_path / "ct" / "gone").symlink_to(tmp_path / "nowhere")
+        assert [piece.name for piece in dicom_folder(tmp_path / "ct").slices] == ["linked/1.dcm", "2.dcm"]
 
     def test_a_compression_that_cannot_be_decoded(self, tmp_path: Path) -> None:
         write_dicom(tmp_path / "1.dcm")
@@ -177,13 +206,13 @@ class TestDicom:
 
 class TestSplit:
     @staticmethod
-    def parts(patients: int, **options: Any) -> dict[str, list[int]]:
+    def parts(patients: int, split: Any = None, seed: int = 0, **limits: int) -> dict[str, list[int]]:
         slices = tuple(
             Slice(f"{patient}/{z}", f"{patient:03d}", lambda: np.zeros((2, 2)))
             for patient in range(patients)
             for z in range(5)
         )
-        divided = divide(Source("test", slices), SimulateConfig(phantoms=1, out="out", **options))
+        divided = divide(Source("test", slices), split, limits, seed)  # type: ignore[arg-type]
         return {part: [int(piece.patient) for piece in found] for part, found in divided.items()}
 
     @pytest.mark.parametrize(
@@ -218,4 +247,4 @@ class TestSplit:
     def test_a_split_of_its_own_cannot_be_changed(self, tmp_path: Path) -> None:
         folder = write_stacks(tmp_path / "ct", [entry("a.npz", "train")])
         with pytest.raises(ConfigError, match="--split does not apply"):
-            divide(stack_folder(folder), SimulateConfig(images=folder, out=tmp_path, split=(1, 0, 0)))
+            divide(stack_folder(folder), (1, 0, 0), {}, 0)

@@ -17,13 +17,13 @@ import uvicorn
 from fastapi import FastAPI
 from torch import Tensor
 
-from fbp_ray.checkpoint import save_checkpoint
 from fbp_ray.filters import WindowConfig
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.projector import project
 from service.app import create_app
 from service.settings import Settings
+from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, smooth_images
 
 

@@ -25,7 +25,7 @@ from fbp_ray.cli import parse_with_recipe
 from fbp_ray.config import DataConfig, TrainConfig
 from fbp_ray.data import Batches, LoDoPaB, geometry_of
 from fbp_ray.errors import ConfigError, DataError, RunError
-from fbp_ray.evaluate.program import main as evaluate
+from fbp_ray.evaluate import main as evaluate
 from fbp_ray.run import RunFolder
 from fbp_ray.sweep import Choice, LogRange, Range, object_store, sweep
 from fbp_ray.sweep.config import SweepTree, training_config

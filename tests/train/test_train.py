@@ -15,13 +15,14 @@ import pytest
 import ray
 import torch
 
-from fbp_ray.checkpoint import load_model, read_manifest, save_checkpoint
+from fbp_ray.checkpoint import load_model, read_manifest
 from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.runs import list_runs
 from fbp_ray.storage import copy_folder, open_folder
 from fbp_ray.train.program import main
 from fbp_ray.train.resources import cpus_per_worker
+from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, write_scan
 
 
@@ -123,7 +124,7 @@ def test_a_checkpoint_of_another_geometry_is_refused_before_ray_starts(
     scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = LearnableFBP(ModelConfig(geometry=COARSE.every(2)))
-    save_checkpoint(tmp_path / "sparse", model, epoch=1, metrics={}, data={})
+    save_checkpoint(tmp_path / "sparse", model)
     monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
     with pytest.raises(CheckpointError, match="another geometry"):
         main(options(scan, tmp_path, "run", **{"init.checkpoint": tmp_path / "sparse"}))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from skimage.transform import resize
 
+import fbp_ray
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.errors import DataError, GeometryError
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.simulate.protocol import PHOTONS, finer, generator, ground_truth, observe
-from fbp_ray.simulate.rays import LANES, project_rays
+from fbp_ray.simulate.protocol import LANES, PHOTONS, finer, generator, ground_truth, observe, project_rays
 
 PAIR = Path(__file__).parents[1] / "data" / "lodopab_pair" / "lodopab_test_3456.npz"
 
@@ -94,6 +98,23 @@ def test_neither_threads_nor_the_batch_change_the_result(crooked: ParallelBeam) 
             np.testing.assert_array_equal(project_rays(images[number : number + 1], crooked)[0], together[number])
     finally:
         torch.set_num_threads(threads)
+
+
+def test_rays_are_followed_where_nothing_compiled_can_be_kept(tmp_path: Path, crooked: ParallelBeam) -> None:
+    shutil.copytree(Path(fbp_ray.__file__).parent, tmp_path / "fbp_ray", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "fbp_ray" / "simulate" / "__pycache__").write_text("")  # a file: no folder can be made
+    code = (
+        "import numpy as np\n"
+        "from fbp_ray.geometry import ParallelBeam\n"
+        "from fbp_ray.simulate.protocol import project_rays\n"
+        f"geometry = ParallelBeam.model_validate_json({crooked.model_dump_json()!r})\n"
+        "print(project_rays(np.ones((1, 60, 44), np.float32), geometry).max() > 0.12)\n"
+    )
+    no_cache = {"HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null", "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | no_cache, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_other_arrays_are_refused(crooked: ParallelBeam) -> None:

@@ -1,0 +1,84 @@
+"""Whether a change has altered what a fixed seed trains: hashes of data and weights beside those of version 0.1.0.
+
+    python -m benchmarks.golden
+
+The hashes hold for one kind of processor and one set of versions: torch's FFTs and the projector's vectors round
+differently on others. There, run it before and after a change and compare the two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import h5py
+import torch
+
+from fbp_ray.checkpoint import read_checkpoint
+
+RUNS = {
+    "quickstart, 1 worker": (
+        "--train.epochs 3 --scaling.num_workers 1",
+        "86a7a0e363ee0234ab72a45f",
+    ),
+    "quickstart, 2 workers": (
+        "--train.epochs 2 --scaling.num_workers 2",
+        "292aec66778064bf566a0906",
+    ),
+    "reference, 1 worker": (
+        "--recipe reference --train.epochs 1 --scaling.num_workers 1 --data.train_samples 12 "
+        "--data.validation_samples 4",
+        "38077ee557598d90090a3a8e",
+    ),
+    "mean squared error, 2 workers": (
+        "--train.epochs 2 --scaling.num_workers 2 --window.init hann --loss.mse 1 --loss.l1 0 --loss.ms_ssim 0 "
+        "--loss.edge 0 --optim.lr 0.03",
+        "e7cc90ad192881368d03e752",
+    ),
+}
+DATA = "--phantoms 20 --train 16 --validation 6 --test 4 --split 0.6,0.2,0.2"
+DATA_HASHES = {"observation_train_000.hdf5": "785a128f0d6c2087", "ground_truth_train_000.hdf5": "d7364aac538a97d0"}
+
+
+def main() -> int:
+    """Prints a row for each hash; 1 where one is another."""
+    print(f"recorded on x86_64 with AVX-512, torch 2.15.0; this is {platform.machine()}, torch {torch.__version__}")
+    same = True
+    with tempfile.TemporaryDirectory(prefix="golden-") as folder:
+        data = Path(folder) / "data"
+        _program("fbp_ray.simulate", *DATA.split(), "--out", str(data))
+        for name, recorded in DATA_HASHES.items():
+            with h5py.File(data / name) as file:
+                same &= _row(name, hashlib.sha256(file["data"][...].tobytes()).hexdigest(), recorded)
+        for number, (name, (options, recorded)) in enumerate(RUNS.items()):
+            place = ["--data.dir", str(data), "--run.storage", folder, "--run.name", str(number), "--track.to", "none"]
+            _program("fbp_ray.train", *place, "--train.batch_size", "4", *options.split())
+            same &= _row(name, _hash_of_weights(Path(folder) / str(number)), recorded)
+    return 0 if same else 1
+
+
+def _program(module: str, *options: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, *options], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"python -m {module} {' '.join(options)} failed:\n{done.stderr}")
+
+
+def _hash_of_weights(run: Path) -> str:
+    import safetensors.numpy
+
+    (weight,) = safetensors.numpy.load(read_checkpoint(run).contents["weights"]).values()
+    return hashlib.sha256(weight.tobytes()).hexdigest()
+
+
+def _row(name: str, found: str, recorded: str) -> bool:
+    same = found.startswith(recorded)
+    print(f"{name:32} {found[: len(recorded)]:24}  {'as recorded' if same else 'recorded: ' + recorded}", flush=True)
+    return same
+
+
+if __name__ == "__main__":
+    sys.exit(main())
