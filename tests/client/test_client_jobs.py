@@ -18,9 +18,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fbp_ray.client import AsyncClient, Client, Job, protocol
-from fbp_ray.client.display import JobDisplay
-from fbp_ray.client.follow import AWAY, Events
+from fbp_ray.client import AsyncClient, Client, Job, connection
+from fbp_ray.client.follow import AWAY, JobDisplay
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, RunError, ServiceError
 
@@ -39,10 +38,9 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         made.append(seconds)
 
     clock = SimpleNamespace(sleep=made.append, monotonic=lambda: sum(made))
-    monkeypatch.setattr("fbp_ray.client.sync.time", clock)
-    monkeypatch.setattr("fbp_ray.client.asynchronous.asyncio", SimpleNamespace(sleep=sleep))
-    monkeypatch.setattr("fbp_ray.client.follow.wait.__defaults__", (clock.monotonic,))
-    monkeypatch.setattr("fbp_ray.client.follow.logs.__defaults__", (clock.monotonic,))
+    monkeypatch.setattr("fbp_ray.client.connection.time", clock)
+    monkeypatch.setattr("fbp_ray.client.connection.asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("fbp_ray.client.follow.time", clock)
     return made
 
 
@@ -143,7 +141,7 @@ def test_a_date_to_come_back_at_is_understood(pauses: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("after", "waits"), [("1000", 0), (None, 0), ("soon", 0), ("20", 3), ("0", protocol.TRIES - 1)]
+    ("after", "waits"), [("1000", 0), (None, 0), ("soon", 0), ("20", 3), ("0", connection.TRIES - 1)]
 )
 def test_patience_has_an_end(pauses: list[float], after: str | None, waits: int) -> None:
     with client(Script(busy(after))) as service, pytest.raises(ServiceError, match="503: 256 images wait") as caught:
@@ -163,7 +161,7 @@ def test_a_lost_connection_is_made_again(pauses: list[float]) -> None:
     assert pauses == [0.2, 0.4]
     with client(Script(lost)) as service, pytest.raises(ServiceError, match="python -m service"):
         service.job("5f1d")
-    assert len(pauses) == 2 + protocol.CONNECTIONS - 1
+    assert len(pauses) == 2 + connection.CONNECTIONS - 1
 
 
 def test_what_took_too_long_is_not_asked_again(pauses: list[float]) -> None:
@@ -375,11 +373,14 @@ def test_strange_events_change_nothing() -> None:
         assert service.wait("5f1d", progress=False).status == "succeeded"
 
 
-def test_events_have_several_lines_and_comments() -> None:
-    events = Events()
-    lines = [": comment", "event: a", "id: 7", "data: 1", "data:2", "", "", "data: 3", ""]
-    found = [event for line in lines if (event := events.feed(line))]
-    assert found == [("a", "1\n2", "7"), ("message", "3", "7")]
+def test_events_have_several_lines_and_comments(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = json.dumps(ROWS[0]).split(", ", 1)
+    parts = f": hello\nevent: epoch\nid: 7\ndata: {first},\ndata:{second}\n\n\ndata: {{}}\n\n"
+    answers = Service([job(), job(rows=1), job("succeeded", 1)], sse(parts), sse(event("end", {}, "8")))
+    with client(answers) as service:
+        service.wait("5f1d")
+    assert answers.streams.requests[1].headers["Last-Event-ID"] == "7"
+    assert capsys.readouterr().out.splitlines()[1] == "train 5f1d: epoch 1/3  loss 1  validation 2  PSNR 31.00 dB"
 
 
 def test_a_log_is_read_and_followed_without_a_line_twice(pauses: list[float]) -> None:
