@@ -117,9 +117,8 @@ def examine_machines(
         "see that the machine runs and has memory, and that Ray there runs in an environment with fbp-ray of this "
         "version; then start Ray there again"
     )
-    known, silent = ask(
-        "cluster", dict.fromkeys(machines, installed), 120, remedy
-    )  # a process starts, and imports torch
+    seconds = 120  # in which a process starts, and imports torch
+    known, silent = ask("cluster", dict.fromkeys(machines, installed), seconds, remedy)
     yield from (finding._replace(found=f"the machine does not answer: {finding.found}") for finding in silent)
     machines = list(known)
     answering = [machine for machine in trainers if machine in known]

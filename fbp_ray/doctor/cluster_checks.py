@@ -19,7 +19,7 @@ import psutil
 from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.doctor.machines import Finding, Machine, ask, majority, names
 from fbp_ray.errors import RunError
-from fbp_ray.storage import LocalFolder, open_folder
+from fbp_ray.storage import Folder, LocalFolder, open_folder
 
 LISTEN_SECONDS = 120.0
 CONNECT_SECONDS = 5.0
@@ -212,7 +212,7 @@ def leave(place: str, mark: str) -> list[str]:
     if isinstance(folder, LocalFolder):
         made = [str(path) for path in (folder.path, *folder.path.parents) if not path.exists()]
     try:
-        probe(place)
+        probe(folder)
         folder.write(mark, mark)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -233,12 +233,12 @@ def find(place: str, mark: str, first: str) -> None:
         time.sleep(0.2)
     if folder.read(mark).decode() != mark:
         raise OSError(f"{folder}/{mark} has another content than was written")
-    probe(place)
+    probe(folder)
 
 
-def probe(place: str) -> None:
-    """Writes, reads and removes a small file; raises OSError where that cannot be done."""
-    folder, name = open_folder(place), f"probe-{uuid4().hex}"
+def probe(folder: Folder) -> None:
+    """Writes a small file, reads it back and removes it; raises OSError where that cannot be done."""
+    name = f"probe-{uuid4().hex}"
     folder.write(name, name)
     try:
         if folder.read(name).decode() != name or name not in folder.names():
