@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fbp_ray.client.answers import Job
-from fbp_ray.client.connection import Call, Connection, refusal, unreachable
+from fbp_ray.client.connection import Call, Connection, Stream, refusal, unreachable
 from fbp_ray.errors import RunError, ServiceError
 
 AGAIN = 1.0
@@ -70,14 +70,9 @@ async def watch(connection: Connection, path: str, look: Look, timeout: float | 
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last} if last else {})
             try:
                 async with connection.stream(Call("GET", f"{path}/events", headers=headers), min(SILENCE, left)) as it:
-                    kind = it.answer.headers.get("content-type", "")
-                    has_events = it.answer.is_success and kind.startswith("text/event-stream")
-                    streaming = has_events or it.answer.status_code in _GONE
-                    async with aclosing(read_events(it.lines)) as events:
-                        while has_events and time.monotonic() < until:
-                            event = await anext(events, None)
-                            if event is None:
-                                break
+                    streaming = _has_events(it) or it.answer.status_code in _GONE
+                    async with aclosing(read_events(it, until)) as events:
+                        async for event in events:
                             last = event.id or last
                             if event.kind == "end":
                                 pause = 0.0
@@ -154,10 +149,19 @@ class Event(NamedTuple):
     id: str
 
 
-async def read_events(lines: AsyncIterator[str]) -> AsyncGenerator[Event, None]:
-    """The events that lines make; an empty line completes one."""
+def _has_events(stream: Stream) -> bool:
+    kind: str = stream.answer.headers.get("content-type", "")
+    return stream.answer.is_success and kind.startswith("text/event-stream")
+
+
+async def read_events(stream: Stream, until: float) -> AsyncGenerator[Event, None]:
+    """The events of a stream until a time; an empty line completes one, and lines keep coming where none happens."""
     kind, data, id = "", list[str](), ""
-    async for line in lines:
+    if not _has_events(stream):
+        return
+    async for line in stream.lines:
+        if time.monotonic() >= until:
+            return
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "event":

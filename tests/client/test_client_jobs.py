@@ -7,7 +7,7 @@ import io
 import json
 import pickle
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from types import SimpleNamespace
@@ -62,7 +62,7 @@ class Script:
 class Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A body in parts; an exception among them breaks the connection."""
 
-    def __init__(self, parts: Sequence[str | Exception]) -> None:
+    def __init__(self, parts: Iterable[str | Exception]) -> None:
         self.parts = parts
 
     def __iter__(self) -> Iterator[bytes]:
@@ -346,6 +346,27 @@ def test_waiting_for_a_job_has_an_end(pauses: list[float]) -> None:
     with client(quiet) as service, pytest.raises(TimeoutError, match=r"5f1d is running after 7\.5 s; it goes on"):
         service.wait("5f1d", timeout=7.5, progress=False)
     assert sum(pauses) == 7.5
+
+
+def test_waiting_has_an_end_while_a_quiet_job_sends_signs_of_life(pauses: list[float]) -> None:
+    def pings() -> Iterator[str]:
+        while True:
+            pauses.append(1.0)
+            yield ": ping\n\n"
+
+    quiet = httpx.Response(200, stream=Stream(pings()), headers={"Content-Type": "text/event-stream"})
+    with client(Service([job()], quiet)) as service, pytest.raises(TimeoutError, match=r"running after 7\.5 s"):
+        service.wait("5f1d", timeout=7.5, progress=False)
+
+
+def test_the_client_without_an_event_loop_works_inside_one(pauses: list[float]) -> None:
+    async def notebook() -> list[str]:
+        with client(interrupted()) as service:
+            assert service.wait("5f1d", progress=False).status == "succeeded"
+        with client(lambda request: httpx.Response(200, text="one\ntwo\n")) as service:
+            return list(service.logs("5f1d"))
+
+    assert asyncio.run(notebook()) == ["one", "two"]
 
 
 def test_a_service_that_is_gone_for_good_is_an_error(pauses: list[float]) -> None:
