@@ -6,7 +6,6 @@ import pytest
 
 from tests.support.private_names import names_in, private_names
 
-CHECKED = ("fbp_ray/doctor", "fbp_ray/client", "benchmarks")
 ALLOWED: dict[str, str] = {}
 """By `file: name`, private names that there is no way around, and why."""
 
@@ -71,7 +70,7 @@ def test_public_names_and_our_own_are_left_alone(source: str) -> None:
 
 
 def test_the_project_uses_public_names_only() -> None:
-    uses = [str(use) for use in private_names(CHECKED) if f"{use.file}: {use.name}" not in ALLOWED]
+    uses = [str(use) for use in private_names() if f"{use.file}: {use.name}" not in ALLOWED]
     assert not uses, "\n".join(uses)
 
 

@@ -30,8 +30,6 @@ PACKAGES = (
     "httpx",
 )
 INTERNAL = (
-    "ray.actor",
-    "ray.autoscaler",
     "ray.core",
     "ray.dashboard",
     "ray.experimental",
