@@ -1,4 +1,4 @@
-"""What each trial takes of the cluster, and how many trials there are room for at a time."""
+"""What each trial takes of the cluster, and how many trials run at a time. Ray is not needed to find it out."""
 
 from __future__ import annotations
 
