@@ -146,7 +146,7 @@ def results_table(results: Results, width: int, most: int = BEST_AT_THE_END) -> 
         width: columns of the terminal; where it is narrow, the table has fewer columns.
         most: rows.
     """
-    for left_out in ((), ("epoch",), ("epoch", "gain"), ("epoch", "gain", "ended")):
+    for left_out in ((), ("epoch",), ("epoch", "over FBP"), ("epoch", "over FBP", "ended")):
         table = _results_table(results, most, left_out)
         if Console(width=10 * width).measure(table).maximum <= width:
             break
@@ -154,40 +154,42 @@ def results_table(results: Results, width: int, most: int = BEST_AT_THE_END) -> 
 
 
 def _results_table(results: Results, most: int, left_out: tuple[str, ...]) -> Table:
-    baseline = results.baseline
-    ranked_by = OBJECTIVE[results.metric].replace("combined", "com-\nbined").replace(" ", "\n")
-    columns: list[tuple[str, str, list[str]]] = [("trial", "trial", ["FBP"])]
-    columns += [(key, key.replace(".", ".\n"), [""]) for key in results.keys]
-    columns += [("psnr", "PSNR\ndB", [f"{baseline.hann_psnr:.3f}"]), ("gain", "over\nFBP", [""])]
-    columns += [("ssim", "SSIM", [f"{baseline.hann_ssim:.4f}"]), ("gain", "over\nFBP", [""])]
-    columns += [("objective", ranked_by, [""]), ("epoch", "epoch", [""]), ("ended", "ended", [""])]
+    headings = [*_headings(results), "epoch", "ended"]
+    fbp = {"trial": "FBP", "PSNR dB": f"{results.baseline.hann_psnr:.3f}", "SSIM": f"{results.baseline.hann_ssim:.4f}"}
+    rows = [[fbp.get(heading, "") for heading in headings]]
     for outcome in results.ranked[:most]:
+        name, *cells = _cells(results, outcome)
         star = "*" if outcome.number in results.front else " "
-        cells = [outcome.name + star, *(short(outcome.parameters[key]) for key in results.keys)]
-        cells += _figures(results, outcome)
-        cells += [str(outcome.best_epoch), "" if outcome.status == "completed" else "early"]
-        for (_, _, column), cell in zip(columns, cells, strict=True):
-            column.append(cell)
+        ended = "" if outcome.status == "completed" else "early"
+        rows.append([name + star, *cells, str(outcome.best_epoch), ended])
     table = _table(f"best by {results.metric}", "* no other trial is better in both PSNR and SSIM")
-    shown = [(heading, cells) for name, heading, cells in columns if name not in left_out]
-    for heading, _ in shown:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for number, row in enumerate(zip(*(cells for _, cells in shown), strict=True)):
-        table.add_row(*row, style="" if number else "cyan")
+    shown = [column for column, heading in enumerate(headings) if heading not in left_out]
+    for column in shown:
+        broken = headings[column].replace(".", ".\n").replace(" ", "\n").replace("combined", "com-\nbined")
+        table.add_column(broken, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[column] for column in shown), style="cyan" if row is rows[0] else "")
     return table
+
+
+def _headings(results: Results) -> list[str]:
+    return ["trial", *results.keys, "PSNR dB", "over FBP", "SSIM", "over FBP", OBJECTIVE[results.metric]]
+
+
+def _cells(results: Results, outcome: Outcome) -> list[str]:
+    """What stands below `_headings` for a trial."""
+    parameters = [short(outcome.parameters[key]) for key in results.keys]
+    if outcome.number not in results.objectives:
+        return [outcome.name, *parameters, *[""] * 5]
+    psnr, ssim = outcome.metrics["psnr"], outcome.metrics["ssim"]
+    gains = results.baseline.gain("psnr", psnr), results.baseline.gain("ssim", ssim)
+    figures = [f"{psnr:.3f}", f"{gains[0]:+.3f}", f"{ssim:.4f}", f"{gains[1]:+.4f}"]
+    return [outcome.name, *parameters, *figures, f"{results.objectives[outcome.number]:+.3f}"]
 
 
 def _table(title: str, caption: str | None = None) -> Table:
     look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
     return Table(title=title, title_justify="left", caption=caption, caption_justify="left", **look)
-
-
-def _figures(results: Results, outcome: Outcome) -> list[str]:
-    """PSNR and its gain, SSIM and its gain, and what the trial is ranked by."""
-    psnr, ssim = outcome.metrics["psnr"], outcome.metrics["ssim"]
-    gains = results.baseline.gain("psnr", psnr), results.baseline.gain("ssim", ssim)
-    ranked_by = results.objectives[outcome.number]
-    return [f"{psnr:.3f}", f"{gains[0]:+.3f}", f"{ssim:.4f}", f"{gains[1]:+.4f}", f"{ranked_by:+.3f}"]
 
 
 def short(parameter: Any) -> str:
@@ -237,15 +239,12 @@ def as_page(name: str, results: Results, plots: dict[str, bytes], settings: str)
 
 
 def _html_table(results: Results) -> str:
-    headings = ["trial", *results.keys, "PSNR dB", "over FBP", "SSIM", "over FBP", OBJECTIVE[results.metric]]
-    headings += ["best epoch", "epochs", "seconds", "status", ""]
+    headings = [*_headings(results), "best epoch", "epochs", "seconds", "status", ""]
     rows = ["<tr>" + "".join(f"<th>{html.escape(heading)}</th>" for heading in headings) + "</tr>"]
     for rank, outcome in enumerate(results.ranked_and_others):
-        is_ranked = outcome.number in results.objectives
-        cells = [outcome.name, *(short(outcome.parameters[key]) for key in results.keys)]
-        cells += _figures(results, outcome) if is_ranked else [""] * 5
-        cells += [str(outcome.best_epoch or ""), str(outcome.epochs), f"{outcome.seconds:.1f}", outcome.status]
-        kinds = ["best"] * (rank == 0 and is_ranked) + ["front"] * (outcome.number in results.front)
+        cells = [*_cells(results, outcome), str(outcome.best_epoch or ""), str(outcome.epochs)]
+        cells += [f"{outcome.seconds:.1f}", outcome.status]
+        kinds = ["best"] * (rank == 0 and bool(results.objectives)) + ["front"] * (outcome.number in results.front)
         kinds += ["failed"] * (outcome.status == "failed")
         row = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         reason = f'<td class="reason">{html.escape(outcome.reason)}</td>'
@@ -271,7 +270,7 @@ def draw_plots(results: Results) -> dict[str, bytes]:
 def _pareto(results: Results) -> bytes:
     figure = blank_figure(7, 5)
     axes: Any = figure.subplots()
-    points = _scatter(axes, results, _column(results, "psnr"), "ssim")
+    points = _scatter(axes, results, _column(results, "psnr")[0], "ssim")
     front = sorted((one for one in results.ranked if one.number in results.front), key=lambda one: one.metrics["psnr"])
     places = [(one.metrics["psnr"], one.metrics["ssim"]) for one in front]
     ring: dict[str, Any] = {"marker": "o", "ms": 10, "mfc": "none"}  # shows a front of one point too
@@ -290,18 +289,18 @@ def _parameters(results: Results) -> bytes:
     columns = len(results.keys)
     figure = blank_figure(max(7, 3.2 * columns), 5.5)
     rows: Any = figure.subplots(2, columns, squeeze=False, sharey="row", sharex="col")
-    for axes, name in zip(rows, AXES, strict=True):
-        for one, key in zip(axes, results.keys, strict=True):
-            words = _words(results, key)
-            _scatter(one, results, _column(results, key), name)
-            one.axhline(results.baseline.of(name), color="tab:gray", lw=1, ls="--")
+    for row, name in zip(rows, AXES, strict=True):
+        for axes, key in zip(row, results.keys, strict=True):
+            places, words = _column(results, key)
+            _scatter(axes, results, places, name)
+            axes.axhline(results.baseline.of(name), color="tab:gray", lw=1, ls="--")
             if words:
-                one.set_xticks(range(len(words)), words, rotation=20)
+                axes.set_xticks(range(len(words)), words, rotation=20)
             elif key in results.log_keys:
-                one.set_xscale("log")
-        axes[0].set_ylabel(AXES[name])
-    for one, key in zip(rows[1], results.keys, strict=True):
-        one.set_xlabel(key)
+                axes.set_xscale("log")
+        row[0].set_ylabel(AXES[name])
+    for axes, key in zip(rows[-1], results.keys, strict=True):
+        axes.set_xlabel(key)
     figure.suptitle("PSNR and SSIM against each setting; dashed: best Hann; coloured by the ranking")
     return as_png(figure)
 
@@ -311,20 +310,20 @@ def _parallel(results: Results) -> bytes:
     from matplotlib import colormaps
 
     names = {key: key for key in results.keys} | AXES
-    columns = [_unit(_column(results, name), name in results.log_keys) for name in names]
+    columns = [_column(results, name) for name in names]
+    heights = [_unit(values, name in results.log_keys) for name, (values, _) in zip(names, columns, strict=True)]
     colours = colormaps[COLOURS](_unit([results.objectives[one.number] for one in results.ranked]))
     figure = blank_figure(max(7, 1.7 * len(columns)), 5)
     axes: Any = figure.subplots()
-    for row in reversed(range(len(results.ranked))):  # the best on top
-        heights = [column[row] for column in columns]
-        axes.plot(range(len(columns)), heights, color=colours[row], lw=2.5 if row == 0 else 1)
-    behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}  # so that no line crosses a label
-    for place, name in enumerate(names):
+    for row, line in reversed(list(enumerate(zip(*heights, strict=True)))):  # the best on top
+        axes.plot(range(len(columns)), line, color=colours[row], lw=2.5 if row == 0 else 1)
+    look: dict[str, Any] = {"textcoords": "offset points", "fontsize": "small", "va": "center"}
+    look["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}  # no line crosses a label
+    for place, ((values, words), there) in enumerate(zip(columns, heights, strict=True)):
         axes.axvline(place, color="k", lw=0.8)
-        for height, text in _labels(results, name):
-            axes.annotate(
-                text, (place, height), (6, 0), textcoords="offset points", fontsize="small", va="center", bbox=behind
-            )
+        for value, height in sorted(set(zip(values, there, strict=True))):
+            if words or value in (min(values), max(values)):
+                axes.annotate(words[int(value)] if words else f"{value:.4g}", (place, height), (6, 0), **look)
     axes.set_xticks(range(len(columns)), list(names.values()))
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(columns) - 0.5)
@@ -349,24 +348,20 @@ def _curves(results: Results) -> bytes:
     return as_png(figure)
 
 
-def _scatter(axes: Any, results: Results, across: list[float], name: str) -> Any:
+def _scatter(axes: Any, results: Results, across: list[float], name: Figure) -> Any:
     colours = [results.objectives[one.number] for one in results.ranked]
-    return axes.scatter(across, _column(results, name), c=colours, cmap=COLOURS)
+    return axes.scatter(across, _column(results, name)[0], c=colours, cmap=COLOURS)
 
 
-def _column(results: Results, name: str) -> list[float]:
-    """Where the ranked trials are on the axis of a setting or a figure; a word is at its number."""
+def _column(results: Results, name: str) -> tuple[list[float], list[str]]:
+    """Where the ranked trials are on the axis of a setting or a figure; for a setting of words, the words by place."""
     if name in AXES:
-        return [one.metrics[name] for one in results.ranked]
+        return [one.metrics[name] for one in results.ranked], []
     values = [one.parameters[name] for one in results.ranked]
-    words = _words(results, name)
-    return [float(words.index(str(value))) for value in values] if words else [float(value) for value in values]
-
-
-def _words(results: Results, key: str) -> list[str]:
-    """The values of a setting of words; nothing for one of numbers."""
-    values = [one.parameters.get(key) for one in results.ranked]
-    return sorted({str(value) for value in values}) if any(isinstance(value, str) for value in values) else []
+    if not any(isinstance(value, str) for value in values):
+        return [float(value) for value in values], []
+    words = sorted({str(value) for value in values})
+    return [float(words.index(str(value))) for value in values], words
 
 
 def _unit(values: list[float], log: bool = False) -> list[float]:
@@ -374,14 +369,3 @@ def _unit(values: list[float], log: bool = False) -> list[float]:
     array = np.log(values) if log else np.array(values, dtype=float)
     span = np.ptp(array)
     return [float(value) for value in ((array - array.min()) / span if span else np.full(len(array), 0.5))]
-
-
-def _labels(results: Results, name: str) -> list[tuple[float, str]]:
-    """What stands beside an axis of parallel coordinates, and how high."""
-    words = _words(results, name)
-    if words:
-        return list(zip(_unit([float(number) for number in range(len(words))]), words, strict=True))
-    places = _column(results, name)
-    if min(places) == max(places):
-        return [(0.5, f"{places[0]:.4g}")]
-    return [(0.0, f"{min(places):.4g}"), (1.0, f"{max(places):.4g}")]

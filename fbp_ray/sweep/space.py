@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -37,14 +36,22 @@ RANDOM_TRIALS = 6  # before Optuna's model of the finished trials is worth anyth
 MAX_GRID = 10_000  # combinations
 
 
-def Range(low: float, high: float) -> FloatDistribution:
+def Range(low: float, high: float, log: bool = False) -> FloatDistribution:
     """All numbers from `low` to `high`, evenly; raises ConfigError where the range is empty or not finite."""
-    return _float_distribution("Range", low, high)
+    name = "LogRange" if log else "Range"
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(
+            f"{name}({low}, {high}) is empty: the first number must be below the second; for a single value leave the "
+            "key out of the space and give it as an option"
+        )
+    if log and low <= 0:
+        raise ConfigError(f"LogRange({low}, {high}) has no logarithm: it must begin above 0; or use Range")
+    return FloatDistribution(low, high, log=log)
 
 
 def LogRange(low: float, high: float) -> FloatDistribution:
     """The same, evenly in the logarithm: as many between 0.01 and 0.1 as between 0.1 and 1."""
-    return _float_distribution("LogRange", low, high)
+    return Range(low, high, log=True)
 
 
 def Choice(*options: str | int | float) -> CategoricalDistribution:
@@ -52,17 +59,6 @@ def Choice(*options: str | int | float) -> CategoricalDistribution:
     if len(set(options)) < 2:
         raise ConfigError(f"Choice{options!r} leaves no choice; give two values or more, or leave the key out")
     return CategoricalDistribution(list(dict.fromkeys(options)))
-
-
-def _float_distribution(name: str, low: float, high: float) -> FloatDistribution:
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ConfigError(
-            f"{name}({low}, {high}) is empty: the first number must be below the second; for a single value leave the "
-            "key out of the space and give it as an option"
-        )
-    if name == "LogRange" and low <= 0:
-        raise ConfigError(f"LogRange({low}, {high}) has no logarithm: it must begin above 0; or use Range")
-    return FloatDistribution(low, high, log=name == "LogRange")
 
 
 def describe(values: FloatDistribution | CategoricalDistribution) -> str:
@@ -91,7 +87,7 @@ def check_space(space: Space, tree: SweepTree) -> None:
                         ) from None
             except (AttributeError, TypeError):  # it is below a setting that has no parts
                 raise ConfigError(f"the search space has {key!r}, which is no setting; --help lists them") from None
-    _draw(space, tree, RandomSampler(seed=0), [])
+    _draw(space, tree, RandomSampler(seed=0))
 
 
 def is_valid(parameters: Parameters, tree: SweepTree) -> bool:
@@ -158,7 +154,7 @@ def _is_inside(parameters: Parameters, space: Space) -> bool:
     )
 
 
-def _draw(space: Space, tree: SweepTree, sampler: BaseSampler, finished: list[FrozenTrial]) -> Parameters:
+def _draw(space: Space, tree: SweepTree, sampler: BaseSampler, finished: Sequence[FrozenTrial] = ()) -> Parameters:
     """Draws values that go together; raises ConfigError where none are found, and says why."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=sampler)
@@ -175,31 +171,12 @@ def _draw(space: Space, tree: SweepTree, sampler: BaseSampler, finished: list[Fr
     return trial.params
 
 
-class Search(ABC):
-    """Proposes the parameters of trials, which are numbered from 0.
+class Search:
+    """Proposes the parameters of trials, which are numbered from 0: at random, or with Optuna's TPE.
 
-    A proposal depends on the seed, the number and the results so far, not on the session that asks: a sweep that was
-    interrupted goes on as it would have.
-    """
-
-    total: int
-    """Trials in all."""
-
-    @abstractmethod
-    def propose(self, number: int) -> Parameters:
-        """The parameters of a trial."""
-
-    def resume(self, begun: dict[int, Parameters]) -> None:  # noqa: B027  # most searches need not know
-        """Takes the trials, by number, that an earlier session has begun."""
-
-    def tell(self, parameters: Parameters, objective: float | None) -> None:  # noqa: B027  # most learn nothing from it
-        """Takes the result of a trial, None of one that failed."""
-
-
-class SampledSearch(Search):
-    """Draws trials at random, or with Optuna's TPE where the finished ones say that a good one may be.
-
-    The first trial has the settings of the recipe and the options, if they are inside the space.
+    The first trial has the settings of the recipe and the options, if they are inside the space. A proposal depends on
+    the seed, the number and the results so far, not on the session that asks: a sweep that was interrupted goes on as
+    it would have.
     """
 
     def __init__(self, space: Space, tree: SweepTree) -> None:
@@ -216,10 +193,13 @@ class SampledSearch(Search):
         if self.tree.sweep.search == "optuna" and number >= RANDOM_TRIALS:
             with suppress(ConfigError):  # where its model finds nothing that goes together, chance may
                 return _draw(self.space, self.tree, TPESampler(seed=seed, n_startup_trials=1), self._finished)
-        return _draw(self.space, self.tree, RandomSampler(seed=seed), [])
+        return _draw(self.space, self.tree, RandomSampler(seed=seed))
+
+    def resume(self, begun: dict[int, Parameters]) -> None:
+        """Takes the trials, by number, that an earlier session has begun."""
 
     def tell(self, parameters: Parameters, objective: float | None) -> None:
-        """Takes the result of a trial; one that failed counts as worse than all others."""
+        """Takes the result of a trial; one that failed, None, counts as worse than all others."""
         if _is_inside(parameters, self.space):
             state = TrialState.PRUNED if objective is None else TrialState.COMPLETE
             self._finished.append(
@@ -231,6 +211,7 @@ class GridSearch(Search):
     """All combinations, the last key of the space changing fastest."""
 
     def __init__(self, space: Space, tree: SweepTree) -> None:
+        super().__init__(space, tree)
         self.combinations = dict(enumerate(grid(space, tree, tree.sweep.trials)))
         self.total = len(self.combinations)
 
@@ -248,4 +229,4 @@ class GridSearch(Search):
 
 def open_search(space: Space, tree: SweepTree) -> Search:
     """The search that `--sweep.search` names; raises ConfigError for a grid that is too large."""
-    return GridSearch(space, tree) if tree.sweep.search == "grid" else SampledSearch(space, tree)
+    return GridSearch(space, tree) if tree.sweep.search == "grid" else Search(space, tree)

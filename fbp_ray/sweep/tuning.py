@@ -48,7 +48,6 @@ ENVIRONMENT = {
 REDUCTION_FACTOR = 2  # of the trials that reach a rung, one in so many goes on
 LOST = "its process was lost more often than --run.max_failures; to try it again, remove its folder"
 BEHIND = "behind the others after epoch {}"
-
 TRACEBACK = "traceback.txt"
 
 Show = Callable[[TrialEvent], None]
@@ -75,7 +74,7 @@ def run_trial(config: dict[str, Any], task: TrialTask) -> None:
     """
     run = RunFolder(config["run"], config["session"])
 
-    def report(event: dict[str, Any]) -> None:
+    def report(event: Any) -> None:
         row = epoch_row(event)
         if row is None:
             return
@@ -105,7 +104,7 @@ def run_trial(config: dict[str, Any], task: TrialTask) -> None:
     tune.report({"failed": failed})
 
 
-def epoch_row(event: dict[str, Any]) -> dict[str, Any] | None:
+def epoch_row(event: Any) -> dict[str, Any] | None:
     """The row of history.csv in a training's event; None for an event of another kind."""
     return event if event["event"] == "epoch" else None
 
@@ -279,7 +278,7 @@ class TrialSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Shows an epoch, unless it came after the one that stopped the trial."""
-        if "psnr" in result and trial_id in self._running and result["epoch"] <= self._last_epoch(trial_id):
+        if "epoch" in result and result["epoch"] <= self._stopped.get(trial_id, result["epoch"]):
             number = self._running[trial_id].number
             self.show(TrialEpoch(number, result["epoch"], result["psnr"], result["ssim"]))
 
@@ -288,9 +287,6 @@ class TrialSearcher(Searcher):
         if trial_id not in self._stopped:
             self._stopped[trial_id] = epoch
             RunFolder(self._running[trial_id].run.folder, uuid4().hex).set_status("stopped", BEHIND.format(epoch))
-
-    def _last_epoch(self, trial_id: str) -> int:
-        return self._stopped.get(trial_id, self.tree.train.epochs)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Says in a trial's folder how it ended, unless it was stopped; tells the search and the person."""
