@@ -169,12 +169,11 @@ def _scheduler(tree: SweepTree, folder: SweepFolder, stop: Callable[[str, int], 
     if tree.sweep.scheduler == "none" or least == epochs:
         return FIFOScheduler()  # type: ignore[no-untyped-call]
     scheduler = AskingASHA(stop, epochs, least)
+    metric, baseline = tree.sweep.metric, folder.baseline
     for outcome in folder.outcomes():
         if outcome.status in FINISHED:
             figures = [(row["validation_psnr"], row["validation_ssim"]) for row in outcome.history]
-            scheduler.add_finished(
-                outcome.name, [objective(tree.sweep.metric, psnr, ssim, folder.baseline) for psnr, ssim in figures]
-            )
+            scheduler.add_finished(outcome.name, [objective(metric, psnr, ssim, baseline) for psnr, ssim in figures])
     return scheduler
 
 
@@ -239,6 +238,7 @@ class TrialSearcher(Searcher):
         self.search = search
         self.show = show
         self.problem: FbpRayError | None = None
+        self._baseline = folder.baseline
         known = folder.outcomes()
         self._interrupted = [(one.number, one.parameters) for one in known if one.status not in FINISHED]
         begun = {one.number for one in known}
@@ -247,7 +247,7 @@ class TrialSearcher(Searcher):
         self._stopped: dict[str, int] = {}
         for one in known:
             if one.status in FINISHED:
-                search.tell(one.parameters, one.objective(tree.sweep.metric, folder.baseline))
+                search.tell(one.parameters, one.objective(tree.sweep.metric, self._baseline))
 
     @property
     def remaining(self) -> int:
@@ -299,5 +299,5 @@ class TrialSearcher(Searcher):
             run.set_status(state, reason)
         outcome = self.folder.outcome(number)
         assert outcome is not None
-        self.search.tell(parameters, outcome.objective(self.tree.sweep.metric, self.folder.baseline))
+        self.search.tell(parameters, outcome.objective(self.tree.sweep.metric, self._baseline))
         self.show(TrialEnded(number))

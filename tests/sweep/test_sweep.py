@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -30,6 +31,7 @@ from fbp_ray.sweep import Choice, LogRange, Range, object_store, sweep
 from fbp_ray.sweep.folder import SweepFolder, read_results
 from fbp_ray.sweep.report import SweepProgress, TrialBegan, TrialEpoch, results_table
 from fbp_ray.sweep.space import Space
+from fbp_ray.sweep.tuning import AskingASHA
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
 from fbp_ray.train.program import check
@@ -299,6 +301,19 @@ class TestSweep:
             with pytest.raises(error, match=said):
                 sweep(SPACE, options(scan, tmp_path, "bad", **more), "script.py")
         assert [file.name for file in tmp_path.iterdir()] == ["thesis"]
+
+
+def test_a_new_trial_is_compared_with_those_of_an_earlier_session() -> None:
+    asked = []
+    scheduler = AskingASHA(lambda trial, epoch: asked.append((trial, epoch)), epochs=8, min_epochs=2)
+    scheduler.add_finished("0000", [1.0] * 8)
+    for name, objective in (("worse", 0.5), ("better", 2.0)):
+        trial: Any = SimpleNamespace(trial_id=name)
+        scheduler.on_trial_add(None, trial)
+        for epoch in (1, 2, 3):
+            result = {"epoch": epoch, "objective": objective}
+            assert scheduler.on_trial_result(None, trial, result) == AskingASHA.CONTINUE
+    assert asked == [("worse", 2)]
 
 
 def _take_back_an_epoch(run: Path) -> None:
