@@ -96,7 +96,7 @@ class SweepFolder:
             raise RunError(f"the folder {self} cannot be used: {error}; choose another --sweep.storage") from None
 
     def check_resumable(self, tree: SweepTree, space: Space) -> dict[str, Any]:
-        """What `begin` finds out before it changes anything: raises the same, and OSError; returns what to record."""
+        """Checks what `begin` checks and changes nothing; raises the same, and OSError. Returns what to record."""
         if not self.folder.has(SWEEP) and (self.folder.names() or self.folder.folders()):
             raise RunError(f"{self} exists and is no sweep; choose another --sweep.name or --sweep.storage")
         known = self.run.read_json(SWEEP) or {}

@@ -15,7 +15,7 @@ from fbp_ray.config import DataConfig
 from fbp_ray.data import Batches, LoDoPaB, SharedCache
 from fbp_ray.errors import DataError
 
-CHUNK = 32  # samples an object: little to have twice while it is put there
+CHUNK = 32  # samples of an object: few, as they are in memory twice while they are stored
 MOST = 0.6  # of the object store: Ray keeps its own objects there, and writes to disk when it is full
 
 HALF_MAX = float(np.finfo(np.float16).max)
@@ -63,7 +63,7 @@ def store(dataset: LoDoPaB, data: DataConfig) -> StoredData:
 
     Args:
         dataset: the part.
-        data: with the cache "half" it is kept in half precision.
+        data: its cache "half" keeps the part in half precision.
 
     Raises:
         DataError: a sample cannot be read, or has values that half precision cannot hold.

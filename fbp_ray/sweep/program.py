@@ -76,7 +76,7 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
     write_results(folder, results)
     _write_report(folder, results)
     console.print(results_table(results, console.width))
-    _refuse_nothing(results)
+    _require_a_result(results)
     if tree.sweep.train_best:
         _train_best(tree, folder, results)
     best = results.ranked[0]
@@ -167,8 +167,8 @@ def _write_report(folder: SweepFolder, results: Results) -> None:
         raise RunError(f"the plots cannot be written to {folder}: {error}; the trials themselves are kept") from None
 
 
-def _refuse_nothing(results: Results) -> None:
-    """Raises RunError where there is no result at all."""
+def _require_a_result(results: Results) -> None:
+    """Raises RunError where every trial failed."""
     if results.ranked:
         return
     reasons = [f"trial {outcome.name}: {outcome.reason}" for outcome in results.outcomes if outcome.status == "failed"]
