@@ -94,7 +94,7 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
 def _resolve(tree: SweepTree, stem: str) -> SweepTree:
     """The settings with nothing left open; raises ConfigError for those that a sweep does not take."""
     refuse_run_options(tree)
-    resolved = resolve(tree)
+    resolved = resolve(training_config(tree, {}))
     name = tree.sweep.name or f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     update = {field: getattr(resolved, field) for field in TrainConfig.model_fields if field != "run"}
     return tree.model_copy(update={**update, "sweep": tree.sweep.model_copy(update={"name": name})})
