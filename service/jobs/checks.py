@@ -107,9 +107,8 @@ def _check_training(prepared: Prepared, nodes: Sequence[Node], local: bool) -> N
 
 
 def _check_sweep(prepared: Prepared, nodes: Sequence[Node], local: bool) -> None:
-    from fbp_ray.sweep.config import SweepTree, training_config
+    from fbp_ray.sweep.config import SweepTree, refuse_run_options, training_config, with_workers
     from fbp_ray.sweep.folder import SWEEP, SweepFolder
-    from fbp_ray.sweep.program import refuse_run_options, with_workers
     from fbp_ray.sweep.resources import allocate_trials
     from fbp_ray.sweep.space import Space, check_space, grid
 

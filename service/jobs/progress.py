@@ -14,8 +14,7 @@ from fbp_ray.runs import Best as BestOfRun
 from fbp_ray.runs import summary
 from fbp_ray.storage import open_folder
 from fbp_ray.sweep.config import SweepTree
-from fbp_ray.sweep.folder import FINISHED, SWEEP, SweepFolder
-from fbp_ray.sweep.results import read_results
+from fbp_ray.sweep.folder import FINISHED, SWEEP, SweepFolder, read_results
 from service.jobs.documents import Best, Figure, Progress
 from service.jobs.store import Job
 
@@ -56,7 +55,7 @@ def _of_sweep(job: Job) -> Progress:
                 "trial": outcome.name,
                 "status": outcome.status,
                 "parameters": outcome.parameters,
-                "merit": results.merits.get(outcome.number),
+                "merit": results.objectives.get(outcome.number),
                 "psnr": outcome.metrics.get("psnr"),
                 "ssim": outcome.metrics.get("ssim"),
                 "epochs": outcome.epochs,
