@@ -1,4 +1,4 @@
-"""Who may do what: bearer tokens with two roles, and nothing for the pages of other sites."""
+"""Who may do what: bearer tokens have one of two roles, and pages of other sites get nothing."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _ROLES: tuple[Role, ...] = ("reconstruct", "operate")  # the later may do all th
 _bearer = HTTPBearer(auto_error=False, description="a token of the service's settings; none is needed on loopback")
 
 
-def may(role: Role) -> Callable[..., Awaitable[None]]:
-    """A dependency that lets through who has the role.
+def require(role: Role) -> Callable[..., Awaitable[None]]:
+    """A dependency that lets only callers with the role through.
 
-    Answers 401 without a token or with an unknown one, 403 with one that may not do this.
+    The others get 401 without a token or with an unknown one, and 403 with one that may not do this.
     """
 
     async def check(
@@ -52,7 +52,7 @@ def may(role: Role) -> Callable[..., Awaitable[None]]:
 
 
 def role_of(token: str, settings: Settings) -> Role | None:
-    """The highest role of a token; takes the same time whatever the token is."""
+    """The highest role of a token, None for an unknown one. It takes the same time whatever the token is."""
     found: Role | None = None
     for role in _ROLES:
         for known in getattr(settings.access, role):
@@ -62,7 +62,7 @@ def role_of(token: str, settings: Settings) -> Role | None:
 
 
 def _refuse_other_sites(request: Request) -> None:
-    """Without tokens a browser on this machine must not be the way in: any page that it shows could call us."""
+    """Without tokens, a browser on this machine could call the service for any page that it shows; this stops it."""
     host = request.url.hostname or ""
     origin = request.headers.get("origin")
     allowed = origin is None or origin in request.app.state.settings.access.cors_origins
@@ -74,5 +74,5 @@ def _refuse_other_sites(request: Request) -> None:
         )
 
 
-Reconstruct = Depends(may("reconstruct"))
-Operate = Depends(may("operate"))
+Reconstruct = Depends(require("reconstruct"))
+Operate = Depends(require("operate"))

@@ -1,30 +1,41 @@
-"""The application: wiring, and nothing else."""
+"""The application and its server: wiring, and nothing else."""
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any
 
+import uvicorn
 from fastapi import FastAPI
-from starlette.concurrency import run_in_threadpool
-from starlette.middleware.cors import CORSMiddleware
+from fastapi.concurrency import run_in_threadpool
+from fastapi.middleware.cors import CORSMiddleware
 
-from service import health, models, problems, reconstruct
+from service import models, observability, problems, reconstruct
 from service.batching import Batcher
-from service.bodies import BodyBudget
+from service.body_limits import BodyBudget, JsonLimits
 from service.database import Database
-from service.formats.guarded import ReaderPool
 from service.jobs import routes as jobs
 from service.jobs.manager import Jobs
-from service.json_limits import JsonLimits
 from service.model_registry import ModelRegistry
-from service.observe import Metrics, Observed
+from service.models import ModelDocument
+from service.observability import Metrics, RequestObserver
+from service.reader_pool import ReaderPool
 from service.settings import Settings
 
+M_ARENA_MAX = -8  # malloc.h
 
-def create_app(settings: Settings) -> FastAPI:
+
+def create_app(settings: Settings, other_jobs: Any = None) -> FastAPI:
     """The service as an ASGI application.
+
+    Args:
+        settings: its settings.
+        other_jobs: takes the place of Jobs in a process that runs none.
 
     Raises:
         ConfigError: the state folder cannot be used.
@@ -34,20 +45,24 @@ def create_app(settings: Settings) -> FastAPI:
         title="fbp-ray",
         summary="Learned filtered backprojection of low-dose CT: POST sinograms, get images; submit jobs, follow them.",
         description="Research use only; not for diagnosis.",
-        version=health.VERSION,
+        version=observability.VERSION,
         lifespan=_lifespan,
     )
     app.state.settings = settings
     app.state.metrics = metrics
-    app.state.closing = threading.Event()  # set when the service is told to end: answers without an end then end
-    app.state.record = record = Database(settings.state)
+    app.state.closing = threading.Event()  # set when the service is told to end, so that endless answers end too
+    app.state.database = database = Database(settings.state)
     app.state.batcher = Batcher(settings.batching, metrics)
-    app.state.catalogue = catalogue = ModelRegistry(settings, record, metrics)
-    app.state.bodies = BodyBudget(settings.limits, metrics)
-    app.state.guarded = ReaderPool(app.state.bodies.most)
-    app.state.jobs = Jobs(settings, record, metrics, catalogue.activate)
+    app.state.registry = registry = ModelRegistry(settings, database, metrics)
+    app.state.body_budget = BodyBudget(settings.limits, metrics)
+    app.state.reader_pool = ReaderPool(app.state.body_budget.max_bytes)
+
+    def activate(name: str, source: str) -> ModelDocument:
+        return ModelDocument.of(registry.activate(name, source))
+
+    app.state.jobs = other_jobs or Jobs(settings, database, metrics, activate)
     problems.add_handlers(app)
-    for part in (reconstruct, models, jobs, health):
+    for part in (reconstruct, models, jobs, observability):
         app.include_router(part.router)
     app.add_middleware(JsonLimits, limits=settings.limits)
     if settings.access.cors_origins:
@@ -58,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", "X-Shape"],
             expose_headers=["*"],
         )
-    app.add_middleware(Observed, metrics=metrics)
+    app.add_middleware(RequestObserver, metrics=metrics)
     return app
 
 
@@ -66,15 +81,53 @@ def create_app(settings: Settings) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
     state.batcher.start()
-    warming = threading.Thread(target=state.catalogue.start, name="warming", daemon=True)
-    warming.start()
+    threading.Thread(target=state.registry.run, name="models", daemon=True).start()
     await run_in_threadpool(state.jobs.start)
     try:
         yield
     finally:
         state.closing.set()
         await run_in_threadpool(state.jobs.close)
-        await run_in_threadpool(state.catalogue.close)
+        state.registry.close()
         state.batcher.close()
-        state.guarded.close()
-        state.record.close()
+        state.reader_pool.close()
+        state.database.close()
+
+
+class Server(uvicorn.Server):
+    """Sets `closing` at the first signal, because uvicorn waits for open answers before it ends the application."""
+
+    def __init__(self, config: uvicorn.Config, closing: threading.Event) -> None:
+        super().__init__(config)
+        self.closing = closing
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Takes a signal to end."""
+        self.closing.set()
+        super().handle_exit(sig, frame)
+
+
+def serve(settings: Settings) -> None:
+    """Serves until this process is told to end, then finishes the requests that it has."""
+    limit_malloc_pools()
+    observability.log_to_stderr(settings.log)
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.limits.request_seconds) + 1,
+    )
+    Server(config, app.state.closing).run()
+
+
+def limit_malloc_pools() -> None:
+    """Limits glibc's malloc to two pools of memory.
+
+    It would make one for every thread that takes in bodies, and each pool keeps the most that it ever held.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(M_ARENA_MAX, 2)

@@ -1,7 +1,7 @@
-"""Requests that arrive together share a batch: an image takes a fraction of the time there.
+"""Reconstructing in batches: an image takes a fraction of the time when requests that arrive together share one.
 
-One thread computes. While it does, sinograms gather; the next batch takes those that want the same of the same model.
-It waits for others only when some are on their way, so a lone request never waits.
+One thread computes. Meanwhile sinograms gather, and the next batch takes those that want the same of the same model.
+It waits for more only when some are on their way, so a lone request never waits.
 """
 
 from __future__ import annotations
@@ -11,42 +11,85 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Literal, NamedTuple
 
 import psutil
 import torch
 from torch import Tensor
 
-from service.engine import Engine
-from service.observe import Metrics
+from fbp_ray.data.layout import MU_MAX
+from fbp_ray.filters import WindowName
+from fbp_ray.geometry import ParallelBeam
+from fbp_ray.model import LearnableFBP, fbp
+from service.observability import Metrics
 from service.problems import Problem
 from service.settings import BatchingConfig
 
+CLASSIC_FBP = "classic-fbp"
+UNIT = f"attenuation in 1/m, divided by {MU_MAX:.5f}"
 IMAGE_COPIES = 6
 """Sinograms' worth of memory that an image of a batch takes while it is computed; measured 3.3, and some to spare."""
 
 _log = logging.getLogger("service")
 
 
-class _Piece:
-    """One sinogram that waits."""
+@dataclass(frozen=True)
+class Engine:
+    """Turns sinograms into images: a learned model of some version, or the classic FBP with some window."""
 
-    __slots__ = ("engine", "future", "loop", "sinogram")
+    name: str
+    version: str
+    method: Literal["learned", "fbp"]
+    geometry: ParallelBeam
+    device: torch.device
+    run: Callable[[Tensor], Tensor]
+    """(B, A, D) -> (B, H, W), both float32 in the processor's memory."""
 
-    def __init__(self, engine: Engine, sinogram: Tensor, future: asyncio.Future[Tensor]) -> None:
-        self.engine = engine
-        self.sinogram = sinogram
-        self.future = future
-        self.loop = future.get_loop()
+    @cached_property
+    def digest(self) -> str:
+        """Names the geometry."""
+        return self.geometry.digest
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Engines with the same key give the same images, and may share a batch."""
+        return (self.method, self.version, self.digest)
+
+
+def learned(name: str, version: str, model: LearnableFBP, device: torch.device) -> Engine:
+    """A trained model, which is on `device`."""
+    return Engine(name, version, "learned", model.geometry, device, lambda batch: model(batch.to(device)).cpu())
+
+
+@lru_cache(maxsize=32)
+def classic(geometry: ParallelBeam, window: WindowName, cutoff: float, device: torch.device) -> Engine:
+    """The classic FBP."""
+
+    def run(batch: Tensor) -> Tensor:
+        return fbp(batch.to(device), geometry, window, cutoff).cpu()
+
+    version = f"{window}-{cutoff}".removesuffix(".0")  # every digit: engines with the same version share batches
+    return Engine(CLASSIC_FBP, version, "fbp", geometry, device, run)
+
+
+class _Piece(NamedTuple):
+    """One sinogram that waits for its image."""
+
+    engine: Engine
+    sinogram: Tensor
+    image: asyncio.Future[Tensor]
 
 
 class Batcher:
     """Computes what is submitted, in batches.
 
     Args:
-        config: how large a batch may be, how long it waits and how many images may.
-        metrics: show all that.
+        config: how large a batch may be, how long it waits, and how many images may wait.
+        metrics: the queue and the batches are shown there.
     """
 
     def __init__(self, config: BatchingConfig, metrics: Metrics) -> None:
@@ -55,16 +98,16 @@ class Batcher:
         self._waiting: deque[_Piece] = deque()
         self._changed = threading.Condition()
         self._coming = 0
-        self._seconds_an_image = 0.0
+        self._seconds_per_image = 0.0
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
 
     def start(self) -> None:
-        """From now on batches are computed."""
+        """Starts the thread that computes."""
         self._thread.start()
 
     def close(self) -> None:
-        """Computes what waits, and ends."""
+        """Computes what still waits, and ends the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -73,14 +116,14 @@ class Batcher:
 
     @property
     def is_alive(self) -> bool:
-        """Whether batches are computed."""
+        """Whether the thread that computes runs."""
         return self._thread.is_alive()
 
     def refuse_if_full(self, images: int = 1) -> None:
-        """Raises Problem (503) when so many more images would be too many; a lone stack of any size is taken."""
+        """Raises Problem (503) when that many more images are too many. An empty queue takes a stack of any size."""
         waiting = len(self._waiting)
         if waiting and waiting + images > self.config.queue:
-            seconds = max(1, round(waiting * self._seconds_an_image))
+            seconds = max(1, round(waiting * self._seconds_per_image))
             raise Problem(
                 503,
                 f"{waiting} images wait already, and at most {self.config.queue} may; try again in {seconds} s",
@@ -88,7 +131,7 @@ class Batcher:
             )
 
     def submit(self, engine: Engine, sinograms: Tensor) -> list[asyncio.Future[Tensor]]:
-        """The images of (n, A, D) as they will be, each (H, W). Cancelling one gives up its work.
+        """Queues the sinograms (n, A, D); each future will be an image (H, W). Cancelling one gives up its work.
 
         Raises:
             Problem: 503, too many images wait.
@@ -100,12 +143,12 @@ class Batcher:
             self._waiting.extend(pieces)
             self._metrics.queue.set(len(self._waiting))
             self._changed.notify_all()
-        return [piece.future for piece in pieces]
+        return [piece.image for piece in pieces]
 
     @contextmanager
     def on_its_way(self) -> Iterator[None]:
-        """While the block runs, or until its sinograms are submitted, a batch may wait for them a moment."""
-        self._coming += 1  # from the event loop's thread alone
+        """While the block runs, a batch may wait a moment for the sinograms that it will submit."""
+        self._coming += 1  # only the event loop's thread does this
         try:
             yield
         finally:
@@ -120,72 +163,69 @@ class Batcher:
                     self._compute(batch)
 
     def _next(self) -> list[_Piece] | None:
-        """The pieces of the next batch, None at the end."""
+        """Waits for the next batch; None when the queue is empty and closed."""
         with self._changed:
-            while not self._waiting:
-                if self._closed:
-                    return None
-                self._changed.wait()
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if not self._waiting:
+                return None
             engine = self._waiting[0].engine
-            most = min(self.config.images, room(engine))
-            until = time.monotonic() + self.config.wait_ms / 1000
-            while self._coming and len(self._waiting) < most and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
+            size = min(self.config.images, room(engine))
+            self._changed.wait_for(
+                lambda: not self._coming or len(self._waiting) >= size, timeout=self.config.wait_ms / 1000
+            )
             batch: list[_Piece] = []
             others: list[_Piece] = []
-            while self._waiting and len(batch) < most:
+            while self._waiting and len(batch) < size:
                 piece = self._waiting.popleft()
-                if not piece.future.cancelled():
+                if not piece.image.cancelled():
                     (batch if piece.engine.key == engine.key else others).append(piece)
             self._waiting.extendleft(reversed(others))
             self._metrics.queue.set(len(self._waiting))
             return batch
 
     def _compute(self, batch: Sequence[_Piece]) -> None:
+        engine = batch[0].engine
         began = time.perf_counter()
         sinograms = [piece.sinogram for piece in batch]
         try:
-            images: Tensor | Exception = batch[0].engine.run(
-                sinograms[0][None] if len(batch) == 1 else torch.stack(sinograms)
-            )
+            images: Tensor | Exception = engine.run(sinograms[0][None] if len(batch) == 1 else torch.stack(sinograms))
         except torch.OutOfMemoryError as error:
             if len(batch) > 1:
                 self._compute(batch[: len(batch) // 2])
                 self._compute(batch[len(batch) // 2 :])
                 return
             images = error
-        except Exception as error:  # of a model: it must not end the thread that serves all others
+        except Exception as error:  # a model's fault must not end the thread that serves all others
             images = error
         seconds = time.perf_counter() - began
-        self._seconds_an_image = seconds / len(batch)
+        self._seconds_per_image = seconds / len(batch)
         if isinstance(images, Exception):
-            _log.error("a batch of %d failed", len(batch), exc_info=images, extra={"model": batch[0].engine.name})
+            _log.error("a batch of %d failed", len(batch), exc_info=images, extra={"model": engine.name})
         else:
             self._metrics.batch.observe(len(batch))
             self._metrics.batch_seconds.observe(seconds)
-            self._metrics.images.labels(batch[0].engine.name).inc(len(batch))
-        for loop in {piece.loop for piece in batch}:
-            done = [(number, piece.future) for number, piece in enumerate(batch) if piece.loop is loop]
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_hand_over, done, images)
+            self._metrics.images.labels(engine.name).inc(len(batch))
+        loop = batch[0].image.get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_hand_over, batch, images)
 
 
-def _hand_over(done: Sequence[tuple[int, asyncio.Future[Tensor]]], images: Tensor | Exception) -> None:
-    for number, future in done:
-        if future.done():
+def _hand_over(batch: Sequence[_Piece], images: Tensor | Exception) -> None:
+    for number, piece in enumerate(batch):
+        if piece.image.done():
             continue
         if isinstance(images, Exception):
-            future.set_exception(Problem(500, "the model failed on this batch; the service's log says how"))
+            piece.image.set_exception(Problem(500, "the model failed on this batch; the service's log says how"))
         else:
-            future.set_result(images[number])
+            piece.image.set_result(images[number])
 
 
 def room(engine: Engine) -> int:
-    """The images that a batch may have for the memory that there is, at least one."""
+    """How many images of a batch fit into the memory that is free, at least one."""
     angles, cells = engine.geometry.sinogram_shape
-    each = IMAGE_COPIES * 4 * angles * cells
+    bytes_per_image = IMAGE_COPIES * 4 * angles * cells
     if engine.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(engine.device)
     else:
         free = psutil.virtual_memory().available
-    return max(1, int(free // 2 // each))
+    return max(1, int(free // 2 // bytes_per_image))

@@ -1,4 +1,4 @@
-"""What the service must not forget: a small SQLite file, written whole or not at all."""
+"""The service's memory across restarts: activated models and jobs, in a small SQLite file."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ CREATE TABLE IF NOT EXISTS jobs (
 
 
 class Database:
-    """The file. Every thread may use it.
+    """The SQLite file in the service's state folder. Any thread may use it.
 
     Args:
-        folder: the service's state; made when missing.
+        folder: the state folder; made when missing.
 
     Raises:
-        ConfigError: it cannot be used.
+        ConfigError: the folder cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,7 +49,7 @@ class Database:
             raise ConfigError(f"the state folder {folder} cannot be used: {error}; choose another --state") from None
 
     def write(self, statement: str, values: Sequence[Any] = ()) -> int:
-        """Carries out a statement that changes something; returns how many rows it changed."""
+        """Executes a statement that changes something; returns how many rows it changed."""
         with self._lock:
             return self._database.execute(statement, values).rowcount
 
@@ -59,7 +59,7 @@ class Database:
             return [dict(row) for row in self._database.execute(statement, values).fetchall()]
 
     def lead(self) -> bool:
-        """Whether this process looks after the jobs of the folder; of several that serve from one, one does."""
+        """Whether this process looks after the jobs: of several services with one state folder, a single one does."""
         with self._lock:
             if self._leading is None:
                 file = os.open(self.folder / "leader.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -72,7 +72,7 @@ class Database:
             return True
 
     def close(self) -> None:
-        """No more reading and writing."""
+        """Closes the file and lets another process lead."""
         with self._lock:
             self._database.close()
             if self._leading is not None:

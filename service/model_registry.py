@@ -1,8 +1,8 @@
 """The models that serve: found, verified, kept, switched in one step.
 
-A model that was activated is copied into the service's state, so that a restart serves the same weights whatever has
-become of the run. `best` is the newest completed run's, which it stays while it is extended, as long as nobody
-activates another under that name.
+A model that was activated is copied into the service's state folder, so that a restart serves the same weights
+whatever has become of its run. As long as nobody has activated a model under the name `best`, `best` is that of the
+newest completed run; a run stays `best` while it is extended.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import torch
@@ -21,53 +21,35 @@ from fbp_ray.errors import CheckpointError, FbpRayError
 from fbp_ray.filters import WindowName
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP
+from fbp_ray.phantom import relative_error, soft_disc
+from fbp_ray.projector import project
 from fbp_ray.run import RunFolder
 from fbp_ray.storage import Folder, LocalFolder, absolute, open_folder
+from service.batching import CLASSIC_FBP, Engine, classic, learned
 from service.database import Database
-from service.documents import GeometryDocument, ModelDocument
-from service.engine import CLASSIC, UNIT, Engine, classic, learned
-from service.observe import Metrics
-from service.phantom import verify
+from service.observability import Metrics
 from service.problems import Problem
 from service.settings import Settings
 
 BEST = "best"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+MAX_PHANTOM_ERROR = 0.5
+"""The largest relative error on the phantom; where the classic FBP of a scan is that bad too, twice its error."""
+
 _log = logging.getLogger("service")
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServedModel:
     """A model that serves."""
 
     name: str
     source: str
     checkpoint: Checkpoint
     engine: Engine
-    error: float
+    phantom_error: float
     automatic: bool
     activated: datetime
-
-    def document(self) -> ModelDocument:
-        """What callers are told of it."""
-        manifest = self.checkpoint.manifest
-        return ModelDocument(
-            name=self.name,
-            version=self.engine.version,
-            source=self.source,
-            automatic=self.automatic,
-            activated=self.activated,
-            created=manifest.created,
-            epoch=manifest.epoch,
-            metrics=manifest.metrics,
-            phantom_error=self.error,
-            training_data=manifest.data,
-            window=manifest.model.window.kind,
-            sha256=manifest.sha256["weights"],
-            geometry=GeometryDocument.of(manifest.model.geometry),
-            unit=UNIT,
-            device=str(self.engine.device),
-        )
 
 
 class ModelRegistry:
@@ -75,56 +57,68 @@ class ModelRegistry:
 
     Args:
         settings: where runs are, and which classic FBP serves without them.
-        record: remembers what was activated.
-        metrics: name the versions.
+        database: keeps what was activated.
+        metrics: told which versions serve.
     """
 
-    def __init__(self, settings: Settings, record: Database, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, database: Database, metrics: Metrics) -> None:
         self.settings = settings
-        self._record = record
+        self._database = database
         self._metrics = metrics
-        self._serving: dict[str, Serving] = {}
+        self._models: dict[str, ServedModel] = {}
         self._changing = threading.Lock()
         self._closed = threading.Event()
         self._refused: set[tuple[str, float]] = set()  # what cannot serve, and when it was completed or activated
-        self._statuses: dict[str, tuple[float, float | None]] = {}  # of runs: when it was written, when it was complete
+        self._statuses: dict[str, tuple[float, float | None]] = {}  # of runs: when written, when completed
         self.device = torch.device(
             ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
         )
         self.waiting_for: str | None = "the models are being loaded"
-        self.failed = False
+        """Why the service is not ready; None once it is."""
 
-    def start(self) -> None:
-        """Loads what was activated before and the best run, warms up, and then looks for newer runs until closed."""
+    def load(self) -> None:
+        """Loads what was activated before and the best run, and warms up."""
         try:
-            for row in self._record.read("SELECT * FROM models"):
-                self._take_up(row["name"], row["source"], row["version"], row["activated"])
             self._look()
-            if BEST not in self._serving:
-                verify(self.engine(None, "fbp", None, None), CLASSIC)
-            self.waiting_for = None
+            if BEST not in self._models:
+                verify(self.engine(None, "fbp", None, None), CLASSIC_FBP)
         except Exception as error:
-            self.waiting_for, self.failed = f"warming up failed: {error}", True
+            self.waiting_for = f"warming up failed: {error}"
+            raise
+        self.waiting_for = None
+        _log.info("ready: %s", ", ".join(f"{m.name} {m.engine.version}" for m in self._models.values()) or CLASSIC_FBP)
+
+    def run(self) -> None:
+        """Loads, if that is still to be done, and then looks for newer runs until it is closed."""
+        try:
+            if self.waiting_for is not None:
+                self.load()
+        except Exception:
             _log.exception("warming up failed")
             return
-        _log.info("ready: %s", ", ".join(f"{s.name} {s.engine.version}" for s in self._serving.values()) or CLASSIC)
         while not self._closed.wait(self.settings.models.look_seconds):
             try:
                 self._look()
-            except Exception:  # of a storage that is gone for a while; what serves goes on serving
+            except Exception:  # its storage may be away for a while; what serves goes on serving
                 _log.exception("looking for newer runs failed")
 
     def close(self) -> None:
-        """Looks for no more runs."""
+        """Stops looking for newer runs."""
         self._closed.set()
 
-    def documents(self) -> list[ModelDocument]:
-        """All models that serve."""
-        return [serving.document() for _, serving in sorted(self._serving.items())]
+    def models(self) -> list[ServedModel]:
+        """All models that serve, by name."""
+        return [model for _, model in sorted(self._models.items())]
 
-    def document(self, name: str) -> ModelDocument:
-        """One of them; raises Problem (404) for a name that there is not."""
-        return self._get(name).document()
+    def get(self, name: str) -> ServedModel:
+        """The model of that name; raises Problem (404) where there is none."""
+        model = self._models.get(name)
+        if model is None:
+            known = ", ".join([*sorted(self._models), CLASSIC_FBP])
+            raise Problem(
+                404, f"there is no model {name[:80]!r}; there are {known}. POST /models/NAME/activate adds one"
+            )
+        return model
 
     def engine(self, name: str | None, method: str | None, window: WindowName | None, cutoff: float | None) -> Engine:
         """What a request asks for: a model, or the classic FBP in a model's geometry.
@@ -132,14 +126,14 @@ class ModelRegistry:
         Raises:
             Problem: 404 for a model that there is not, 422 for a window without the classic FBP.
         """
-        serving = self._get(name) if name not in (None, CLASSIC) else self._serving.get(BEST)
-        choice = self.settings.models
-        if method == "fbp" or name == CLASSIC or (serving is None and method is None):
+        model = self._models.get(BEST) if name is None or name == CLASSIC_FBP else self.get(name)
+        if method == "fbp" or name == CLASSIC_FBP or (model is None and method is None):
             if method == "learned":
-                raise Problem(422, f"{CLASSIC} is not learned; leave out method, or name another model")
-            geometry = serving.engine.geometry if serving else ParallelBeam.lodopab()
-            return classic(geometry, window or choice.window, cutoff or choice.cutoff, self.device)
-        if serving is None:
+                raise Problem(422, f"{CLASSIC_FBP} is not learned; leave out method, or name another model")
+            default = self.settings.models
+            geometry = model.engine.geometry if model else ParallelBeam.lodopab()
+            return classic(geometry, window or default.window, cutoff or default.cutoff, self.device)
+        if model is None:
             raise Problem(
                 404,
                 "there is no learned model yet; train one (POST /jobs), activate one (POST /models/best/activate), or "
@@ -147,9 +141,9 @@ class ModelRegistry:
             )
         if window is not None or cutoff is not None:
             raise Problem(422, "a learned model has its own window; window and cutoff need method=fbp")
-        return serving.engine
+        return model.engine
 
-    def activate(self, name: str, source: str) -> ModelDocument:
+    def activate(self, name: str, source: str) -> ServedModel:
         """Loads, verifies and warms up a model; only then it serves under `name`, from the next request on.
 
         Args:
@@ -160,138 +154,155 @@ class ModelRegistry:
             CheckpointError: no checkpoint there, or one that does not reconstruct; what served goes on serving.
             Problem: 422 for a name that cannot be, 503 when the state folder cannot be written.
         """
-        if not NAME.fullmatch(name) or name == CLASSIC:
+        if not NAME.fullmatch(name) or name == CLASSIC_FBP:
             raise Problem(
-                422, f"a model's name is of a-z, 0-9, '.', '_' and '-', up to 64, and not {CLASSIC}; got {name!r}"
+                422, f"a model's name is of a-z, 0-9, '.', '_' and '-', up to 64, and not {CLASSIC_FBP}; got {name!r}"
             )
-        place = absolute(source)
-        serving = self._load(name, place, automatic=False)
+        model = self._load(name, absolute(source), automatic=False)
         with self._changing:
             try:
-                write_checkpoint(self._kept(name, serving.engine.version), serving.checkpoint)
+                write_checkpoint(self._copy(name, model.engine.version), model.checkpoint)
             except OSError as error:
                 raise Problem(
                     503, f"the service's state folder cannot be written: {error}; make room in {self.settings.state}"
                 ) from None
-            self._record.write(
+            self._database.write(
                 "INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)",
-                (name, place, serving.engine.version, serving.activated.timestamp()),
+                (name, model.source, model.engine.version, model.activated.timestamp()),
             )
-            self._switch(serving)
-        return serving.document()
+            self._switch(model)
+        return model
 
     def forget(self, name: str) -> None:
         """Ends serving a model; `best` is then again the newest completed run's. Raises Problem (404)."""
-        self._get(name)
+        self.get(name)
         with self._changing:
-            self._record.write("DELETE FROM models WHERE name = ?", (name,))
-            self._metrics.model.remove(name, self._serving.pop(name).engine.version)
+            self._database.write("DELETE FROM models WHERE name = ?", (name,))
+            self._metrics.model.remove(name, self._models.pop(name).engine.version)
         if name == BEST:
             self._look()
 
-    def _get(self, name: str | None) -> Serving:
-        found = self._serving.get(str(name))
-        if found is None:
-            known = ", ".join([*sorted(self._serving), CLASSIC])
-            raise Problem(
-                404, f"there is no model {str(name)[:80]!r}; there are {known}. POST /models/NAME/activate adds one"
-            )
-        return found
-
-    def _take_up(self, name: str, source: str, version: str, activated: float) -> None:
-        """A model that was activated before the service ended, or by another process of it."""
-        kept = str(self._kept(name, version))
-        try:
-            serving = self._load(name, kept, automatic=False)
-        except FbpRayError as error:
-            if (kept, activated) not in self._refused:  # said once; its storage may come back
-                _log.error("the model %s cannot be taken up again: %s", name, error)
-            self._refused.add((kept, activated))
-            return
-        when = datetime.fromtimestamp(activated, UTC)
-        self._switch(Serving(name, source, serving.checkpoint, serving.engine, serving.error, False, when))
-
     def _look(self) -> None:
-        """Takes the newest completed run that can serve for `best`, and what other processes have activated."""
-        recorded = {row["name"]: row for row in self._record.read("SELECT * FROM models")}
-        for name, row in recorded.items():
-            known = self._serving.get(name)
+        """Serves what was activated earlier or by other processes, and the newest completed run as `best`."""
+        activated = {row["name"]: row for row in self._database.read("SELECT * FROM models")}
+        for name, row in activated.items():
+            known = self._models.get(name)
             if known is None or known.engine.version != row["version"]:
-                self._take_up(name, row["source"], row["version"], row["activated"])
-        if BEST in recorded:
+                self._restore(name, row["source"], row["version"], row["activated"])
+        if BEST not in activated:
+            self._serve_newest_run()
+
+    def _restore(self, name: str, source: str, version: str, activated: float) -> None:
+        """Serves the copy of a model that was activated before the service ended, or by another process of it."""
+        copy = str(self._copy(name, version))
+        try:
+            model = self._load(name, copy, automatic=False)
+        except FbpRayError as error:
+            if (copy, activated) not in self._refused:  # said once; its storage may come back
+                _log.error("the model %s cannot be taken up again: %s", name, error)
+            self._refused.add((copy, activated))
             return
-        known = self._serving.get(BEST)
-        for changed, place in self._completed():
-            if known is not None and known.source == place and known.activated.timestamp() >= changed:
+        self._switch(replace(model, source=source, activated=datetime.fromtimestamp(activated, UTC)))
+
+    def _serve_newest_run(self) -> None:
+        known = self._models.get(BEST)
+        for completed, folder in self._completed_runs():
+            if known is not None and known.source == folder and known.activated.timestamp() >= completed:
                 return
-            if (place, changed) in self._refused:
+            if (folder, completed) in self._refused:
                 continue
             try:
-                serving = self._load(BEST, place, automatic=True)
+                model = self._load(BEST, folder, automatic=True)
             except FbpRayError as error:
-                self._refused.add((place, changed))
-                _log.warning("the run %s is newer but cannot serve: %s", place, error)
+                self._refused.add((folder, completed))
+                _log.warning("the run %s is newer but cannot serve: %s", folder, error)
                 continue
             with self._changing:
-                if not self._record.read("SELECT 1 FROM models WHERE name = ?", (BEST,)):
-                    self._switch(serving)
+                if not self._database.read("SELECT 1 FROM models WHERE name = ?", (BEST,)):
+                    self._switch(model)
             return
 
-    def _completed(self) -> list[tuple[float, str]]:
-        """When runs were last complete, and their folders, the newest in front. Only what is new is read."""
+    def _completed_runs(self) -> list[tuple[float, str]]:
+        """When runs were last complete, and their folders, the newest first. Only what has changed is read."""
         storage = open_folder(self.settings.models.storage).absolute()
         statuses = {}
         for name in storage.folders():
             changed = (storage / name).changed("status.json")
             if changed is not None:
-                before = self._statuses.get(name)
-                when = changed.timestamp()
-                statuses[name] = before if before and before[0] == when else (when, _complete(storage / name, when))
+                before, written = self._statuses.get(name), changed.timestamp()
+                statuses[name] = (
+                    before if before and before[0] == written else (written, _completed(storage / name, written))
+                )
         self._statuses = statuses
         found = [(when, str(storage / name)) for name, (_, when) in statuses.items() if when is not None]
         return sorted(found, reverse=True)
 
-    def _load(self, name: str, source: str, automatic: bool) -> Serving:
+    def _load(self, name: str, source: str, automatic: bool) -> ServedModel:
         began = time.perf_counter()
         try:
             checkpoint = read_checkpoint(source)
         except FbpRayError:
             raise
-        except Exception as problem:  # whatever the library of some store makes of a name
-            raise CheckpointError(f"{source} cannot be read: {problem}; give a run or checkpoint folder") from None
+        except Exception as error:  # whatever the library of some store makes of a name
+            raise CheckpointError(f"{source} cannot be read: {error}; give a run or checkpoint folder") from None
         manifest = checkpoint.manifest
         try:
             model = LearnableFBP(manifest.model)
             put_weights(model, checkpoint.contents["weights"], source)
             engine = learned(name, manifest.sha256["weights"][:12], model.eval().to(self.device), self.device)
-            error = verify(engine, source)
+            phantom_error = verify(engine, source)
         except FbpRayError:
             raise
-        except Exception as problem:  # whatever torch makes of weights from elsewhere
+        except Exception as error:  # whatever torch makes of weights from elsewhere
             raise CheckpointError(
-                f"the model of {source} cannot be built: {problem}; copy the checkpoint again"
+                f"the model of {source} cannot be built: {error}; copy the checkpoint again"
             ) from None
         _log.info("model %s of %s loaded in %.1f s", name, source, time.perf_counter() - began)
-        return Serving(name, source, checkpoint, engine, error, automatic, datetime.now(UTC))
+        return ServedModel(name, source, checkpoint, engine, phantom_error, automatic, datetime.now(UTC))
 
-    def _switch(self, serving: Serving) -> None:
-        before = self._serving.get(serving.name)
-        self._serving[serving.name] = serving  # one step: a request has the old one or the new one
+    def _switch(self, model: ServedModel) -> None:
+        before = self._models.get(model.name)
+        self._models[model.name] = model  # one step: a request has the old one or the new one
         if before is not None:
             self._metrics.model.remove(before.name, before.engine.version)
-        self._metrics.model.labels(serving.name, serving.engine.version).set(1)
-        _log.info("model %s is now %s of %s", serving.name, serving.engine.version, serving.source)
+        self._metrics.model.labels(model.name, model.engine.version).set(1)
+        _log.info("model %s is now %s of %s", model.name, model.engine.version, model.source)
 
-    def _kept(self, name: str, version: str) -> LocalFolder:
+    def _copy(self, name: str, version: str) -> LocalFolder:
         return LocalFolder(self.settings.state / "models" / name / version)
 
 
-def _complete(run: Folder, written: float) -> float | None:
-    """When a run was last complete, None where it never was; `written` where its status, written then, does not say."""
+def _completed(run: Folder, written: float) -> float | None:
+    """When a run was last complete, None where it never was.
+
+    A status of an older version does not say when; then it is `written`, the time at which the status was written.
+    """
     try:
         status = RunFolder(run).status()
         if status.get("completed") is not None:
             return float(status["completed"])
-    except (OSError, ValueError, TypeError, FbpRayError):  # damaged, or no run's
+    except (OSError, ValueError, TypeError, FbpRayError):  # damaged, or not of a run
         return None
     return written if status.get("state") == "completed" else None
+
+
+def verify(engine: Engine, source: str, batch: int = 4) -> float:
+    """The relative error of the built-in phantom's images, one alone and a batch of them; compiles what they need.
+
+    Raises:
+        CheckpointError: the images are not the phantom, or not finite.
+    """
+    phantom = soft_disc(engine.geometry)
+    with torch.inference_mode():
+        sinogram = project(phantom[None], engine.geometry)
+        images = [*engine.run(sinogram), *engine.run(sinogram.expand(batch, -1, -1).contiguous())]
+        reference = classic(engine.geometry, "none", 1.0, torch.device("cpu")).run(sinogram)[0]
+    errors = [relative_error(image, phantom) for image in images]
+    error, usual = max(errors, key=lambda value: (value != value, value)), relative_error(reference, phantom)
+    if not error <= max(MAX_PHANTOM_ERROR, 2 * usual):
+        raise CheckpointError(
+            f"the model of {source} does not reconstruct the built-in phantom: its relative error is {error:.3g}, "
+            f"that of the classic FBP {usual:.3g}; train it longer, or choose another "
+            "checkpoint. The one that served goes on"
+        )
+    return error

@@ -1,50 +1,144 @@
-"""The routes of the models."""
+"""The models over HTTP: what callers are told of them, and the routes."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
 
+from fbp_ray.geometry import ParallelBeam
 from service.access import Operate, Reconstruct
-from service.documents import Activation, ModelDocument, ModelList
-from service.engine import CLASSIC
-from service.model_registry import ModelRegistry
+from service.batching import CLASSIC_FBP, UNIT
+from service.model_registry import ModelRegistry, ServedModel
 from service.problems import documented
 
 router = APIRouter(tags=["models"])
 Name = Annotated[str, Path(description="the model's name", max_length=64, examples=["best"])]
 
 
-def _catalogue(request: Request) -> ModelRegistry:
-    catalogue: ModelRegistry = request.app.state.catalogue
-    return catalogue
+class GeometryDocument(BaseModel):
+    """A scan and its image grid."""
+
+    digest: str = Field(description="names the geometry; every reconstruction's X-Geometry has it")
+    sinogram_shape: tuple[int, int] = Field(description="(angles, detector cells)")
+    image_shape: tuple[int, int] = Field(description="(x, y)")
+    cell_size_m: float
+    pixel_size_m: float
+    first_angle_rad: float
+    last_angle_rad: float
+    axis_offset_m: float
+
+    @classmethod
+    def of(cls, geometry: ParallelBeam) -> GeometryDocument:
+        """The document of a geometry."""
+        return cls(
+            digest=geometry.digest,
+            sinogram_shape=geometry.sinogram_shape,
+            image_shape=geometry.image_shape,
+            cell_size_m=geometry.cell_size,
+            pixel_size_m=geometry.pixel_size,
+            first_angle_rad=float(geometry.theta[0]),
+            last_angle_rad=float(geometry.theta[-1]),
+            axis_offset_m=geometry.axis_offset,
+        )
+
+
+class ModelDocument(BaseModel):
+    """A model that serves."""
+
+    name: str
+    version: str = Field(description="the first twelve digits of the weights' checksum")
+    source: str = Field(description="the run, checkpoint or sweep that it came from")
+    automatic: bool = Field(description="the newest completed run's, rather than one that somebody activated")
+    activated: datetime
+    created: datetime
+    epoch: int
+    metrics: dict[str, float] = Field(description="on the validation part, when it was saved")
+    phantom_error: float = Field(description="relative error on the built-in phantom, without noise")
+    training_data: dict[str, Any]
+    window: str
+    sha256: str = Field(description="checksum of the weights file")
+    geometry: GeometryDocument
+    unit: str = Field(description="of the images' values")
+    device: str
+
+    @classmethod
+    def of(cls, model: ServedModel) -> ModelDocument:
+        """The document of a model."""
+        manifest = model.checkpoint.manifest
+        return cls(
+            name=model.name,
+            version=model.engine.version,
+            source=model.source,
+            automatic=model.automatic,
+            activated=model.activated,
+            created=manifest.created,
+            epoch=manifest.epoch,
+            metrics=manifest.metrics,
+            phantom_error=model.phantom_error,
+            training_data=manifest.data,
+            window=manifest.model.window.kind,
+            sha256=manifest.sha256["weights"],
+            geometry=GeometryDocument.of(manifest.model.geometry),
+            unit=UNIT,
+            device=str(model.engine.device),
+        )
+
+
+class ModelList(BaseModel):
+    """The models that serve; without any, the classic FBP does."""
+
+    models: list[ModelDocument]
+    without_model: str = Field(description="what serves where no model is called `best`")
+
+
+class Activation(BaseModel):
+    """Where a model is to come from."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"source": "runs/quickstart"}, {"source": "s3://ct/runs/sweep/best"}]},
+    )
+
+    source: str = Field(
+        min_length=1,
+        max_length=1000,
+        description="a run, checkpoint or sweep folder of the service's machine, or a URI",
+    )
+
+
+def _registry(request: Request) -> ModelRegistry:
+    registry: ModelRegistry = request.app.state.registry
+    return registry
 
 
 @router.get("/models", dependencies=[Reconstruct], responses=documented(401, 403))
 def list_models(request: Request) -> ModelList:
     """The models that serve."""
-    choice = request.app.state.settings.models
+    classic = request.app.state.settings.models
     return ModelList(
-        models=_catalogue(request).documents(), without_model=f"{CLASSIC}: {choice.window}, cut-off {choice.cutoff:g}"
+        models=[ModelDocument.of(model) for model in _registry(request).models()],
+        without_model=f"{CLASSIC_FBP}: {classic.window}, cut-off {classic.cutoff:g}",
     )
 
 
 @router.get("/models/{name}", dependencies=[Reconstruct], responses=documented(401, 403, 404, 422))
 def get_model(request: Request, name: Name) -> ModelDocument:
     """One model: geometry, shapes, unit, training data, metrics, checksum."""
-    return _catalogue(request).document(name)
+    return ModelDocument.of(_registry(request).get(name))
 
 
 @router.post("/models/{name}/activate", dependencies=[Operate], responses=documented(400, 401, 403, 413, 422, 503))
 def activate_model(request: Request, name: Name, activation: Activation) -> ModelDocument:
     """Loads a model, verifies it on the built-in phantom, and then serves it; on any failure the old one serves on."""
-    return _catalogue(request).activate(name, activation.source)
+    return ModelDocument.of(_registry(request).activate(name, activation.source))
 
 
 @router.delete("/models/{name}", dependencies=[Operate], status_code=204, responses=documented(401, 403, 404, 422))
 def forget_model(request: Request, name: Name) -> Response:
     """Ends serving a model; `best` is then again that of the newest completed run."""
-    _catalogue(request).forget(name)
+    _registry(request).forget(name)
     return Response(status_code=204)

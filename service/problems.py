@@ -1,4 +1,4 @@
-"""What goes wrong, as RFC 9457 problem documents: what was expected, what came, the way out; never a traceback."""
+"""Errors as RFC 9457 problem documents. They say what was expected, what came and what to do; never a traceback."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from fbp_ray.errors import CheckpointError, ConfigError, DataError, FbpRayError, GeometryError, RunError
+from fbp_ray.errors import FbpRayError, RunError
 
 MEDIA_TYPE = "application/problem+json"
-_STATUS = {GeometryError: 422, DataError: 422, CheckpointError: 422, ConfigError: 422, RunError: 409}
 
 
 class ProblemDocument(BaseModel):
@@ -44,12 +43,12 @@ class ProblemDocument(BaseModel):
 
 
 class Problem(Exception):
-    """An answer that says no.
+    """An error that is answered to the caller.
 
     Args:
-        status: of HTTP, 400 to 599.
-        detail: what was expected, what came and the way out.
-        headers: of the answer.
+        status: the HTTP status, 400 to 599.
+        detail: what was expected, what came and what to do.
+        headers: further headers of the answer.
         extra: further members of the document.
     """
 
@@ -74,11 +73,6 @@ def problem_response(problem: Problem, request_id: str = "") -> Response:
     return Response(json.dumps(document), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
-def as_problem(error: FbpRayError) -> Problem:
-    """An error of the package as an answer."""
-    return Problem(next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 422), str(error))
-
-
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with these problems."""
     return {
@@ -93,32 +87,29 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def add_handlers(app: FastAPI) -> None:
     """Has the application answer every error with a problem document."""
 
-    @app.exception_handler(Problem)
-    async def _problem(request: Request, problem: Problem) -> Response:
-        return problem_response(problem, _id(request))
+    async def answer(request: Request, error: Exception) -> Response:
+        return problem_response(_as_problem(request, error), getattr(request.state, "request_id", ""))
 
-    @app.exception_handler(FbpRayError)
-    async def _package(request: Request, error: FbpRayError) -> Response:
-        return problem_response(as_problem(error), _id(request))
-
-    @app.exception_handler(RequestValidationError)
-    async def _invalid(request: Request, error: RequestValidationError) -> Response:
-        return problem_response(Problem(422, _explain(error)), _id(request))
-
-    @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> Response:
-        headers = dict(error.headers or {})
-        if error.status_code == 404:
-            detail = f"there is nothing at {request.url.path}; GET /docs lists what there is"
-        elif error.status_code == 405:
-            detail = f"{request.url.path} does not take {request.method}; it takes {headers.get('Allow', 'others')}"
-        else:
-            detail = str(error.detail)
-        return problem_response(Problem(error.status_code, detail, headers), _id(request))
+    for kind in (Problem, FbpRayError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, answer)
 
 
-def _id(request: Request) -> str:
-    return str(getattr(request.state, "request_id", ""))
+def _as_problem(request: Request, error: Exception) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case RequestValidationError():
+            return Problem(422, _explain(error))
+        case HTTPException():
+            headers, detail = dict(error.headers or {}), str(error.detail)
+            if error.status_code == 404:
+                detail = f"there is nothing at {request.url.path}; GET /docs lists what there is"
+            elif error.status_code == 405:
+                allowed = headers.get("Allow", "others")
+                detail = f"{request.url.path} does not take {request.method}; it takes {allowed}"
+            return Problem(error.status_code, detail, headers)
+        case _:
+            return Problem(409 if isinstance(error, RunError) else 422, str(error))
 
 
 def _explain(error: RequestValidationError) -> str:

@@ -9,22 +9,21 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 from fbp_ray.filters import WindowName
 from service.access import Reconstruct
-from service.engine import UNIT, Engine
-from service.formats.decode import FORMATS, Stack, decode, file_of_form
-from service.formats.encode import MEDIA_TYPES, Image, Output, Wanted, encode
-from service.formats.pictures import Display
+from service.batching import UNIT, Engine
 from service.problems import Problem, documented
+from service.readers import FORMATS, Stack, file_of_form, read_stack
+from service.writers import MEDIA_TYPES, Image, ImageFile, Output, write
 
 router = APIRouter(tags=["reconstruct"])
-GONE = 499  # what proxies log for a client that went away; nobody receives it
+CLIENT_GONE = 499  # what proxies log for a client that went away; nobody receives it
 
 
 class ReconstructOptions(BaseModel):
@@ -114,100 +113,97 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
 async def reconstruct(request: Request, options: Annotated[ReconstructOptions, Query()]) -> Response:
     """Reconstructs sinograms with a learned model, or with the classic FBP; a stack's are sent as they finish."""
     state = request.app.state
-    engine: Engine = state.catalogue.engine(options.model, options.method, options.window, options.cutoff)
+    engine: Engine = state.registry.engine(options.model, options.method, options.window, options.cutoff)
     state.batcher.refuse_if_full()
     try:
-        async with state.bodies.read(request) as body:
+        async with state.body_budget.read(request) as body:
             began = time.perf_counter()
             with state.batcher.on_its_way():
-                stack = await _decode(request, body, engine)
+                stack = await _read_stack(request, body, engine)
                 images = state.batcher.submit(engine, stack.sinograms)
-            wanted = _wanted(options, engine, stack)
-            try:
-                async with asyncio.timeout(state.settings.limits.request_seconds):
-                    await _unless_gone(request, images if _needs_all(wanted) else images[:1])
-            except TimeoutError:
-                raise Problem(
-                    503,
-                    f"no image after {state.settings.limits.request_seconds:g} s; send fewer, or try again later",
-                    {"Retry-After": "5"},
-                ) from None
-            finally:
-                if not all(image.done() and not image.cancelled() for image in images[:1]):
-                    _give_up(images)
-            headers = _headers(engine, wanted, time.perf_counter() - began)
-            if _needs_all(wanted):
-                content = b"".join([part async for part in encode(wanted, _finished(images))])
-                return Response(content, headers=headers, media_type=wanted.media_type)
-            return StreamingResponse(
-                encode(wanted, _as_they_finish(images)), headers=headers, media_type=wanted.media_type
-            )
+            file = _image_file(options, engine, stack)
+            await _wait(request, images, all=file.needs_all)
+            headers = {
+                "X-Model": engine.name,
+                "X-Model-Version": engine.version,
+                "X-Method": engine.method,
+                "X-Geometry": engine.digest,
+                "X-Value-Unit": UNIT,
+                "X-Seconds": f"{time.perf_counter() - began:.4f}",
+                "Content-Disposition": f'inline; filename="{file.name}"',
+            }
+            content = write(file, _values(images))
+            if file.needs_all:
+                whole = b"".join([part async for part in content])
+                return Response(whole, headers=headers, media_type=file.media_type)
+            return StreamingResponse(content, headers=headers, media_type=file.media_type)
     except ClientDisconnect:
-        return Response(status_code=GONE)
+        return Response(status_code=CLIENT_GONE)
 
 
-async def _decode(request: Request, body: bytearray, engine: Engine) -> Stack:
+async def _read_stack(request: Request, body: bytearray, engine: Engine) -> Stack:
     state = request.app.state
     content: bytes | bytearray = body
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        content = await file_of_form(request.headers, body, state.bodies.most)
+        content = await file_of_form(request.headers, body)
     return await run_in_threadpool(
-        decode,
+        read_stack,
         content,
         request.headers.get("x-shape"),
         engine.geometry,
         engine.name,
         state.settings.limits.stack,
-        state.bodies.most,
-        state.guarded,
+        state.reader_pool,
     )
 
 
-def _wanted(options: ReconstructOptions, engine: Engine, stack: Stack) -> Wanted:
-    about = {
-        "model": engine.name,
-        "version": engine.version,
-        "method": engine.method,
-        "geometry": engine.digest,
-        "unit": UNIT,
-    }
-    display = Display(options.level, options.width, engine.geometry.pixel_size * 1000)
-    return Wanted(options.output, len(stack.sinograms), engine.geometry.image_shape, stack.alone, about, display)
+def _image_file(options: ReconstructOptions, engine: Engine, stack: Stack) -> ImageFile:
+    return ImageFile(
+        output=options.output,
+        images=len(stack.sinograms),
+        shape=engine.geometry.image_shape,
+        single=stack.single,
+        about={
+            "model": engine.name,
+            "version": engine.version,
+            "method": engine.method,
+            "geometry": engine.digest,
+            "unit": UNIT,
+        },
+        level=options.level,
+        width=options.width,
+        pixel_mm=engine.geometry.pixel_size * 1000,
+    )
 
 
-def _needs_all(wanted: Wanted) -> bool:
-    """Whether the answer can begin only when all images are there."""
-    return wanted.images == 1 or wanted.output in ("h5", "tif")
+async def _wait(request: Request, images: Sequence[asyncio.Future[Tensor]], all: bool) -> None:
+    """Waits for the first image, or for all; gives all up when that fails.
 
-
-def _headers(engine: Engine, wanted: Wanted, seconds: float) -> dict[str, str]:
-    return {
-        "X-Model": engine.name,
-        "X-Model-Version": engine.version,
-        "X-Method": engine.method,
-        "X-Geometry": engine.digest,
-        "X-Value-Unit": UNIT,
-        "X-Seconds": f"{seconds:.4f}",
-        "Content-Disposition": f'inline; filename="{wanted.file_name}"',
-    }
-
-
-async def _unless_gone(request: Request, images: Sequence[asyncio.Future[Tensor]]) -> None:
-    """Waits for images; raises ClientDisconnect as soon as nobody waits for them any more."""
-    ready: asyncio.Future[list[Tensor]] = asyncio.gather(*images)
-    gone = asyncio.ensure_future(_gone(request))
+    Raises:
+        ClientDisconnect: nobody waits for them any more.
+        Problem: 500, the model failed; 503, it takes too long.
+    """
+    seconds = request.app.state.settings.limits.request_seconds
+    ready: asyncio.Future[list[Tensor]] = asyncio.gather(*(images if all else images[:1]))
+    gone = asyncio.ensure_future(_disconnect(request))
     waiting: set[asyncio.Future[Any]] = {ready, gone}
     try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if not ready.done():
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            await ready
+        elif gone.done():
             raise ClientDisconnect
-        await ready
+        else:
+            raise Problem(503, f"no image after {seconds:g} s; send fewer, or try again later", {"Retry-After": "5"})
+    except BaseException:
+        _give_up(images)
+        raise
     finally:
         gone.cancel()
         ready.cancel()
 
 
-async def _gone(request: Request) -> None:
+async def _disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -217,19 +213,9 @@ def _give_up(images: Sequence[asyncio.Future[Tensor]]) -> None:
         image.cancel()
 
 
-async def _finished(images: Sequence[asyncio.Future[Tensor]]) -> AsyncIterator[Image]:
-    for image in images:
-        yield _values(image.result())
-
-
-async def _as_they_finish(images: Sequence[asyncio.Future[Tensor]]) -> AsyncIterator[Image]:
+async def _values(images: Sequence[asyncio.Future[Tensor]]) -> AsyncIterator[Image]:
     try:
         for image in images:
-            yield _values(await image)
+            yield np.ascontiguousarray((await image).numpy(), dtype=np.float32)
     finally:
         _give_up(images)
-
-
-def _values(image: Tensor) -> Image:
-    values: Image = np.ascontiguousarray(image.numpy(), dtype=np.float32)
-    return values

@@ -26,19 +26,22 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
+from fastapi import FastAPI
 from pydantic import Field, model_validator
 
 from fbp_ray.cli import run_program
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.settings import Frozen
 from fbp_ray.storage import absolute
+from service.app import create_app
+from service.observability import log_to_stderr
+from service.problems import Problem
 from service.settings import Count, Seconds, Settings, read_tree
 
 APPLICATION = "fbp-ray"
-CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")  # the name of the actor that runs Ray Serve, and its namespace
-Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ReplicasConfig(Frozen):
@@ -46,8 +49,8 @@ class ReplicasConfig(Frozen):
 
     min: Count = Field(default=1, description="the fewest replicas")
     max: Count = Field(default=1, description="the most replicas; there are as many as the requests need")
-    cpus: Share = Field(default=1, description="processors of each, which is also its number of threads")
-    gpus: Share = Field(default=0, description="GPUs of each; 0.5 lets two share one")
+    cpus: Amount = Field(default=1, description="processors of each, which is also its number of threads")
+    gpus: Amount = Field(default=0, description="GPUs of each; 0.5 lets two share one")
     target_ongoing_requests: Annotated[float, Field(gt=0)] = Field(
         default=8, description="requests at a time that a replica should have: more of them start another replica"
     )
@@ -77,6 +80,45 @@ class ServeSettings(Settings):
     replicas: ReplicasConfig = ReplicasConfig()
 
 
+class NoJobs:
+    """In place of the jobs of a replica: it runs none, and says where they go."""
+
+    def start(self) -> None:
+        """There is nothing to start."""
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise Problem(
+            501,
+            "the replicas of Ray Serve run no jobs; send them to `python -m service` on another port of the machine "
+            "that has the state folder. The models that are activated there serve here too",
+        )
+
+
+class Replica:
+    """The application where Ray Serve has placed it. Ray Serve sends requests when its models are loaded and warm.
+
+    Args:
+        settings: of the service.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        log_to_stderr(settings.log)
+        self.application = create_app(settings, NoJobs())
+        self.application.state.registry.load()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Ray Serve asks for the application by this name."""
+        return self.application
+
+    async def check_health(self) -> None:
+        """Raises RuntimeError when the replica must be replaced."""
+        if not self.application.state.batcher.is_alive:
+            raise RuntimeError("the thread that computes batches has ended")
+
+
 def main(argv: Sequence[str]) -> None:
     """Deploys and waits until it is told to end; then ends what it deployed."""
     settings = read_tree(ServeSettings, argv, "python -m service.serve")
@@ -96,7 +138,7 @@ def main(argv: Sequence[str]) -> None:
 
 @contextmanager
 def deployed(settings: ServeSettings) -> Iterator[None]:
-    """The application on the cluster that this process has joined, while the block runs.
+    """Deploys the application, while the block runs, on the cluster that this process has joined.
 
     Raises:
         ConfigError: Ray Serve is not installed, or its proxies are there already and there is no token.
@@ -104,14 +146,14 @@ def deployed(settings: ServeSettings) -> Iterator[None]:
     """
     serve = import_serve()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    there_already = serve_runs()
-    if there_already and not (settings.access.reconstruct or settings.access.operate):
+    runs_already = bool(serve.status().proxies)
+    if runs_already and not (settings.access.reconstruct or settings.access.operate):
         raise ConfigError(
             "Ray Serve runs on this cluster already, and its proxies listen where it was told to: other machines may "
             "reach them. Set a token (FBPRAY_ACCESS__OPERATE_FILE), or end it with `serve shutdown`"
         )
     try:
-        if not there_already:
+        if not runs_already:
             serve.start(http_options={"host": settings.host, "port": settings.port})
         serve.run(application(settings), name=APPLICATION, route_prefix="/")
         yield
@@ -119,14 +161,12 @@ def deployed(settings: ServeSettings) -> Iterator[None]:
         raise RunError(f"no replica of the service could be started: {error}") from None
     finally:
         serve.delete(APPLICATION)  # waits for the requests that replicas have; shutdown alone would drop them
-        if not there_already:
+        if not runs_already:
             serve.shutdown()
 
 
 def application(settings: ServeSettings) -> Any:
     """What Ray Serve deploys."""
-    from service.replica import Replica
-
     serve = import_serve()
     replicas = settings.replicas
     deployment = serve.deployment(
@@ -150,10 +190,10 @@ def application(settings: ServeSettings) -> Any:
         graceful_shutdown_timeout_s=settings.limits.request_seconds + 1,
         max_constructor_retry_count=3,
     )
-    return deployment.bind(as_a_replica_needs(settings))
+    return deployment.bind(replica_settings(settings))
 
 
-def as_a_replica_needs(settings: ServeSettings) -> Settings:
+def replica_settings(settings: ServeSettings) -> Settings:
     """The service's settings, with places that mean the same in a process that runs in another folder."""
     models, jobs = settings.models, settings.jobs
     own = {name: getattr(settings, name) for name in Settings.model_fields}
@@ -175,17 +215,8 @@ def import_serve() -> Any:
     return serve
 
 
-def serve_runs() -> bool:
-    """Whether Ray Serve runs on the cluster that this process has joined."""
-    import ray
-
-    name, namespace = CONTROLLER
-    try:
-        ray.get_actor(name, namespace=namespace)
-    except ValueError:
-        return False
-    return True
-
-
 if __name__ == "__main__":
-    run_program(main)
+    # Replicas import Replica by the name of its module, which is `__main__` in this one alone.
+    from service import serve as program
+
+    run_program(program.main)

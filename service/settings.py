@@ -103,7 +103,7 @@ Tree = TypeVar("Tree", bound=Settings)
 
 
 def read_settings(argv: Sequence[str]) -> Settings:
-    """The settings that the command line, the environment, `.env` and `--config FILE` give; the former win.
+    """The settings from the command line, the environment, `.env` and `--config FILE`; the earlier of these wins.
 
     Raises:
         ConfigError: a setting that does not hold, or an address beyond loopback without a token.
@@ -112,7 +112,7 @@ def read_settings(argv: Sequence[str]) -> Settings:
 
 
 def read_tree(tree: type[Tree], argv: Sequence[str], program: str) -> Tree:
-    """The same for a tree that has the service's settings and others, and a program of that name."""
+    """The same for a tree with further settings, and for another program."""
     settings = parse_with_environment(tree, argv, program, PREFIX)
     access = settings.access
     read = {
@@ -141,7 +141,7 @@ def _tokens(file: Path | None) -> tuple[SecretStr, ...]:
     if file is None:
         return ()
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the token file {file} cannot be read: {error}") from None
     tokens = [line for line in lines if line and not line.startswith("#")]

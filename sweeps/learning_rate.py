@@ -2,9 +2,9 @@
 
     python sweeps/learning_rate.py --data.dir data/mine --sweep.name rates --sweep.trials 32
 
-Without options: the sample data, some minutes on two processors. The loss is the same for all trials
-(--loss.l1, --loss.ms_ssim, ..), and still they are ranked by PSNR and SSIM on the validation part (--sweep.metric). The
-same command with the same --sweep.name goes on with a sweep that was interrupted.
+Without options it takes the sample data, and some minutes on two processors. All trials have the same loss (--loss.l1,
+--loss.ms_ssim, ..), but they are ranked by PSNR and SSIM on the validation part (--sweep.metric). The same command with
+the same --sweep.name goes on with a sweep that was interrupted.
 """
 
 from __future__ import annotations

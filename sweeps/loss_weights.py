@@ -2,9 +2,9 @@
 
     python sweeps/loss_weights.py --data.dir data/mine --sweep.name mine --sweep.trials 32
 
-Without options: the sample data, some minutes on two processors. Trials are ranked by PSNR and SSIM on the validation
-part (--sweep.metric), not by their losses, which do not compare. The same command with the same --sweep.name goes on
-with a sweep that was interrupted.
+Without options it takes the sample data, and some minutes on two processors. Trials are ranked by PSNR and SSIM on the
+validation part (--sweep.metric), not by their losses, which do not compare. The same command with the same --sweep.name
+goes on with a sweep that was interrupted.
 
 Adam divides every gradient by its size, so only the ratios of the weights matter: that of MS-SSIM stays as it is (1),
 and a ratio of 100 makes a term nearly the only one.

@@ -1,172 +1,168 @@
-"""The projector: compiled, kept on disk, and computing what it should."""
+"""The projector: that it computes what it should, that its compiled kernels are kept, and how fast it is."""
 
 from __future__ import annotations
 
 import functools
 import math
+import os
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
 
 import torch
-from torch import Tensor
 
-from fbp_ray.doctor.finding import Finding
-from fbp_ray.doctor.machines import Machines, answered, troubles
+from fbp_ray.doctor.machines import Finding, Machine, report
 from fbp_ray.geometry import ParallelBeam, RegularAngles
 from fbp_ray.model import fbp
+from fbp_ray.phantom import relative_error, soft_disc
 from fbp_ray.projector import backproject, project, reference
+from fbp_ray.threads import limit, processors
 
-SECONDS = 300.0  # on a slow machine that compiles
-BATCHES = (1, 4)  # which use different kernels
-EXACT = 1e-4  # relative; float32 is better than that by far
-CLOSE = 0.1  # of an FBP to the phantom, relative
-KERNEL = (
+REINSTALL = "install the versions of constraints.txt there: pip install -c constraints.txt -e ."
+RECOMPILE = (
     "the machine computes wrongly: remove the folders of compiled kernels (__pycache__ in fbp_ray/projector, "
     "NUMBA_CACHE_DIR), install the versions of constraints.txt, and test the machine's memory"
 )
-BROKEN = "install the versions of constraints.txt there: pip install -c constraints.txt -e ."
+
+EXACT = 1e-4  # relative; float32 is better than that by far
+CLOSE = 0.1  # relative error of an FBP
+FBP = "fbp(project(x)), against x,"
+BATCHES = (1, 4)  # which use different kernels
+SPEED_BATCH = 4
+ROUNDS = 7
+PROCESSOR_MS = 9.3
+"""What an FBP takes on one processor, in ms an image: 4.66 on two, in batches of four ("How fast" in the README)."""
+
+MOST_PROCESSORS = 16  # that a batch of four keeps busy
+SLOW = 3.0
 
 
-class Errors(NamedTuple):
-    """By how much the kernels are off, relatively."""
-
-    project: float
-    """The projection, against `reference` in float64."""
-
-    backproject: float
-    """The backprojection, the same."""
-
-    adjoint: float
-    """<backproject(y), x> against <y, project(x)>."""
-
-    fbp: float
-    """fbp(project(x)) against x."""
+def check_kernel(machines: Sequence[Machine]) -> Iterator[Finding]:
+    """Has every machine try the kernels of its CPU, and of its first GPU if it has one."""
+    tasks = {machine: functools.partial(try_kernels, machine.name) for machine in machines}
+    yield from report("kernel", tasks, 300, REINSTALL)  # a slow machine compiles
 
 
-class Tried(NamedTuple):
-    """How the kernels of a device did."""
-
-    device: str
-    errors: Errors
-    seconds: float
-    """What the first calls took longer than the second: reading the kernels, or compiling them."""
-
-    cache: str | None
-    """Where compiled kernels are kept."""
+def try_kernels(name: str) -> list[Finding]:
+    """Projects and backprojects in float32 on each device of this machine, beside `reference` in float64."""
+    step = math.pi / 60  # a scan that is symmetric as LoDoPaB-CT's is, and takes no time
+    angles = RegularAngles(count=60, first=step / 2, step=step)
+    geometry = ParallelBeam(angles=angles, cells=67, cell_size=0.0055, image_shape=(47, 47), pixel_size=0.26 / 47)
+    return [try_device(name, device, geometry) for device in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]]
 
 
-def phantom(geometry: ParallelBeam, batch: int) -> Tensor:
-    """(B, H, W) float64: smooth spots off the centre, each image another, so that no turned or swapped one fits."""
-    half = geometry.image_shape[0] * geometry.pixel_size / 2
-    x, y = torch.as_tensor(geometry.x)[:, None] / half, torch.as_tensor(geometry.y)[None, :] / half
-
-    def spot(u: float, v: float, width: float) -> Tensor:
-        return torch.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * width**2))
-
-    return torch.stack([spot(0.3, -0.1, 0.2 + 0.02 * n) + 0.5 * spot(-0.2, 0.35 - 0.1 * n, 0.15) for n in range(batch)])
-
-
-def small_scan() -> ParallelBeam:
-    """A scan that is symmetric as LoDoPaB-CT's is, and takes no time."""
-    step = math.pi / 60
-    return ParallelBeam(
-        angles=RegularAngles(count=60, first=step / 2, step=step),
-        cells=67,
-        cell_size=0.0055,
-        image_shape=(47, 47),
-        pixel_size=0.26 / 47,
-    )
-
-
-def try_kernel(device: str) -> Tried:
-    """Projects and backprojects phantoms on a device, in float32."""
-    geometry = small_scan()
-    phantoms = [phantom(geometry, batch) for batch in BATCHES]
-    begin = time.perf_counter()
-    errors = [_errors(truth, geometry, device) for truth in phantoms]
-    first = time.perf_counter() - begin
-    begin = time.perf_counter()
-    for truth in phantoms:
-        _errors(truth, geometry, device)
-    second = time.perf_counter() - begin
-    worst = Errors(*(max(values, key=lambda value: (value != value, value)) for values in zip(*errors, strict=True)))
-    return Tried(device, worst, seconds=max(first - second, 0.0), cache=_cache() if device == "cpu" else None)
-
-
-def try_gpu() -> Tried | None:
-    """The same on the first GPU, None where there is none."""
-    return try_kernel("cuda") if torch.cuda.is_available() else None
-
-
-def _errors(truth: Tensor, geometry: ParallelBeam, device: str) -> Errors:
-    """Of all operations on some images."""
-    sinogram = reference.project(truth, geometry)
-    image = reference.backproject(sinogram, geometry)
-    x, y = truth.float().to(device), sinogram.float().to(device)
-    projected, smeared = project(x, geometry).cpu().double(), backproject(y, geometry).cpu().double()
-    left, right = float((smeared * truth).sum()), float((sinogram * projected).sum())
-    found = fbp(y, geometry, "none").cpu().double()
-    return Errors(
-        project=_error(projected, sinogram),
-        backproject=_error(smeared, image),
-        adjoint=abs(left - right) / abs(right),
-        fbp=_error(found, truth),
-    )
-
-
-def _error(found: Tensor, truth: Tensor) -> float:
-    return float((found - truth).norm() / truth.norm())
-
-
-def _cache() -> str | None:
-    from fbp_ray.projector.layout import layout  # here, not above: numba takes half a second to import
-
-    path = layout().fold_sinogram.stats.cache_path
-    return None if path is None else str(path)
-
-
-def check_kernel(machines: Machines) -> Iterator[Finding]:
-    """Has every machine try the kernels of its CPU, and of its GPU if it has one."""
-    answers = machines.everywhere(functools.partial(try_kernel, "cpu"), SECONDS)
-    yield from troubles("kernel", answers, BROKEN)
-    for name, tried in answered(answers).items():
-        yield from judge(name, tried)
-    answers_gpu = machines.everywhere(try_gpu, SECONDS)
-    yield from troubles("kernel", answers_gpu, BROKEN)
-    for name, on_gpu in answered(answers_gpu).items():
-        if on_gpu is not None:
-            yield from judge(name, on_gpu)
-
-
-def judge(name: str, tried: Tried) -> Iterator[Finding]:
-    """Whether the errors are those of rounding, and the compiled kernels are kept."""
-    errors = tried.errors
-    limits = {
-        "project, against float64,": (errors.project, EXACT),
-        "backproject, against float64,": (errors.backproject, EXACT),
-        "project as the transpose of backproject": (errors.adjoint, EXACT),
-        "fbp(project(x)), against x,": (errors.fbp, CLOSE),
-    }
+def try_device(name: str, device: str, geometry: ParallelBeam) -> Finding:
+    """Says whether the errors of a device's kernels are those of rounding, and whether they are kept on disk."""
+    seconds = []
+    for _ in range(2):
+        begin = time.perf_counter()
+        batches = [relative_errors(geometry, batch, device) for batch in BATCHES]
+        seconds.append(time.perf_counter() - begin)
     wrong = [
-        f"{what} is off by {error:.2g} (at most {most:g} is right)"
-        for what, (error, most) in limits.items()
-        if not error <= most
+        f"{what} is off by {error:.2g} (at most {_most(what):g} is right)"
+        for errors in batches
+        for what, error in errors.items()
+        if not error <= _most(what)  # as none is that is not a number
     ]
     if wrong:
-        yield Finding("kernel", name, "fault", f"{tried.device}: {'; '.join(wrong)}", KERNEL)
-        return
-    exact = max(errors.project, errors.backproject, errors.adjoint)
-    text = f"{tried.device}: right to {exact:.1g}, fbp(project(x)) is x to {errors.fbp:.1%}"
-    text += f"; ready in {tried.seconds:.1f} s"
-    if tried.device == "cpu" and tried.cache is None:
-        yield Finding(
-            "kernel",
-            name,
-            "warning",
-            f"{text}; what was compiled cannot be kept, so every process compiles anew: neither the package's folder "
-            "nor the user's cache can be written",
-            "set NUMBA_CACHE_DIR to a folder that can be written, and that outlives the container",
+        return Finding("kernel", name, "fault", f"{device}: {'; '.join(wrong)}", RECOMPILE)
+    exact = max(error for errors in batches for what, error in errors.items() if what != FBP)
+    text = f"{device}: right to {exact:.1g}, fbp(project(x)) is x to {max(errors[FBP] for errors in batches):.1%}"
+    text += f"; ready in {max(seconds[0] - seconds[1], 0.0):.1f} s"  # reading the kernels, or compiling them
+    if device == "cpu" and kernel_cache() is None:
+        text += (
+            "; what was compiled cannot be kept, so every process compiles anew: neither the package's folder nor the "
+            "user's cache can be written"
         )
-    else:
-        yield Finding("kernel", name, "ok", text + (f"; kept in {tried.cache}" if tried.cache else ""))
+        remedy = "set NUMBA_CACHE_DIR to a folder that can be written, and that outlives the container"
+        return Finding("kernel", name, "warning", text, remedy)
+    return Finding("kernel", name, "ok", text + (f"; kept in {kernel_cache()}" if device == "cpu" else ""))
+
+
+def relative_errors(geometry: ParallelBeam, batch: int, device: str) -> dict[str, float]:
+    """By what is compared, how far a device's kernels are off for so many images."""
+    random = torch.Generator().manual_seed(batch)
+    image = torch.rand(batch, *geometry.image_shape, generator=random)
+    sinogram = torch.rand(batch, *geometry.sinogram_shape, generator=random)
+    x, y = image.double(), sinogram.double()
+    projected = project(image.to(device), geometry).cpu().double()
+    smeared = backproject(sinogram.to(device), geometry).cpu().double()
+    left, right = float((smeared * x).sum()), float((y * projected).sum())
+    disc = soft_disc(geometry).expand(batch, -1, -1)
+    scan = reference.project(disc.double(), geometry).float()
+    return {
+        "project, against float64,": relative_error(projected, reference.project(x, geometry)),
+        "backproject, against float64,": relative_error(smeared, reference.backproject(y, geometry)),
+        "project as the transpose of backproject": abs(left - right) / abs(right),
+        FBP: relative_error(fbp(scan.to(device), geometry, "none").cpu(), disc),
+    }
+
+
+def _most(what: str) -> float:
+    return CLOSE if what == FBP else EXACT
+
+
+def kernel_cache() -> Path | None:
+    """The folder where Numba keeps what it compiles, None where it can write to none of those that it tries."""
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    usual = (Path(reference.__file__).parent / "__pycache__", Path.home() / ".cache" / "numba")
+    for folder in (Path(named),) if named else usual:
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if there.is_dir() and os.access(there, os.W_OK):
+            return folder
+    return None
+
+
+def check_speed(machines: Sequence[Machine]) -> Iterator[Finding]:
+    """Has every machine measure its speed, all at the same time."""
+    tasks = {machine: functools.partial(measure_speed, machine.name, machine.cpus) for machine in machines}
+    yield from report("speed", tasks, 180, "see what else the machine does (top), and give it more memory")
+
+
+def measure_speed(name: str, cpus: int | None) -> list[Finding]:
+    """Times the FBP of LoDoPaB-CT's geometry, on all processors or on the number that Ray counts on."""
+    threads = min(processors(), cpus or processors())
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        geometry = ParallelBeam.lodopab()
+        sinograms = torch.rand(SPEED_BATCH, *geometry.sinogram_shape, generator=torch.Generator().manual_seed(0))
+        times, busy = [], []
+        with torch.inference_mode():
+            fbp(sinograms, geometry)
+            for _ in range(ROUNDS):
+                begin, processor = time.perf_counter(), time.process_time()
+                fbp(sinograms, geometry)
+                seconds = time.perf_counter() - begin
+                times.append(1000 * seconds / SPEED_BATCH)
+                busy.append((time.process_time() - processor) / seconds)
+    finally:
+        torch.set_num_threads(before)
+    return [compare_speed(name, median(times), threads, median(busy))]
+
+
+def compare_speed(name: str, ms: float, threads: int, busy: float) -> Finding:
+    """Compares a speed with the README's; a machine may be three times slower.
+
+    Args:
+        name: of the machine.
+        ms: the time of an image.
+        threads: how many worked at it.
+        busy: the processors that were at work for it, on average.
+    """
+    expected = PROCESSOR_MS / min(threads, MOST_PROCESSORS)
+    text = f"FBP: {ms:.1f} ms an image with {threads} thread{'s' * (threads != 1)}; {expected:.1f} is usual"
+    if ms <= SLOW * expected:
+        return Finding("speed", name, "ok", text)
+    limited = "none" if limit() is None else f"{limit():g} processors"
+    text += (
+        f". {busy:.1f} of {threads} processors were busy with it; load {os.getloadavg()[0]:.1f}, the container's limit "
+        f"{limited}, OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'not set')}"
+    )
+    remedy = (
+        "stop other programs; give the container the processors that it counts on (--cpus); set "
+        "OMP_WAIT_POLICY=PASSIVE where threads of several processes share processors. A processor without AVX2 is that "
+        "slow by itself"
+    )
+    return Finding("speed", name, "warning", text, remedy)

@@ -1,16 +1,13 @@
 """Sweeps: many short trainings that find the settings with the best images. The scripts in `sweeps/` are the programs.
 
-program   options, folder, trials, results
-config    SweepConfig, and the tree of all settings
-space     the search space: Range, LogRange, Choice
-merit     what trials are ranked by
-folder    the sweep's folder, from which it goes on
-search    Optuna, by chance, or a grid
-share     what each trial takes of the cluster
-held      the data, once a node
-trial     a training in a process of Tune
-tuning    Tune
-results   results.csv, best/, best_config.yaml; table, plots, page: what people see of them
+config        the settings of a sweep, and the figure that trials are ranked by
+space         the search space, and the searches: Optuna, random, grid
+folder        the sweep's folder: its record and its results
+resources     what each trial takes of the cluster
+object_store  the data, read once and kept in Ray's object store
+tuning        Ray Tune: the trials, the scheduler
+report        tables, plots and the HTML page
+program       options, folder, trials, results
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ __all__ = ["Choice", "LogRange", "Range", "Space", "sweep", "sweep_program"]
 
 
 def __getattr__(name: str) -> Any:
-    """The program, when it is asked for: who needs the settings alone does not need the training too."""
+    """Loads the program when it is asked for: the settings alone do not need the training."""
     if name not in ("sweep", "sweep_program"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from fbp_ray.sweep import program

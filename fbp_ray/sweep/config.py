@@ -1,4 +1,16 @@
-"""The settings of a sweep: those of a training run, and how its trials are chosen, run and ranked."""
+"""The settings of a sweep: those of a training run, and how its trials are chosen, run and ranked.
+
+Trials are ranked by figures of the images, never by the loss, which is a different function in every trial:
+
+    psnr      gain in PSNR over the best Hann, dB
+    ssim      gain in SSIM over the best Hann
+    combined  gain in PSNR + 20 x gain in SSIM, so that 0.05 of SSIM counts as much as 1 dB
+
+The factor of 20 is about the ratio in which the two move in low-dose CT: from one good filter to another, PSNR changes
+by some tenths of a dB and SSIM by some hundredths, so neither decides alone. All figures are means over the validation
+part. A finished trial has those of its `best/` checkpoint: within one trial losses do compare, and the loss chooses the
+epoch. While trials run, each epoch is compared by its own figures.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +18,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from fbp_ray.baseline import Baseline
 from fbp_ray.config import TrainConfig
+from fbp_ray.errors import ConfigError
 from fbp_ray.settings import Frozen
-from fbp_ray.sweep.objective import Metric
 from fbp_ray.trackers import TrackConfig
 
 Count = Annotated[int, Field(ge=1)]
+Metric = Literal["combined", "psnr", "ssim"]
+DECIBELS_PER_SSIM = 20.0
 
 
 class SweepConfig(Frozen):
@@ -55,12 +70,28 @@ class SweepTree(TrainConfig):
     sweep: SweepConfig = SweepConfig()
 
 
-def training_config(tree: SweepTree, parameters: dict[str, Any]) -> TrainConfig:
-    """The configuration of a training with some settings of its own; raises pydantic's ValidationError.
+def objective(metric: Metric, psnr: float, ssim: float, baseline: Baseline) -> float:
+    """The figure to rank by; higher is better, and 0 is the classic FBP.
 
     Args:
-        tree: the sweep's, which has the others.
-        parameters: values by key, such as {"optim.lr": 0.01}.
+        metric: which figure.
+        psnr: in dB.
+        ssim: mean structural similarity.
+        baseline: the classic FBP on the same images.
+    """
+    if metric == "psnr":
+        return baseline.gain("psnr", psnr)
+    if metric == "ssim":
+        return baseline.gain("ssim", ssim)
+    return baseline.gain("psnr", psnr) + DECIBELS_PER_SSIM * baseline.gain("ssim", ssim)
+
+
+def training_config(tree: SweepTree, parameters: dict[str, Any]) -> TrainConfig:
+    """The configuration of one trial's training; raises pydantic's ValidationError.
+
+    Args:
+        tree: the settings of the sweep.
+        parameters: the trial's own values by key, such as {"optim.lr": 0.01}.
     """
     settings = tree.model_dump(mode="json", exclude={"sweep"})
     for key, value in parameters.items():
@@ -70,3 +101,15 @@ def training_config(tree: SweepTree, parameters: dict[str, Any]) -> TrainConfig:
             inner = inner.setdefault(part, {})
         inner[last] = value
     return TrainConfig.model_validate(settings)
+
+
+def with_workers(tree: SweepTree, workers: int, cpus: int | None = None) -> SweepTree:
+    """The settings with the number of training processes of a trial, and the processors of each."""
+    scaling = tree.scaling.model_copy(update={"num_workers": workers, "min_workers": None, "cpus_per_worker": cpus})
+    return tree.model_copy(update={"scaling": scaling})
+
+
+def refuse_run_options(tree: SweepTree) -> None:
+    """Raises ConfigError for options of a run that a sweep does not take."""
+    if tree.run.name is not None or tree.run.extend is not None:
+        raise ConfigError("a sweep has no --run.name and no --run.extend; use --sweep.name and --sweep.trials")

@@ -1,4 +1,4 @@
-"""The data of a sweep, read once and kept in Ray's object store: once a node, whatever the number of trials.
+"""The data of a sweep in Ray's object store: read once, and kept once a node, whatever the number of trials.
 
 Dimensions: N samples, A angles, D detector cells, H and W the image's axes.
 """
@@ -15,13 +15,13 @@ from fbp_ray.config import DataConfig
 from fbp_ray.data import Batches, LoDoPaB, SharedCache
 from fbp_ray.errors import DataError
 
-CHUNK = 32  # samples an object: little to have twice while it is put there
-SHARE = 0.6  # of the object store, at most: Ray has its own things there, and writes to disk when it is full
+CHUNK = 32  # samples of an object: few, as they are in memory twice while they are stored
+MOST = 0.6  # of the object store: Ray keeps its own objects there, and writes to disk when it is full
 
 HALF_MAX = float(np.finfo(np.float16).max)
 
 
-class Stored(NamedTuple):
+class StoredData(NamedTuple):
     """A part of the data in the object store, to be sent to the trials."""
 
     mode: Literal["memory", "half"]
@@ -30,14 +30,14 @@ class Stored(NamedTuple):
     """References to observations (CHUNK, A, D) and ground truths (CHUNK, H, W)."""
 
 
-class Held(SharedCache):
-    """A part of the data in the object store, as the cache that a trial's batches come from; it is never written to.
+class ObjectStoreCache(SharedCache):
+    """A part of the data in the object store, as the cache that a trial's batches come from. It is full from the start.
 
     Args:
         stored: what `store` returned, in the same or another process.
     """
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: StoredData) -> None:
         self.mode = stored.mode
         self.samples = stored.samples
         self._chunks: list[tuple[NDArray[np.floating], NDArray[np.floating]]] = [
@@ -46,11 +46,11 @@ class Held(SharedCache):
         self.bytes = sum(array.nbytes for chunk in self._chunks for array in chunk)
 
     def holds(self, sample: int, epoch: int) -> bool:
-        """Whether it has the sample; it has all."""
+        """Whether it has the sample: it has all."""
         return sample < self.samples
 
     def put(self, sample: int, epoch: int, observation: NDArray[np.float32], ground_truth: NDArray[np.float32]) -> None:
-        """Does nothing: nothing is read from the files."""
+        """Does nothing: every sample is there."""
 
     def get(self, sample: int, observation: NDArray[np.float32], ground_truth: NDArray[np.float32]) -> None:
         """Copies a sample to `observation` (A, D) and `ground_truth` (H, W)."""
@@ -58,12 +58,12 @@ class Held(SharedCache):
             np.copyto(values, array[sample % CHUNK])
 
 
-def store(dataset: LoDoPaB, data: DataConfig) -> Stored:
+def store(dataset: LoDoPaB, data: DataConfig) -> StoredData:
     """Reads a part of the data into the object store.
 
     Args:
         dataset: the part.
-        data: with the cache "half" it is kept in half precision.
+        data: its cache "half" keeps the part in half precision.
 
     Raises:
         DataError: a sample cannot be read, or has values that half precision cannot hold.
@@ -80,19 +80,19 @@ def store(dataset: LoDoPaB, data: DataConfig) -> Stored:
             )
         observations, images = (ray.put(array.astype(kind)) for array in arrays)
         chunks.append((observations, images))
-    return Stored(mode, len(dataset), chunks)
+    return StoredData(mode, len(dataset), chunks)
 
 
-def room_for(training: LoDoPaB, validation: LoDoPaB, data: DataConfig) -> str | None:
-    """None where the object store of every node has room for both parts, or why it has not."""
+def no_room(training: LoDoPaB, validation: LoDoPaB, data: DataConfig) -> str | None:
+    """Why the object store of some node has no room for both parts; None where every one has."""
     geometry = training.geometry
     each = int(np.prod(geometry.sinogram_shape) + np.prod(geometry.image_shape)) * (2 if data.cache == "half" else 4)
     needed = each * (len(training) + len(validation))
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     there = min(node["Resources"].get("object_store_memory", 0) for node in nodes)
-    if needed <= SHARE * there:
+    if needed <= MOST * there:
         return None
     return (
-        f"the data take {needed / 1e9:.2f} GB, and {SHARE:.0%} of a node's object store are {SHARE * there / 1e9:.2f} "
-        "GB; each trial reads the files"
+        f"the data take {needed / 1e9:.2f} GB, and {MOST:.0%} of a node's object store are {MOST * there / 1e9:.2f} GB"
+        "; each trial reads the files"
     )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -14,30 +14,27 @@ from rich.console import Console
 from fbp_ray.cli import parse_with_recipe, run_program
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import Batches, LoDoPaB, geometry_of
-from fbp_ray.errors import ConfigError, RunError
+from fbp_ray.errors import RunError
 from fbp_ray.run import RunFolder
 from fbp_ray.storage import open_folder
-from fbp_ray.sweep.config import SweepTree, training_config
-from fbp_ray.sweep.folder import FINISHED, SweepFolder
-from fbp_ray.sweep.page import as_page
-from fbp_ray.sweep.plots import draw_plots
-from fbp_ray.sweep.results import CONFIG, Results, read_results, write_results
-from fbp_ray.sweep.search import Search, open_search
-from fbp_ray.sweep.space import Space, check_space
-from fbp_ray.sweep.table import SweepProgress, results_table
+from fbp_ray.sweep.config import SweepTree, refuse_run_options, training_config, with_workers
+from fbp_ray.sweep.folder import BEST_CONFIG, FINISHED, Results, SweepFolder, read_results, write_results
+from fbp_ray.sweep.report import SweepProgress, TrialEnded, TrialEvent, as_page, draw_plots, results_table
+from fbp_ray.sweep.resources import TrialResources, allocate_trials
+from fbp_ray.sweep.space import Search, Space, check_space, open_search
 from fbp_ray.train.baseline import measure_baseline
 from fbp_ray.train.process import Process
 from fbp_ray.train.program import check, resolve, train_run
 
 if TYPE_CHECKING:
-    from fbp_ray.sweep.object_store import Stored
+    from fbp_ray.sweep.object_store import StoredData
 
 
 def sweep_program(space: Space, program: str) -> None:
     """Runs a sweep over `space` with the options of the command line, and exits with a code.
 
     Args:
-        space: what may become of which settings.
+        space: the settings that are searched, and their values.
         program: the file of the script, such as "sweeps/loss_weights.py".
     """
 
@@ -56,8 +53,8 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
     """Runs a sweep, or goes on with one; returns the results.
 
     Args:
-        space: what may become of which settings.
-        tree: its settings.
+        space: the settings that are searched, and their values.
+        tree: the settings of the sweep.
         program: the file of the script, such as "sweeps/loss_weights.py".
 
     Raises:
@@ -65,7 +62,7 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
         RunError: the folder cannot be used, or every trial failed.
     """
     began = time.monotonic()
-    tree = resolve_sweep(tree, Path(program).stem)
+    tree = _resolve(tree, Path(program).stem)
     check_space(space, tree)
     check(training_config(with_workers(tree, tree.sweep.workers_per_trial), {}))
     search = open_search(space, tree)
@@ -74,11 +71,12 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
     console = Console()
     console.print(f"sweep {folder}; to go on with it: --sweep.name {tree.sweep.name}", highlight=False, soft_wrap=True)
 
-    results = _run(tree, folder, search, list(space), console)
+    _run(tree, folder, search, list(space), console)
+    results = read_results(folder, list(space), tree.sweep.metric)
     write_results(folder, results)
-    _draw(folder, results)
+    _write_report(folder, results)
     console.print(results_table(results, console.width))
-    _refuse_nothing(results)
+    _require_a_result(results)
     if tree.sweep.train_best:
         _train_best(tree, folder, results)
     best = results.ranked[0]
@@ -86,96 +84,81 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
         f"best: trial {best.name} of {len(results.outcomes)}, in {time.monotonic() - began:.0f} s\n"
         f"table {folder}/results.csv, page {folder}/index.html\n"
         f"checkpoint {folder}/best: python -m fbp_ray.evaluate --checkpoint {folder}/best\n"
-        f"settings {folder}/{CONFIG}: python -m fbp_ray.train --config {folder}/{CONFIG}",
+        f"settings {folder}/{BEST_CONFIG}: python -m fbp_ray.train --config {folder}/{BEST_CONFIG}",
         highlight=False,
         soft_wrap=True,
     )
     return results
 
 
-def resolve_sweep(tree: SweepTree, stem: str) -> SweepTree:
+def _resolve(tree: SweepTree, stem: str) -> SweepTree:
     """The settings with nothing left open; raises ConfigError for those that a sweep does not take."""
     refuse_run_options(tree)
-    resolved = resolve(tree)
+    resolved = resolve(training_config(tree, {}))
     name = tree.sweep.name or f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    named = {"sweep": tree.sweep.model_copy(update={"name": name})}
-    made = {field: getattr(resolved, field) for field in TrainConfig.model_fields if field != "run"}
-    return tree.model_copy(update=made | named)
+    update = {field: getattr(resolved, field) for field in TrainConfig.model_fields if field != "run"}
+    return tree.model_copy(update={**update, "sweep": tree.sweep.model_copy(update={"name": name})})
 
 
-def refuse_run_options(tree: SweepTree) -> None:
-    """Raises ConfigError for options of a run that a sweep does not take."""
-    if tree.run.name is not None or tree.run.extend is not None:
-        raise ConfigError("a sweep has no --run.name and no --run.extend; use --sweep.name and --sweep.trials")
-
-
-def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], console: Console) -> Results:
-    from fbp_ray.sweep.object_store import (  # after the options are known to hold: Ray takes seconds to import
-        room_for,
-        store,
-    )
-    from fbp_ray.sweep.resources import allocate_trials
-    from fbp_ray.sweep.trial import Task
-    from fbp_ray.sweep.tuning import run_trials
+def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], console: Console) -> None:
+    """Runs the trials that are missing, and shows how far they are."""
+    begun = folder.outcomes()
+    search.resume({outcome.number: outcome.parameters for outcome in begun})
+    finished = sum(outcome.status in FINISHED for outcome in begun)
+    if finished == len(begun) >= search.total:
+        console.print(f"all {finished} trials are finished; --sweep.trials {2 * finished} makes as many more")
+        return
+    # Ray takes seconds to import: only now that the options are known to hold.
+    from fbp_ray.sweep.object_store import no_room, store
+    from fbp_ray.sweep.tuning import TrialTask, run_trials
     from fbp_ray.train.cluster import cluster, nodes
 
     assert tree.data.dir is not None
     geometry = geometry_of(tree.data.dir)
     training = LoDoPaB(tree.data.dir, "train", geometry, tree.data.train_samples)
     validation = LoDoPaB(tree.data.dir, "validation", geometry, tree.data.validation_samples)
-    begun = folder.outcomes()
-    search.take_up({outcome.number: outcome.parameters for outcome in begun})
-    finished = sum(outcome.status in FINISHED for outcome in begun)
-    if finished == len(begun) >= search.total:
-        console.print(f"all {finished} trials are finished; --sweep.trials {2 * finished} makes as many more")
-        return read_results(folder, keys, tree.sweep.metric)
-
     with cluster(tree.ray.address):
-        share = allocate_trials(tree, nodes())
-        alone = Process(0, 1, torch.device("cpu"))
-        baseline = measure_baseline(
-            folder.run, validation, Batches(validation, tree.train.batch_size, seed=None), alone
-        )
+        resources = allocate_trials(tree, nodes())
+        batches = Batches(validation, tree.train.batch_size, seed=None)
+        baseline = measure_baseline(folder.run, validation, batches, Process(0, 1, torch.device("cpu")))
         before = read_results(folder, keys, tree.sweep.metric)
         progress = SweepProgress(search.total, tree.train.epochs, before, console)
         if begun:
             progress.line(f"going on: {finished} trials are finished, {len(begun) - finished} were interrupted")
-        data: tuple[Stored, Stored] | None = None
-        problem = room_for(training, validation, tree.data) if share.workers == 1 else None
-        if share.workers == 1 and problem is None:
-            data = store(training, tree.data), store(validation, tree.data)
-        elif problem is not None:
-            progress.line(problem)
-        progress.line(_how(share.concurrent, share.workers, share.cpus, share.gpus))
-        task = Task(tree.sweep.metric, baseline, share.cpus, share.gpus > 0, share.workers, data)
+        data: tuple[StoredData, StoredData] | None = None
+        if resources.workers == 1:
+            problem = no_room(training, validation, tree.data)
+            if problem is None:
+                data = store(training, tree.data), store(validation, tree.data)
+            else:
+                progress.line(problem)
+        progress.line(_describe(resources))
+        task = TrialTask(
+            tree.sweep.metric, baseline, resources.cpus, resources.gpus > 0, workers=resources.workers, data=data
+        )
 
-        def show(event: dict[str, Any]) -> None:
-            results = read_results(folder, keys, tree.sweep.metric) if event["event"] == "end" else None
-            if results is not None:
+        def show(event: TrialEvent) -> None:
+            results = None
+            if isinstance(event, TrialEnded):
+                results = read_results(folder, keys, tree.sweep.metric)
                 write_results(folder, results)
             progress.show(event, results)
 
         with progress:
-            run_trials(with_workers(tree, share.workers, share.cpus), folder, search, task, share, show)
-    return read_results(folder, keys, tree.sweep.metric)
+            run_trials(with_workers(tree, resources.workers, resources.cpus), folder, search, task, resources, show)
 
 
-def with_workers(tree: SweepTree, workers: int, cpus: int | None = None) -> SweepTree:
-    """The settings, with the training processes of a trial, and the processors of each."""
-    scaling = tree.scaling.model_copy(update={"num_workers": workers, "min_workers": None, "cpus_per_worker": cpus})
-    return tree.model_copy(update={"scaling": scaling})
-
-
-def _how(concurrent: int, workers: int, cpus: int, gpus: float) -> str:
+def _describe(resources: TrialResources) -> str:
+    concurrent, workers, cpus, gpus = resources
     each = f"{cpus} processor{'s' if cpus > 1 else ''}"
     each += f" and {gpus:g} of a GPU" if gpus and workers == 1 else ""
     each = f"{workers} workers of {each}" if workers > 1 else each
     return f"{concurrent} trial{'s' if concurrent > 1 else ''} at a time, each on {each}"
 
 
-def _draw(folder: SweepFolder, results: Results) -> None:
+def _write_report(folder: SweepFolder, results: Results) -> None:
     plots = draw_plots(results)
-    settings = folder.folder.read(CONFIG).decode() if results.ranked else ""
+    settings = folder.folder.read(BEST_CONFIG).decode() if results.ranked else ""
     try:
         for name, content in plots.items():
             folder.folder.write(name, content)
@@ -184,8 +167,8 @@ def _draw(folder: SweepFolder, results: Results) -> None:
         raise RunError(f"the plots cannot be written to {folder}: {error}; the trials themselves are kept") from None
 
 
-def _refuse_nothing(results: Results) -> None:
-    """Raises RunError where there is no result at all."""
+def _require_a_result(results: Results) -> None:
+    """Raises RunError where every trial failed."""
     if results.ranked:
         return
     reasons = [f"trial {outcome.name}: {outcome.reason}" for outcome in results.outcomes if outcome.status == "failed"]
@@ -198,7 +181,6 @@ def _refuse_nothing(results: Results) -> None:
 
 def _train_best(tree: SweepTree, folder: SweepFolder, results: Results) -> None:
     """Trains the best settings with TorchTrainer, unless that was done before."""
-
     best = results.ranked[0]
     run = RunFolder(folder.folder / f"trained-{best.name}")
     if run.status().get("state") == "completed":
@@ -206,6 +188,5 @@ def _train_best(tree: SweepTree, folder: SweepFolder, results: Results) -> None:
         return
     config = training_config(tree, best.parameters)
     name = config.run.model_copy(update={"name": run.folder.name, "storage": str(folder.folder.absolute())})
-    config = run.begin(config.model_copy(update={"run": name}))
-    train_run(config, run)
+    train_run(run.begin(config.model_copy(update={"run": name})), run)
     print(f"trained with the best settings: {run}")

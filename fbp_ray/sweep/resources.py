@@ -1,4 +1,4 @@
-"""What each trial takes of the cluster, and how many trials there are room for at a time."""
+"""What each trial takes of the cluster, and how many trials run at a time. Ray is not needed to find it out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from fbp_ray.train.resources import Node, cpus_per_worker
 
 
 class TrialResources(NamedTuple):
-    """What the trials take."""
+    """What the trials take of a cluster."""
 
     concurrent: int
-    workers: int  # training processes a trial
-    cpus: int  # of each process
-    gpus: float  # of a trial of one process; 0 where there are none
+    """Trials at a time."""
+
+    workers: int
+    """Training processes of a trial."""
+
+    cpus: int
+    """Processors of each process."""
+
+    gpus: float
+    """GPUs of each process, or the part of one; 0 where there are none."""
 
 
 def allocate_trials(tree: SweepTree, nodes: Sequence[Node]) -> TrialResources:
@@ -57,9 +64,9 @@ def room_for_trials(
 
     Args:
         processors, gpus: of each node.
-        workers: processes a trial; they may be on several nodes.
-        cpus: processors of each, at least one.
-        fraction: of a GPU for each process, 0 for none.
+        workers: processes of a trial, which may be on several nodes.
+        cpus: processors that each process needs; without it one.
+        fraction: the part of a GPU that each process needs, 0 for none.
     """
     each = cpus or 1
     processes = 0

@@ -18,8 +18,7 @@ from fbp_ray.runs import Best as BestOfRun
 from fbp_ray.runs import summary
 from fbp_ray.storage import open_folder
 from fbp_ray.sweep.config import SweepTree
-from fbp_ray.sweep.folder import FINISHED, SWEEP, SweepFolder
-from fbp_ray.sweep.results import read_results
+from fbp_ray.sweep.folder import FINISHED, SWEEP, SweepFolder, read_results
 
 Kind = Literal["train", "sweep", "evaluate"]
 Status = Literal["pending", "running", "succeeded", "failed", "stopped", "lost"]
@@ -169,7 +168,7 @@ def _read_sweep(place: str, config: dict[str, Any]) -> Progress:
             "trial": trial.name,
             "status": trial.status,
             "parameters": trial.parameters,
-            "merit": _finite(results.merits.get(trial.number)),
+            "merit": _finite(results.objectives.get(trial.number)),
             "psnr": _finite(trial.metrics.get("psnr")),
             "ssim": _finite(trial.metrics.get("ssim")),
             "epochs": trial.epochs,

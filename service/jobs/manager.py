@@ -17,7 +17,7 @@ from service.jobs.documents import JobDocument, JobSummary, Progress, Status, re
 from service.jobs.head import open_cluster
 from service.jobs.program import JobRequest, check, digest, new_job
 from service.jobs.store import Job, JobLogs, JobStore, LogPart
-from service.observe import Metrics
+from service.observability import Metrics
 from service.problems import Problem
 from service.settings import Settings
 

@@ -7,7 +7,7 @@ import io
 import json
 import pickle
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from types import SimpleNamespace
@@ -18,9 +18,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fbp_ray.client import AsyncClient, Client, Job, protocol
-from fbp_ray.client.display import JobDisplay
-from fbp_ray.client.follow import AWAY, Events
+from fbp_ray.client import AsyncClient, Client, Job, connection
+from fbp_ray.client.follow import AWAY, JobDisplay
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, RunError, ServiceError
 
@@ -39,10 +38,9 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         made.append(seconds)
 
     clock = SimpleNamespace(sleep=made.append, monotonic=lambda: sum(made))
-    monkeypatch.setattr("fbp_ray.client.sync.time", clock)
-    monkeypatch.setattr("fbp_ray.client.asynchronous.asyncio", SimpleNamespace(sleep=sleep))
-    monkeypatch.setattr("fbp_ray.client.follow.wait.__defaults__", (clock.monotonic,))
-    monkeypatch.setattr("fbp_ray.client.follow.logs.__defaults__", (clock.monotonic,))
+    monkeypatch.setattr("fbp_ray.client.connection.time", clock)
+    monkeypatch.setattr("fbp_ray.client.connection.asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("fbp_ray.client.follow.time", clock)
     return made
 
 
@@ -64,7 +62,7 @@ class Script:
 class Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A body in parts; an exception among them breaks the connection."""
 
-    def __init__(self, parts: Sequence[str | Exception]) -> None:
+    def __init__(self, parts: Iterable[str | Exception]) -> None:
         self.parts = parts
 
     def __iter__(self) -> Iterator[bytes]:
@@ -143,7 +141,7 @@ def test_a_date_to_come_back_at_is_understood(pauses: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("after", "waits"), [("1000", 0), (None, 0), ("soon", 0), ("20", 3), ("0", protocol.TRIES - 1)]
+    ("after", "waits"), [("1000", 0), (None, 0), ("soon", 0), ("20", 3), ("0", connection.TRIES - 1)]
 )
 def test_patience_has_an_end(pauses: list[float], after: str | None, waits: int) -> None:
     with client(Script(busy(after))) as service, pytest.raises(ServiceError, match="503: 256 images wait") as caught:
@@ -163,7 +161,7 @@ def test_a_lost_connection_is_made_again(pauses: list[float]) -> None:
     assert pauses == [0.2, 0.4]
     with client(Script(lost)) as service, pytest.raises(ServiceError, match="python -m service"):
         service.job("5f1d")
-    assert len(pauses) == 2 + protocol.CONNECTIONS - 1
+    assert len(pauses) == 2 + connection.CONNECTIONS - 1
 
 
 def test_what_took_too_long_is_not_asked_again(pauses: list[float]) -> None:
@@ -350,6 +348,27 @@ def test_waiting_for_a_job_has_an_end(pauses: list[float]) -> None:
     assert sum(pauses) == 7.5
 
 
+def test_waiting_has_an_end_while_a_quiet_job_sends_signs_of_life(pauses: list[float]) -> None:
+    def pings() -> Iterator[str]:
+        while True:
+            pauses.append(1.0)
+            yield ": ping\n\n"
+
+    quiet = httpx.Response(200, stream=Stream(pings()), headers={"Content-Type": "text/event-stream"})
+    with client(Service([job()], quiet)) as service, pytest.raises(TimeoutError, match=r"running after 7\.5 s"):
+        service.wait("5f1d", timeout=7.5, progress=False)
+
+
+def test_the_client_without_an_event_loop_works_inside_one(pauses: list[float]) -> None:
+    async def notebook() -> list[str]:
+        with client(interrupted()) as service:
+            assert service.wait("5f1d", progress=False).status == "succeeded"
+        with client(lambda request: httpx.Response(200, text="one\ntwo\n")) as service:
+            return list(service.logs("5f1d"))
+
+    assert asyncio.run(notebook()) == ["one", "two"]
+
+
 def test_a_service_that_is_gone_for_good_is_an_error(pauses: list[float]) -> None:
     gone = httpx.ConnectError("refused")
     with client(Service([job(), gone], gone)) as service, pytest.raises(ServiceError, match="no service answers"):
@@ -375,11 +394,14 @@ def test_strange_events_change_nothing() -> None:
         assert service.wait("5f1d", progress=False).status == "succeeded"
 
 
-def test_events_have_several_lines_and_comments() -> None:
-    events = Events()
-    lines = [": comment", "event: a", "id: 7", "data: 1", "data:2", "", "", "data: 3", ""]
-    found = [event for line in lines if (event := events.feed(line))]
-    assert found == [("a", "1\n2", "7"), ("message", "3", "7")]
+def test_events_have_several_lines_and_comments(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = json.dumps(ROWS[0]).split(", ", 1)
+    parts = f": hello\nevent: epoch\nid: 7\ndata: {first},\ndata:{second}\n\n\ndata: {{}}\n\n"
+    answers = Service([job(), job(rows=1), job("succeeded", 1)], sse(parts), sse(event("end", {}, "8")))
+    with client(answers) as service:
+        service.wait("5f1d")
+    assert answers.streams.requests[1].headers["Last-Event-ID"] == "7"
+    assert capsys.readouterr().out.splitlines()[1] == "train 5f1d: epoch 1/3  loss 1  validation 2  PSNR 31.00 dB"
 
 
 def test_a_log_is_read_and_followed_without_a_line_twice(pauses: list[float]) -> None:

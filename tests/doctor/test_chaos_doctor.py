@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import fbp_ray
-from fbp_ray.doctor.finding import Finding
+from fbp_ray.doctor.machines import Finding
 from tests.support.hosts import PORT, Host, two_hosts
 from tests.support.scans import write_scan
 
@@ -87,7 +87,7 @@ def test_a_storage_that_one_host_does_not_share_is_named(
     assert fault.check == "storage", said
     assert fault.machine.startswith(other.address)
     assert "there is no folder" in fault.found
-    assert "--run.storage" in fault.way_out
+    assert "--run.storage" in fault.remedy
     (fault,) = faults(examine(head, folder, tmp_path / "log2", run_storage=folder / "hidden")[1])
     assert fault.machine.startswith(other.address)
     assert "is a folder of this machine's own" in fault.found
@@ -139,7 +139,7 @@ def test_a_cluster_of_another_ray_is_a_finding(hosts: tuple[Host, Host], folder:
     code = (
         "import ray, sys\n"
         "ray.__version__ = '2.61.0'\n"
-        "from fbp_ray.doctor.__main__ import main\n"
+        "from fbp_ray.doctor import main\n"
         f"main(['--quick', '--ray.address', '{hosts[0].address}:{PORT}', '--run.storage', {str(folder / 'runs')!r}])\n"
     )
     process = hosts[0].start([sys.executable, "-c", code], tmp_path / "log")

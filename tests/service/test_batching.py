@@ -12,9 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.batching import Batcher, room
-from service.engine import Engine
-from service.observe import Metrics
+from service.batching import Batcher, Engine, classic, room
+from service.observability import Metrics
 from service.problems import Problem
 from service.settings import BatchingConfig
 from tests.support.scans import COARSE
@@ -27,17 +26,23 @@ class Counting:
 
     def __init__(self, name: str = "best", version: str = "v1") -> None:
         self.sizes: list[int] = []
+        self.runs = threading.Event()
         self.may_run = threading.Event()
         self.may_run.set()
         self.fail: Callable[[Tensor], Exception | None] = lambda batch: None
         self.engine = Engine(name, version, "learned", COARSE, torch.device("cpu"), self.run)
 
     def run(self, batch: Tensor) -> Tensor:
+        self.runs.set()
         assert self.may_run.wait(10)
         self.sizes.append(len(batch))
         if (error := self.fail(batch)) is not None:
             raise error
         return batch.sum((1, 2), keepdim=True).expand(-1, *COARSE.image_shape)
+
+    async def under_way(self) -> None:
+        """Returns when a batch is being computed."""
+        assert await asyncio.to_thread(self.runs.wait, 10)
 
 
 def stack(*values: float) -> Tensor:
@@ -64,7 +69,7 @@ def test_what_waits_shares_a_batch_and_each_gets_its_own_image() -> None:
     async def work(batcher: Batcher) -> None:
         model.may_run.clear()
         first = batcher.submit(model.engine, stack(1))
-        await asyncio.sleep(0.1)  # the batch of one is under way
+        await model.under_way()
         others = [batcher.submit(model.engine, stack(value)) for value in range(2, 9)]
         model.may_run.set()
         images = await asyncio.gather(*first, *(image for images in others for image in images))
@@ -99,7 +104,7 @@ def test_models_do_not_share_a_batch_and_keep_their_turns() -> None:
     async def work(batcher: Batcher) -> None:
         one.may_run.clear()
         images = batcher.submit(one.engine, stack(1))
-        await asyncio.sleep(0.1)
+        await one.under_way()
         for model, value in ((one, 2), (two, 3), (one, 4), (two, 5)):
             images += batcher.submit(model.engine, stack(value))
         one.may_run.set()
@@ -110,13 +115,19 @@ def test_models_do_not_share_a_batch_and_keep_their_turns() -> None:
     assert (one.sizes, two.sizes) == ([1, 2], [2])
 
 
+def test_cut_offs_that_differ_in_the_last_digit_do_not_share_a_batch() -> None:
+    one, other = (classic(COARSE, "hann", cutoff, torch.device("cpu")) for cutoff in (0.5, 0.4999999))
+    assert one.key != other.key
+    assert (one.version, other.version) == ("hann-0.5", "hann-0.4999999")
+
+
 def test_work_that_nobody_waits_for_is_not_done() -> None:
     model = Counting()
 
     async def work(batcher: Batcher) -> None:
         model.may_run.clear()
         first = batcher.submit(model.engine, stack(1))
-        await asyncio.sleep(0.1)
+        await model.under_way()
         given_up, wanted = batcher.submit(model.engine, stack(2, 3)), batcher.submit(model.engine, stack(4))
         for image in given_up:
             image.cancel()
@@ -134,7 +145,7 @@ def test_a_full_queue_says_when_to_come_again() -> None:
     async def work(batcher: Batcher) -> None:
         model.may_run.clear()
         images = batcher.submit(model.engine, stack(1))
-        await asyncio.sleep(0.1)
+        await model.under_way()
         images += batcher.submit(model.engine, stack(2, 3, 4))
         with pytest.raises(Problem, match="3 images wait already, and at most 4 may") as refused:
             batcher.submit(model.engine, stack(5, 6))

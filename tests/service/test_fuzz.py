@@ -141,7 +141,7 @@ def test_the_document_says_what_the_service_does(tmp_path: Path) -> None:
     chosen = settings_for(tmp_path, access={"operate": [token]}, jobs={"storage": str(tmp_path / "runs")})
     app = create_app(chosen)
     state = app.state
-    state.jobs = Jobs(chosen, state.record, state.metrics, state.catalogue.activate, FakeCluster(local=False))
+    state.jobs = Jobs(chosen, state.database, state.metrics, state.registry.activate, FakeCluster(local=False))
     with running(chosen, app) as client:
         known = client.post("/jobs", json={"kind": "train"}, headers={"Authorization": f"Bearer {token}"}).json()["id"]
         schema = schemathesis.openapi.from_url(f"{client.base_url}/openapi.json")

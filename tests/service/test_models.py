@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from fastapi import FastAPI
 
 from fbp_ray.config import TrainConfig
 from fbp_ray.model import fbp
 from fbp_ray.run import RunFolder
+from service.app import create_app
 from tests.support.scans import COARSE
 from tests.support.serving import as_npy, running, save_model, settings_for, sinograms
 
@@ -48,6 +50,20 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.05)
+
+
+def looks(app: FastAPI, count: int = 3) -> None:
+    """Returns when the service has looked for newer runs so many times more."""
+    read, seen = app.state.database.read, 0
+
+    def counted(statement: str, *values: Any) -> Any:
+        nonlocal seen
+        seen += statement == "SELECT * FROM models"
+        return read(statement, *values)
+
+    app.state.database.read = counted
+    until(lambda: seen > count)
+    app.state.database.read = read
 
 
 def test_without_a_model_the_classic_fbp_serves_and_says_so(tmp_path: Path) -> None:
@@ -137,9 +153,10 @@ def test_a_kept_copy_that_is_away_is_told_once_and_serves_again_when_it_is_back(
     with running(settings) as client:
         version = activate(client, tmp_path / "first", "chosen").json()["version"]
     (tmp_path / "state" / "models").rename(tmp_path / "away")
-    with running(settings) as client:
+    app = create_app(settings)
+    with running(settings, app) as client:
         assert client.get("/models/chosen").status_code == 404
-        time.sleep(1)
+        looks(app)
         told = [record.getMessage() for record in caplog.records if "taken up again" in record.getMessage()]
         assert len(told) == 1
         assert "the model chosen" in told[0]
@@ -151,7 +168,8 @@ def test_a_kept_copy_that_is_away_is_told_once_and_serves_again_when_it_is_back(
 def test_best_is_the_newest_completed_run_unless_set(tmp_path: Path) -> None:
     save_run(tmp_path / "runs" / "old", 0.5)
     save_run(tmp_path / "runs" / "unfinished", 0.6, "running")
-    with running(settings_for(tmp_path)) as client:
+    app = create_app(settings_for(tmp_path))
+    with running(settings_for(tmp_path), app) as client:
 
         def source() -> str:
             return str(client.get("/models/best").json().get("source"))
@@ -164,7 +182,7 @@ def test_best_is_the_newest_completed_run_unless_set(tmp_path: Path) -> None:
         save_run(tmp_path / "chosen", 0.9)
         activate(client, tmp_path / "chosen")
         save_run(tmp_path / "runs" / "newest", 0.8)
-        time.sleep(1)
+        looks(app)
         assert source().endswith("chosen")
         assert client.delete("/models/best").status_code == 204
         until(lambda: source().endswith("runs/newest"))

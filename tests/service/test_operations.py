@@ -16,8 +16,8 @@ from starlette.types import Message
 
 from fbp_ray.errors import ConfigError
 from service.app import create_app
-from service.json_limits import depth
-from service.observe import JsonLines
+from service.body_limits import depth
+from service.observability import JsonLines
 from service.settings import read_settings
 from tests.support.serving import as_npy, running, save_model, settings_for, sinograms
 
@@ -79,6 +79,9 @@ def test_beyond_loopback_the_service_wants_a_token(
     settings = read_settings(["--host", "0.0.0.0", "--access.operate_file", str(tokens)])
     assert [token.get_secret_value() for token in settings.access.operate] == [OPERATE]
     assert OPERATE not in repr(settings)
+    tokens.write_text(f"\ufeff{OPERATE}\n", encoding="utf-8")  # some editors begin a file with a byte-order mark
+    settings = read_settings(["--access.operate_file", str(tokens)])
+    assert [token.get_secret_value() for token in settings.access.operate] == [OPERATE]
     for content, words in (("", "holds no token"), ("short\n", "fewer than 16")):
         tokens.write_text(content)
         with pytest.raises(ConfigError, match=words):
@@ -191,7 +194,7 @@ def test_an_unforeseen_error_keeps_its_secrets(tmp_path: Path, monkeypatch: pyte
         raise RuntimeError("secret of the house")
 
     with running(settings_for(tmp_path), app) as client:
-        monkeypatch.setattr(app.state.catalogue, "documents", broken)
+        monkeypatch.setattr(app.state.registry, "models", broken)
         answer = client.get("/models")
     assert answer.status_code == 500
     assert "secret" not in answer.text
@@ -201,20 +204,23 @@ def test_an_unforeseen_error_keeps_its_secrets(tmp_path: Path, monkeypatch: pyte
 def test_too_many_bodies_at_a_time_are_told_to_come_again(tmp_path: Path) -> None:
     app = create_app(settings_for(tmp_path, limits={"waiting_mb": 0.1}))
     with running(settings_for(tmp_path), app) as client:
-        app.state.bodies.held = 99_000
+        app.state.body_budget.in_use = 99_000
         answer = client.post("/reconstruct", content=as_npy(sinograms(1)))
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1
-        app.state.bodies.held = 0
+        app.state.body_budget.in_use = 0
         assert client.post("/reconstruct?method=fbp", content=b"").status_code == 400
-        assert app.state.bodies.held == 0
+        assert app.state.body_budget.in_use == 0
 
 
-def test_a_client_that_goes_away_cancels_its_work(tmp_path: Path) -> None:
-    """The request is answered by nobody, and its sinograms leave the queue."""
-    app = create_app(settings_for(tmp_path))
+@pytest.mark.parametrize(("goes_away", "status"), [(True, 499), (False, 503)])
+def test_a_request_that_nobody_waits_for_or_that_takes_too_long_leaves_the_queue(
+    tmp_path: Path, goes_away: bool, status: int
+) -> None:
+    app = create_app(settings_for(tmp_path, limits={"request_seconds": 10 if goes_away else 1}))
     body = as_npy(np.zeros((3, 1000, 513), np.float32))
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}, {"type": "http.disconnect"}]
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    messages += [{"type": "http.disconnect"}] * goes_away
     sent: list[Message] = []
     scope: dict[str, Any] = {
         "type": "http", "http_version": "1.1", "method": "POST", "path": "/reconstruct", "raw_path": b"/reconstruct",
@@ -223,21 +229,19 @@ def test_a_client_that_goes_away_cancels_its_work(tmp_path: Path) -> None:
     }  # fmt: skip
 
     async def receive() -> Message:
-        await asyncio.sleep(0.05)
-        return messages.pop(0)
+        return messages.pop(0) if messages else await asyncio.Future()
 
     async def send(message: Message) -> None:
         sent.append(message)
 
     async def ask() -> int:
         await app(scope, receive, send)  # the batches are not started: nothing is ever computed
-        return sum(not piece.future.cancelled() for piece in app.state.batcher._waiting)
+        return sum(not piece.image.cancelled() for piece in app.state.batcher._waiting)
 
-    waiting = asyncio.run(asyncio.wait_for(ask(), 20))
-    assert waiting == 0
+    assert asyncio.run(asyncio.wait_for(ask(), 20)) == 0
     assert len(app.state.batcher._waiting) == 3
-    assert sent[0]["status"] == 499
-    app.state.record.close()
+    assert sent[0]["status"] == status
+    app.state.database.close()
 
 
 def test_a_stack_is_sent_as_it_finishes(tmp_path: Path) -> None:
@@ -247,7 +251,7 @@ def test_a_stack_is_sent_as_it_finishes(tmp_path: Path) -> None:
     with running(settings_for(tmp_path), app) as client:
         client.post("/models/best/activate", json={"source": str(tmp_path / "model")}).raise_for_status()
         arrived, computed = threading.Event(), 0
-        engine = app.state.catalogue._serving["best"].engine
+        engine = app.state.registry._models["best"].engine
 
         def run(batch: Any) -> Any:
             nonlocal computed
@@ -256,8 +260,8 @@ def test_a_stack_is_sent_as_it_finishes(tmp_path: Path) -> None:
             computed += 1
             return engine.run(batch)
 
-        serving = replace(app.state.catalogue._serving["best"], engine=replace(engine, run=run))
-        app.state.catalogue._serving["best"] = serving
+        serving = replace(app.state.registry._models["best"], engine=replace(engine, run=run))
+        app.state.registry._models["best"] = serving
         with client.stream("POST", "/reconstruct", content=as_npy(sinograms(3))) as answer:
             parts = []
             for part in answer.iter_bytes():

@@ -74,9 +74,9 @@ def test_told_to_end_it_finishes_what_it_took(tmp_path: Path) -> None:
         head = f"POST /reconstruct HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=30) as connection:
             connection.sendall(head + body[:1000])
-            time.sleep(0.3)
+            wait_for(lambda: f"fbp_body_bytes {len(body)}.0" in client.get("/metrics").text)
             process.send_signal(signal.SIGTERM)
-            time.sleep(0.5)
+            wait_for(lambda: refuses(client.base_url))
             connection.sendall(body[1000:])
             answer = b""
             while part := connection.recv(1 << 16):
@@ -85,6 +85,14 @@ def test_told_to_end_it_finishes_what_it_took(tmp_path: Path) -> None:
     top, _, content = answer.partition(b"\r\n\r\n")
     assert top.startswith(b"HTTP/1.1 200"), top
     assert np.load(io.BytesIO(content)).shape == (47, 47)
+
+
+def refuses(url: httpx.URL) -> bool:
+    try:
+        socket.create_connection((url.host, url.port or 0), timeout=30).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 @pytest.mark.parametrize(
@@ -156,8 +164,8 @@ def wait_for(holds: Callable[[], bool], seconds: float = 180.0) -> None:
 def test_threads_share_two_pools_of_memory() -> None:
     code = (
         "import ctypes, threading\n"
-        "from service.__main__ import share_pools\n"
-        "share_pools()\n"
+        "from service.app import limit_malloc_pools\n"
+        "limit_malloc_pools()\n"
         "together = threading.Barrier(8)\n"
         "def hold():\n"
         "    kept = [bytearray(50_000) for _ in range(20)]\n"

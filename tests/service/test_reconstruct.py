@@ -75,9 +75,12 @@ def as_h5(write: Callable[[h5py.File], object]) -> bytes:
     return content.getvalue()
 
 
-def as_tif(array: Array) -> bytes:
+def as_tif(*arrays: Array) -> bytes:
+    """A TIFF to which one array after the other was written."""
     content = io.BytesIO()
-    tifffile.imwrite(content, array, photometric="minisblack")
+    with tifffile.TiffWriter(content) as file:
+        for array in arrays:
+            file.write(array, photometric="minisblack")
     return content.getvalue()
 
 
@@ -91,6 +94,7 @@ BODIES: dict[str, Callable[[Array], bytes]] = {
     "h5": lambda array: as_h5(lambda file: file.create_dataset("data", data=array)),
     "h5 compressed": lambda array: as_h5(lambda file: file.create_dataset("data", data=array, compression="gzip")),
     "tif": as_tif,
+    "tif image by image": lambda array: as_tif(*array.reshape(-1, *array.shape[-2:])),
     "tif big-endian": lambda array: as_tif(array.astype(">f4")),
 }
 
@@ -224,6 +228,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str, dict[str, str], int, str]] = 
     "no dimension": (lambda: as_npy(np.float32(1)), "", {}, 422, "(60, 67)"),
     "four dimensions": (lambda: as_npy(np.zeros((1, 1, 60, 67), np.float32)), "", {}, 422, "(60, 67)"),
     "empty stack": (lambda: as_npy(np.zeros((0, 60, 67), np.float32)), "", {}, 422, "(n, 60, 67)"),
+    "a length of True": (lambda: as_npy(np.zeros(1)).replace(b"(1,), }   ", b"(True,), }"), "", {}, 422, "(1,)"),
     "counts": (lambda: as_npy(np.ones((60, 67), np.uint16)), "", {}, 400, "-log(counts"),
     "complex": (lambda: as_npy(np.ones((60, 67), complex)), "", {}, 400, "floating point"),
     "bool": (lambda: as_npy(np.ones((60, 67), bool)), "", {}, 400, "floating point"),
@@ -248,6 +253,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str, dict[str, str], int, str]] = 
     "h5 bomb": (lambda: as_h5(lambda f: f.create_dataset("data", (10**6, 60, 67), "f4")), "", {}, 400, "allowed"),
     "damaged tif": (lambda: b"II*\x00" + b"\xff" * 99, "", {}, 400, "TIFF"),
     "tif of integers": (lambda: as_tif(np.zeros((60, 67), np.uint16)), "", {}, 400, "floating point"),
+    "tif of unlike images": (lambda: as_tif(np.zeros((60, 67)), np.zeros((9, 9))), "", {}, 400, "2 images"),
     "unknown output": (lambda: as_npy(sinograms(1)), "?output=gif", {}, 422, "'png'"),
     "unknown parameter": (lambda: as_npy(sinograms(1)), "?colour=red", {}, 422, "colour"),
     "unknown model": (lambda: as_npy(sinograms(1)), "?model=nobody", {}, 404, "best"),

@@ -11,23 +11,20 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from fastapi import FastAPI
 
 from fbp_ray.client import Client
 from fbp_ray.errors import ConfigError, ServiceError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
-from service import replica
-from service.problems import Problem
-from service.replica import JobsElsewhere, Replica, until_warm
-from service.serve import ServeSettings, as_a_replica_needs, import_serve, main
+from service import model_registry, serve
+from service.serve import Replica, ServeSettings, import_serve, main, replica_settings
 from service.settings import JobsConfig, ModelsConfig, Settings, read_tree
 from tests.support.checkpoints import save_checkpoint
+from tests.support.serving import running
 
 SECONDS = 120.0
 
@@ -68,72 +65,43 @@ def test_without_ray_serve_the_message_says_how_to_get_it(monkeypatch: pytest.Mo
 def test_places_mean_the_same_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = ServeSettings(models=ModelsConfig(storage="s3://ct/runs"), jobs=JobsConfig(storage="runs"))
-    settings = as_a_replica_needs(given)
+    settings = replica_settings(given)
     assert type(settings) is Settings
     assert settings.state == tmp_path / "service-state"
     assert (settings.models.storage, settings.jobs.storage) == ("s3://ct/runs", str(tmp_path / "runs"))
 
 
 @pytest.fixture
-def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
-    monkeypatch.setattr(replica, "log_to_stderr", lambda form: None)
-    runs = ModelsConfig(storage=str(tmp_path / "runs"))
-    return Replica(Settings(state=tmp_path / "state", device="cpu", models=runs)).__serve_build_asgi_app__()
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(serve, "log_to_stderr", lambda form: None)
+    return Settings(state=tmp_path / "state", device="cpu", models=ModelsConfig(storage=str(tmp_path / "runs")))
 
 
-def test_a_replica_has_started_when_its_models_are_warm(application: FastAPI) -> None:
+def test_a_replica_has_started_when_its_models_are_warm_and_is_healthy_while_it_computes(settings: Settings) -> None:
+    replica = Replica(settings)
+    app = replica.__serve_build_asgi_app__()
+    assert app.state.registry.waiting_for is None
+
     async def start() -> None:
-        async with application.router.lifespan_context(application):
-            assert application.state.catalogue.waiting_for is None
-            assert application.state.batcher.alive
+        async with app.router.lifespan_context(app):
+            await replica.check_health()
 
     asyncio.run(start())
-    assert not application.state.batcher.alive
-
-
-def test_a_replica_that_cannot_warm_up_does_not_start(
-    application: FastAPI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(application.state.catalogue, "_look", lambda: 1 / 0)
-
-    async def start() -> None:
-        async with application.router.lifespan_context(application):
-            pass
-
-    with pytest.raises(RuntimeError, match="warming up failed: division by zero"):
-        asyncio.run(start())
-
-
-def test_a_replica_without_its_thread_is_ill(tmp_path: Path) -> None:
-    ill = Replica(Settings(state=tmp_path))
-    asyncio.run(ill.check_health())
-    ill.application = FastAPI()
-    ill.application.state.batcher = SimpleNamespace(alive=False)
     with pytest.raises(RuntimeError, match="has ended"):
-        asyncio.run(ill.check_health())
+        asyncio.run(replica.check_health())
 
 
-def test_warmth_is_waited_for() -> None:
-    app = FastAPI()
-    app.state.catalogue = catalogue = SimpleNamespace(waiting_for="models", failed=False)
-
-    async def wait() -> None:
-        waiting = asyncio.ensure_future(until_warm(app))
-        await asyncio.sleep(0.1)
-        assert not waiting.done()
-        catalogue.waiting_for = None
-        await waiting
-
-    asyncio.run(wait())
+def test_a_replica_that_cannot_warm_up_does_not_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_registry, "verify", lambda engine, source: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Replica(settings)
 
 
-def test_jobs_are_elsewhere() -> None:
-    jobs = JobsElsewhere()
-    jobs.start()
-    jobs.close()
-    with pytest.raises(Problem, match="python -m service") as caught:
-        jobs.submit  # noqa: B018
-    assert caught.value.status == 501
+def test_a_replica_runs_no_jobs_and_says_where_they_go(settings: Settings) -> None:
+    with running(settings, Replica(settings).__serve_build_asgi_app__()) as client:
+        answer = client.get("/jobs")
+    assert answer.status_code == 501
+    assert "python -m service" in answer.json()["detail"]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from service.database import Database
 from service.jobs.cluster import Cluster, JobStatus, Refused, Unreachable
 from service.jobs.manager import Jobs
 from service.jobs.routes import router
-from service.observe import Metrics
+from service.observability import Metrics
 from service.settings import JobsConfig, Settings
 
 

@@ -1,4 +1,4 @@
-"""Sweeps: the space, the searches, the ranking, and whole sweeps on the session's cluster."""
+"""Whole sweeps on the session's cluster."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
-import numpy as np
 import pytest
 import ray
 import torch
@@ -28,27 +28,16 @@ from fbp_ray.errors import ConfigError, DataError, RunError
 from fbp_ray.evaluate import main as evaluate
 from fbp_ray.run import RunFolder
 from fbp_ray.sweep import Choice, LogRange, Range, object_store, sweep
-from fbp_ray.sweep.config import SweepTree, training_config
-from fbp_ray.sweep.folder import SweepFolder
-from fbp_ray.sweep.objective import merit, on_front
-from fbp_ray.sweep.resources import room_for_trials
-from fbp_ray.sweep.results import read_results
-from fbp_ray.sweep.search import open_search
-from fbp_ray.sweep.space import Space, check_space, fits, grid, start
-from fbp_ray.sweep.table import SweepProgress, results_table
+from fbp_ray.sweep.folder import SweepFolder, read_results
+from fbp_ray.sweep.report import SweepProgress, TrialBegan, TrialEpoch, results_table
+from fbp_ray.sweep.space import Space
+from fbp_ray.sweep.tuning import AskingASHA
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
 from fbp_ray.train.program import check
 from tests.support.scans import write_scan
 
 SPACE: Space = {"loss.l1": LogRange(0.01, 100), "optim.lr": LogRange(1e-3, 1e-1)}
-CLASSIC = {"hann_psnr": 30.0, "hann_ssim": 0.8}
-
-
-def tree(**sweep_settings: Any) -> SweepTree:
-    return SweepTree.model_validate(
-        {"loss": {"l1": 0.25, "ms_ssim": 0, "edge": 1}, "optim": {"lr": 0.01}, "sweep": sweep_settings}
-    )
 
 
 def options(scan: Path, storage: Path, name: str, **more: Any) -> list[str]:
@@ -81,153 +70,14 @@ def swept(cluster: None, scan: Path, tmp_path_factory: pytest.TempPathFactory) -
     return storage / "first"
 
 
-class TestSpace:
-    @pytest.mark.parametrize(
-        ("space", "said"),
-        [
-            ({}, "is empty"),
-            ({"loss.l2": Range(0, 1)}, r"loss\.l2.*no such setting"),
-            ({"los.l1": Range(0, 1)}, r"los.*no such setting"),
-            ({"optim.lr.x": Range(0, 1)}, r"optim\.lr"),
-            ({"loss.l1": Range(-1, 1)}, r"loss\.l1.*greater than or equal to 0"),
-            ({"optim.lr": Range(0, 1)}, r"optim\.lr.*greater than 0"),
-            ({"window.kind": Choice("frequency", "frequencies")}, r"window\.kind"),
-            ({"train.epochs": Choice(1, 2)}, "all trials share"),
-            ({"data.train_samples": Choice(1, 2)}, "all trials share"),
-            ({"optim.plateau_patience": Range(0.1, 0.2)}, r"plateau_patience.*integer"),
-        ],
-    )
-    def test_a_space_that_does_not_hold_is_refused_and_the_key_named(self, space: Space, said: str) -> None:
-        with pytest.raises(ConfigError, match=re.compile(said, re.DOTALL)):
-            check_space(space, tree())
-
-    @pytest.mark.parametrize("make", [Range, LogRange])
-    def test_a_range_without_values_is_refused(self, make: type[Range]) -> None:
-        for low, high in ((1, 1), (2, 1), (float("nan"), 1), (0.1, float("inf"))):
-            with pytest.raises(ConfigError, match="is empty"):
-                make(low, high)
-        with pytest.raises(ConfigError, match="begin above 0"):
-            LogRange(0, 1)
-        with pytest.raises(ConfigError, match="leaves no choice"):
-            Choice("hann", "hann")
-
-    def test_weights_that_are_all_0_are_never_tried(self) -> None:
-        space = {"loss.l1": Choice(0, 1), "loss.edge": Choice(0, 1)}
-        for kind in ("random", "optuna"):
-            search = open_search(space, tree(search=kind, trials=20))
-            for number in range(20):
-                parameters = search.propose(number)
-                search.told(parameters, 1.0)
-                assert parameters["loss.l1"] or parameters["loss.edge"]
-        assert len(grid(space, tree(), 4)) == 3
-        with pytest.raises(ConfigError, match=r"go together.*all loss weights are 0"):
-            check_space({"optim.lr": LogRange(0.1, 1)}, tree().model_copy(update={"loss": NOTHING}))
-
-    def test_a_grid_has_both_ends_and_at_most_so_many_points(self) -> None:
-        rows = grid({"optim.lr": LogRange(0.01, 1), "window.init": Choice("ones", "hann")}, tree(), 7)
-        assert [row["window.init"] for row in rows] == ["ones", "hann"] * 3
-        np.testing.assert_allclose([row["optim.lr"] for row in rows[::2]], [0.01, 0.1, 1], rtol=1e-12)
-        with pytest.raises(ConfigError, match=r"4 combinations.*--sweep.trials is 3"):
-            grid(SPACE, tree(), 3)
-
-    def test_settings_that_exclude_each_other_are_left_out(self) -> None:
-        space = {"window.init": Choice("ones", "hann"), "window.cutoff": Choice(0.5, 1.0)}
-        rows = grid(space, tree(), 4)
-        assert len(rows) == 3
-        assert all(fits(row, tree()) for row in rows)
-
-    def test_the_start_is_the_settings_as_they_are_if_the_space_has_them(self) -> None:
-        assert start(SPACE, tree()) == {"loss.l1": 0.25, "optim.lr": 0.01}
-        assert start({"optim.lr": LogRange(0.02, 1)}, tree()) is None
-
-
-NOTHING: Any = TrainConfig().loss.model_copy(update={"l1": 0.0, "ms_ssim": 0.0, "edge": 0.0})
-
-
-class TestSearch:
-    @pytest.mark.parametrize("kind", ["random", "grid", "optuna"])
-    def test_one_seed_proposes_the_same_trials_whatever_was_interrupted(self, kind: str) -> None:
-        def results(parameters: dict[str, Any]) -> float:
-            return -abs(float(np.log(parameters["optim.lr"] / 0.02)))
-
-        whole, first = (open_search(SPACE, tree(search=kind, trials=16)) for _ in range(2))
-        proposed = []
-        for number in range(16):
-            proposed.append(whole.propose(number))
-            whole.told(proposed[-1], results(proposed[-1]))
-        for number in range(9):
-            assert first.propose(number) == proposed[number]
-            first.told(proposed[number], results(proposed[number]))
-        second = open_search(SPACE, tree(search=kind, trials=16))
-        for parameters in proposed[:9]:
-            second.told(parameters, results(parameters))
-        assert [second.propose(9)] == proposed[9:10]
-        other = open_search(SPACE, tree(search=kind, trials=16).model_copy(update={"train": SEED}))
-        assert (other.propose(3) == proposed[3]) == (kind == "grid")
-
-    def test_optuna_finds_more_than_chance(self) -> None:
-        def best(kind: str) -> float:
-            search = open_search(SPACE, tree(search=kind, trials=40))
-            found = []
-            for number in range(40):
-                parameters = search.propose(number)
-                found.append(-float(np.log(parameters["optim.lr"] / 0.02) ** 2 + np.log(parameters["loss.l1"]) ** 2))
-                search.told(parameters, found[-1])
-            return max(found)
-
-        assert best("optuna") > best("random")
-
-    def test_optuna_avoids_where_trials_fail(self) -> None:
-        search = open_search({"optim.lr": LogRange(1e-3, 1e-1)}, tree(trials=60))
-        rates = []
-        for number in range(60):
-            parameters = search.propose(number)
-            rates.append(parameters["optim.lr"])
-            search.told(parameters, None if parameters["optim.lr"] > 0.01 else 1.0)
-        assert sum(rate > 0.01 for rate in rates[30:]) < 8
-
-
-SEED = TrainConfig().train.model_copy(update={"seed": 1})
-
-
-class TestRanking:
-    def test_a_twentieth_of_ssim_counts_as_a_decibel(self) -> None:
-        assert merit("psnr", 31.5, 0.7, CLASSIC) == 1.5
-        assert merit("ssim", 31.5, 0.85, CLASSIC) == pytest.approx(0.05)
-        assert merit("combined", 31.0, 0.8, CLASSIC) == pytest.approx(merit("combined", 30.0, 0.85, CLASSIC))
-        assert merit("combined", 30.0, 0.8, CLASSIC) == 0
-
-    def test_the_front_is_what_nothing_beats_in_both(self) -> None:
-        points = [(30.0, 0.9), (31.0, 0.8), (29.0, 0.7), (30.0, 0.8), (31.0, 0.8)]
-        assert on_front(points) == [True, True, False, False, True]
-
-    @pytest.mark.parametrize(
-        ("processors", "gpus", "workers", "cpus", "fraction", "room"),
-        [
-            ([2], [0], 1, None, 0.0, 2),
-            ([2], [0], 2, None, 0.0, 1),
-            ([2], [0], 3, None, 0.0, 0),
-            ([2, 3], [0, 0], 2, 2, 0.0, 1),
-            ([16], [1], 1, None, 0.25, 4),
-            ([16], [1], 1, None, 0.3, 3),
-            ([2], [4], 1, None, 0.5, 2),
-            ([16], [2], 2, None, 1.0, 1),
-        ],
-    )
-    def test_only_as_many_trials_run_at_a_time_as_find_room(
-        self, processors: list[int], gpus: list[int], workers: int, cpus: int | None, fraction: float, room: int
-    ) -> None:
-        assert room_for_trials(processors, gpus, workers, cpus, fraction) == room
-
-
-class TestHeld:
+class TestObjectStore:
     @pytest.mark.parametrize(("cache", "within"), [("none", 0.0), ("memory", 0.0), ("half", 2**-11)])
     def test_the_object_store_gives_back_what_the_files_have(
         self, cluster: None, tmp_path: Path, cache: str, within: float
     ) -> None:
         folder = write_scan(tmp_path / "data", train=object_store.CHUNK + 3)
         dataset = LoDoPaB(folder, "train", geometry_of(folder))
-        kept = object_store.Held(object_store.store(dataset, DataConfig.model_validate({"cache": cache})))
+        kept = object_store.ObjectStoreCache(object_store.store(dataset, DataConfig.model_validate({"cache": cache})))
         for batch in Batches(dataset, 5, seed=1, cache=kept).epoch(1):
             for row, sample in enumerate(batch.index.tolist()):
                 torch.testing.assert_close(batch.observation[row], dataset[sample].observation, rtol=within, atol=3e-8)
@@ -313,8 +163,8 @@ class TestSweep:
         results = read_results(SweepFolder(swept), list(SPACE), "combined")
         console = Console(force_terminal=True, width=120, height=50, record=True, file=io.StringIO())
         with SweepProgress(9, 3, results, console) as progress:
-            progress.show({"event": "begin", "number": 7, "parameters": {"loss.l1": 0.5, "optim.lr": 0.0123}})
-            progress.show({"event": "epoch", "number": 7, "epoch": 2, "psnr": 33.333, "ssim": 0.9, "merit": 1.0})
+            progress.show(TrialBegan(7, {"loss.l1": 0.5, "optim.lr": 0.0123}))
+            progress.show(TrialEpoch(7, epoch=2, psnr=33.333, ssim=0.9))
             console.print(progress)
         said = console.export_text()
         assert "0007" in said
@@ -347,7 +197,7 @@ class TestSweep:
         whole = load_model(run / "best").filter.weight
         others = {file: file.stat().st_mtime_ns for file in run.parent.rglob("*") if run not in [file, *file.parents]}
         _take_back_an_epoch(run)
-        monkeypatch.setattr(object_store, "SHARE", 0.0)  # the files have the same data as the object store
+        monkeypatch.setattr(object_store, "MOST", 0.0)  # the files have the same data as the object store
         results = sweep(SPACE, options(scan, tmp_path, "cut", **{"sweep.scheduler": "none"}), "script.py")
         assert {outcome.status for outcome in results.outcomes} == {"completed"}
         assert [row["epoch"] for row in results.outcomes[1].history] == [1, 2, 3]
@@ -365,15 +215,6 @@ class TestSweep:
         mine, theirs = (load_model(place / "last").filter.weight for place in (tmp_path / "run", trial))
         torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
 
-    def test_a_larger_grid_adds_to_a_smaller_one(self) -> None:
-        search = open_search(SPACE, tree(search="grid", trials=9))
-        corners = dict(enumerate(grid(SPACE, tree(), 4)))
-        search.take_up(corners)
-        assert search.total == 9
-        rows = [search.propose(number) for number in range(9)]
-        assert rows[:4] == list(corners.values())
-        assert len({str(row) for row in rows}) == 9
-
     def test_a_trial_may_have_several_workers(self, cluster: None, scan: Path, tmp_path: Path) -> None:
         more = {"sweep.workers_per_trial": 2, "sweep.trials": 1, "train.epochs": 2}
         results = sweep(SPACE, options(scan, tmp_path, "wide", **more), "script.py")
@@ -390,7 +231,7 @@ class TestSweep:
         results = sweep({"optim.lr": Choice(0.05, 1e-5, 2e-6)}, given, "script.py")
         assert [outcome.status for outcome in results.outcomes] == ["completed", "stopped", "stopped"]
         assert all(125 <= outcome.epochs < 500 for outcome in results.outcomes[1:])
-        assert len(results.merits) == 3
+        assert len(results.objectives) == 3
 
     def test_other_settings_or_another_space_are_refused(self, swept: Path, scan: Path) -> None:
         with pytest.raises(RunError, match=r"other settings \(train\.epochs\)"):
@@ -404,7 +245,7 @@ class TestSweep:
         results = sweep(rates, options(scan, tmp_path, "asha", **more), "script.py")
         assert [outcome.status for outcome in results.outcomes] == ["completed", "stopped", "stopped", "stopped"]
         assert [outcome.epochs for outcome in results.outcomes] == [8, 2, 2, 2]
-        assert len(results.merits) == 4
+        assert len(results.objectives) == 4
         assert "after epoch 2" in results.outcomes[1].reason
 
     def test_a_trial_that_diverges_is_marked_and_the_others_go_on(
@@ -462,6 +303,19 @@ class TestSweep:
         assert [file.name for file in tmp_path.iterdir()] == ["thesis"]
 
 
+def test_a_new_trial_is_compared_with_those_of_an_earlier_session() -> None:
+    asked = []
+    scheduler = AskingASHA(lambda trial, epoch: asked.append((trial, epoch)), epochs=8, min_epochs=2)
+    scheduler.add_finished("0000", [1.0] * 8)
+    for name, objective in (("worse", 0.5), ("better", 2.0)):
+        trial: Any = SimpleNamespace(trial_id=name)
+        scheduler.on_trial_add(None, trial)
+        for epoch in (1, 2, 3):
+            result = {"epoch": epoch, "objective": objective}
+            assert scheduler.on_trial_result(None, trial, result) == AskingASHA.CONTINUE
+    assert asked == [("worse", 2)]
+
+
 def _take_back_an_epoch(run: Path) -> None:
     """Makes a run what it was before its last epoch, when its process was killed."""
     status = json.loads((run / "status.json").read_text())
@@ -473,8 +327,3 @@ def _take_back_an_epoch(run: Path) -> None:
     (run / "best" / weights).write_bytes((run / "last" / weights).read_bytes())
     alone = {"files": {"weights": weights}, "sha256": {"weights": before.sha256["weights"]}}
     (run / "best" / "manifest.json").write_text(before.model_copy(update=alone).model_dump_json())
-
-
-def test_a_trial_has_the_settings_of_the_sweep_and_its_own() -> None:
-    config = training_config(tree(), {"optim.lr": 0.5, "window.init": "hann"})
-    assert (config.optim.lr, config.window.init, config.loss.l1) == (0.5, "hann", 0.25)

@@ -1,4 +1,4 @@
-"""Seeing what the service does: a request id in every answer, a JSON line of log and Prometheus metrics."""
+"""What can be seen of the service: request ids, logs, Prometheus metrics, and whether it is ready."""
 
 from __future__ import annotations
 
@@ -8,23 +8,38 @@ import re
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Any
+from importlib import metadata
+from typing import Any, Literal
 from uuid import uuid4
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from pydantic import BaseModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.problems import Problem, problem_response
+from service.access import Reconstruct
+from service.problems import Problem, documented, problem_response
 
+VERSION = metadata.version("fbp-ray")
+router = APIRouter(tags=["operations"])
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 30.0, 120.0)
-_KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "color_message", "taskName"}
+_STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "color_message", "taskName"}
 _log = logging.getLogger("service")
 _access = logging.getLogger("service.access")
 
 
 class Metrics:
-    """The figures of one application, in a registry of their own."""
+    """The metrics of one application, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -52,8 +67,8 @@ class Metrics:
         self.jobs = Gauge("fbp_jobs", "Jobs by status", ["status"], registry=registry)
 
 
-class Observed:
-    """Gives each request an id (that of its X-Request-Id, or a new one), times it, counts it and logs it."""
+class RequestObserver:
+    """Middleware that gives each request an id (its X-Request-Id, or a new one), times it, counts it and logs it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -108,17 +123,17 @@ class Observed:
 
 
 class JsonLines(logging.Formatter):
-    """A log record as a line of JSON; what `extra` gave are members."""
+    """Formats a log record as a line of JSON; the fields of `extra` become members."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """The record as JSON."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {name: value for name, value in record.__dict__.items() if name not in _KNOWN}
+        line |= {name: value for name, value in record.__dict__.items() if name not in _STANDARD_FIELDS}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
@@ -134,3 +149,37 @@ def log_to_stderr(form: str) -> None:
         logger.setLevel(logging.INFO)
     for name in ("uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers = []
+
+
+class Health(BaseModel):
+    """How the service is."""
+
+    status: Literal["live", "ready"]
+    version: str = VERSION
+
+
+@router.get("/health/live")
+async def live() -> Health:
+    """The process answers."""
+    return Health(status="live")
+
+
+@router.get("/health/ready", responses=documented(503))
+async def ready(request: Request) -> Health:
+    """Models are loaded and warm, and the service is not about to end; until then 503 and the reason."""
+    closing = request.app.state.closing.is_set()
+    reason = "the service is about to end" if closing else request.app.state.registry.waiting_for
+    if reason is not None:
+        raise Problem(503, f"not ready: {reason}", {"Retry-After": "2"})
+    return Health(status="ready")
+
+
+@router.get(
+    "/metrics",
+    dependencies=[Reconstruct],
+    response_class=Response,
+    responses={200: {"description": "text for Prometheus", "content": {"text/plain": {}}}, **documented(401, 403)},
+)
+async def metrics(request: Request) -> Response:
+    """Requests, latency, batch sizes, queue, model versions, job counts."""
+    return Response(generate_latest(request.app.state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,1 +1,0 @@
-"""Sinograms in, images out, in the formats that people have."""

@@ -1,0 +1,252 @@
+"""From a body to a stack of sinograms, whatever format it has.
+
+Nothing is made of a file before it is checked: no pickles, and no more bytes unpacked than allowed. HDF5 and TIFF are
+read by the processes of reader_pool.py.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import zipfile
+from collections.abc import AsyncGenerator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+from python_multipart.exceptions import FormParserError
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from torch import Tensor
+
+from fbp_ray.geometry import ParallelBeam
+from service.problems import Problem
+from service.reader_pool import ARRAY_NAMES, ReaderPool, Refused
+
+FORMATS = ".npy, .npz, .h5 (LoDoPaB-CT's layout), .tif, or raw little-endian float32 with X-Shape: angles,cells"
+MAX_VALUE = 1e6
+"""No line integral is as large in any unit; beyond it images would not be finite."""
+MAX_NPY_HEADER = 1024
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_SHAPE = re.compile(r"\s*\d{1,7}(\s*[,x]\s*\d{1,7}){1,2}\s*")
+
+
+class Stack(NamedTuple):
+    """Sinograms that may be reconstructed."""
+
+    sinograms: Tensor
+    """(n, A, D) float32."""
+
+    single: bool
+    """The body held one sinogram as such, not a stack of one."""
+
+
+def read_stack(
+    body: bytes | bytearray,
+    shape: str | None,
+    geometry: ParallelBeam,
+    model: str,
+    max_sinograms: int,
+    reader_pool: ReaderPool,
+) -> Stack:
+    """The sinograms in a body.
+
+    Args:
+        body: a file, or raw values.
+        shape: what the header X-Shape says of raw values; None for a file.
+        geometry: the scan of the model.
+        model: the model's name, for messages.
+        max_sinograms: that a request may have.
+        reader_pool: reads HDF5 and TIFF; its limit on an array's bytes holds for every format.
+
+    Raises:
+        Problem: 400, 413, 415 or 422: no such file, not the model's shape, or values that are not finite.
+    """
+    array = _read(body, shape, reader_pool)
+    return Stack(as_sinograms(array, geometry, model, max_sinograms), array.ndim == 2)
+
+
+def _read(body: bytes | bytearray, shape: str | None, reader_pool: ReaderPool) -> NDArray[Any]:
+    if not body:
+        raise Problem(400, f"the body is empty; send a sinogram as {FORMATS}")
+    if shape is not None:
+        return read_raw(body, shape)
+    if body.startswith(b"\x93NUMPY"):
+        return read_npy(body)
+    if body.startswith(b"PK\x03\x04"):
+        return read_npz(body, reader_pool.max_bytes)
+    try:
+        if body.startswith(_HDF5):
+            return reader_pool.read("h5", bytes(body))
+        if body.startswith(_TIFF):
+            return reader_pool.read("tif", bytes(body))
+    except Refused as error:
+        raise Problem(400, f"the {'HDF5' if body.startswith(_HDF5) else 'TIFF'} file {error}") from None
+    raise Problem(415, f"the body begins with {bytes(body[:8])!r}, which is no format that is known; send {FORMATS}")
+
+
+def as_sinograms(array: NDArray[Any], geometry: ParallelBeam, model: str, max_sinograms: int) -> Tensor:
+    """Checks shape and values; (n, A, D) float32.
+
+    Raises:
+        Problem: 413 for too many, 422 for another shape or values that are not finite.
+    """
+    angles, cells = geometry.sinogram_shape
+    if array.ndim not in (2, 3) or array.shape[-2:] != (angles, cells) or 0 in array.shape:
+        turned = array.ndim in (2, 3) and array.shape[-2:] == (cells, angles) and cells != angles
+        hint = "swap its last two axes" if turned else f"GET /models/{model} describes its scan"
+        raise Problem(
+            422,
+            f"the model {model} takes a sinogram of ({angles}, {cells}) = (angles, cells), or a stack of them "
+            f"(n, {angles}, {cells}), but this has the shape {array.shape}; {hint}",
+        )
+    stack = array.reshape(-1, angles, cells)
+    if len(stack) > max_sinograms:
+        raise Problem(
+            413, f"a request may have {max_sinograms} sinograms, but this has {len(stack)}; send the stack in parts"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        sinograms = torch.from_numpy(np.require(stack, np.float32, ["C", "W"]))
+    for index, sinogram in enumerate(sinograms):
+        low, high = (float(value) for value in torch.aminmax(sinogram))  # NaN comes through both
+        if not (low >= -MAX_VALUE and high <= MAX_VALUE):
+            which = "the sinogram" if len(sinograms) == 1 else f"sinogram {index} of {len(sinograms)} (counted from 0)"
+            raise Problem(422, f"{which} {_what_is_wrong(sinogram)} Nothing was reconstructed", index=index)
+    return sinograms
+
+
+def _what_is_wrong(sinogram: Tensor) -> str:
+    bad = (~torch.isfinite(sinogram)).nonzero()
+    if len(bad):
+        angle, cell = bad[0].tolist()
+        return (
+            f"has {len(bad)} values that are NaN or infinite, the first at angle {angle}, cell {cell}; a cell "
+            "without a photon counts as 0.1 photon in LoDoPaB-CT."
+        )
+    return f"has values beyond {MAX_VALUE:g}, which no line integral has; is the unit right?"
+
+
+def read_npy(content: bytes | bytearray, what: str = "the body") -> NDArray[Any]:
+    """The array of a .npy file, a view of its bytes where that can be.
+
+    Raises:
+        Problem: it is cut short, damaged, or holds something else than floating-point numbers.
+    """
+    file = io.BytesIO(memoryview(content)[: MAX_NPY_HEADER + 64])
+    try:
+        version = npy.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise Problem(400, f"{what} is .npy of version {version}, which holds records; save a plain float32 array")
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read(file, max_header_size=MAX_NPY_HEADER)
+        shape = tuple(int(axis) for axis in shape)  # numpy takes True for a length, but makes no array of it
+    except Problem:
+        raise
+    except Exception as error:  # whatever numpy makes of a stranger's header
+        raise Problem(400, f"{what} is not whole .npy: {_first_line(error)}; save it with numpy.save") from None
+    if dtype.kind != "f" or dtype.itemsize > 8:
+        kind = "Python objects" if dtype.hasobject else str(dtype)[:50]
+        hint = "; photon counts become line integrals by -log(counts / unattenuated)" if dtype.kind in "iu" else ""
+        raise Problem(
+            400, f"{what} holds {kind}, but line integrals are floating point: float16, float32 or float64{hint}"
+        )
+    begin, size = file.tell(), math.prod(shape) * dtype.itemsize
+    if len(content) != begin + size:
+        raise Problem(
+            400,
+            f"{what} should have {begin + size} bytes for an array of shape {shape} and type {dtype}, but has "
+            f"{len(content)}; was it cut short? Send it again",
+        )
+    try:
+        return np.frombuffer(content, dtype, offset=begin).reshape(shape, order="F" if fortran else "C")
+    except ValueError:  # negative lengths whose product is right, or one beyond all measure beside a zero
+        raise Problem(400, f"{what} has the shape {shape}, which no array has; save it with numpy.save") from None
+
+
+def read_npz(content: bytes | bytearray, max_bytes: int) -> NDArray[Any]:
+    """The array of a .npz file: its only one, or the one that is called data, sinogram or observation.
+
+    Raises:
+        Problem: it is damaged, holds none or several, or more than `max_bytes` unpacked.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = {info.filename.removesuffix(".npy"): info for info in archive.infolist()[:64]}
+            known = [name for name in ARRAY_NAMES if name in entries]
+            name = known[0] if known else next(iter(entries), None)
+            if name is None or (not known and len(entries) > 1):
+                raise Problem(
+                    400,
+                    f".npz should hold one array, or one called data, but this holds {sorted(entries)[:8]}; save it "
+                    "with numpy.savez(file, data=sinogram)",
+                )
+            info = entries[name]
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise Problem(400, f"`{name}` in the .npz is packed in an unusual way; use numpy.savez")
+            with archive.open(info) as file:
+                unpacked = file.read(max_bytes + 1)
+    except Problem:
+        raise
+    except Exception as error:  # whatever zipfile makes of a stranger's archive
+        raise Problem(400, f"the body is not whole .npz: {_first_line(error)}; save it with numpy.savez") from None
+    if len(unpacked) > max_bytes:
+        raise Problem(
+            413, f"`{name}` in the .npz unpacks to more than {max_bytes} bytes, which is the limit; send less"
+        )
+    return read_npy(bytearray(unpacked), f"`{name}` in the .npz")
+
+
+def read_raw(content: bytes | bytearray, shape: str) -> NDArray[Any]:
+    """Little-endian float32 of the shape that a header gives, such as `1000,513` or `4,1000,513`.
+
+    Raises:
+        Problem: the shape is no such text, or the bytes are not as many.
+    """
+    if not _SHAPE.fullmatch(shape):
+        raise Problem(
+            400, f"X-Shape should be angles,cells or images,angles,cells, such as 1000,513; got {shape[:50]!r}"
+        )
+    axes = tuple(int(axis) for axis in re.split("[,x]", shape))
+    size = 4 * math.prod(axes)
+    if len(content) != size:
+        raise Problem(
+            400,
+            f"float32 of shape {axes} has {size} bytes, but the body has {len(content)}; check X-Shape, or send .npy",
+        )
+    return np.frombuffer(content, "<f4").reshape(axes)
+
+
+def _first_line(error: Exception) -> str:
+    return ((str(error).splitlines() or [""])[0] or type(error).__name__)[:200]
+
+
+async def file_of_form(headers: Headers, body: bytearray) -> bytes:
+    """The one file of a multipart form.
+
+    Raises:
+        Problem: 400, the form is damaged, or holds none or several.
+    """
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        file = io.BytesIO(body)
+        while chunk := file.read(1 << 20):
+            yield chunk
+
+    try:
+        form = await MultiPartParser(headers, stream(), max_files=1, max_fields=0).parse()
+    except (MultiPartException, FormParserError, KeyError, ValueError, AssertionError) as error:
+        why = getattr(error, "message", "") or str(error) or type(error).__name__
+        raise Problem(
+            400, f"the form cannot be read: {why}; send one file, for example curl -F sinogram=@scan.npy"
+        ) from None
+    try:
+        for file in form.values():
+            if isinstance(file, UploadFile):
+                return await file.read()
+    finally:
+        await form.close()
+    raise Problem(400, "the form holds no file; send one, for example curl -F sinogram=@scan.npy")

@@ -1,0 +1,256 @@
+"""From images to bytes, piece by piece where the format allows: the first images are sent while others are computed.
+
+Images are numbers in attenuation / MU_MAX, axis 0 = x. PNG and DICOM show them in HU and transposed: x to the right, y
+down.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import pydicom
+import tifffile
+from fastapi.concurrency import run_in_threadpool
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+from PIL import Image as Picture
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+from fbp_ray.data.layout import MU_AIR, MU_MAX, MU_WATER
+
+Image = NDArray[np.float32]
+Images = AsyncIterator[Image]
+Output = Literal["npy", "npz", "h5", "tif", "png", "dcm", "json"]
+MEDIA_TYPES: dict[Output, str] = {
+    "npy": "application/x-npy",
+    "npz": "application/zip",
+    "h5": "application/x-hdf5",
+    "tif": "image/tiff",
+    "png": "image/png",
+    "dcm": "application/dicom",
+    "json": "application/json",
+}
+RESEARCH = "RESEARCH USE ONLY, NOT FOR DIAGNOSIS"
+SLOPE, INTERCEPT = 1 / 8, -2048.0
+"""A DICOM file stores integers: HU = SLOPE * stored + INTERCEPT, from -2048 to 6143.9 HU in steps of an eighth."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """The file that an answer is."""
+
+    output: Output
+    images: int
+    shape: tuple[int, int]
+    """(H, W) of one image."""
+
+    single: bool
+    """It holds one image as such, not a stack of one."""
+
+    about: dict[str, str]
+    """What is said beside the values, where the format has room for it: model, version, method, geometry, unit."""
+
+    level: float
+    width: float
+    """The window of grey values of a PNG: its middle and its width, in HU."""
+
+    pixel_mm: float
+
+    @property
+    def is_archive(self) -> bool:
+        """PNG and DICOM hold one image a file; those of a stack come in a zip."""
+        return not self.single and self.output in ("png", "dcm")
+
+    @property
+    def needs_all(self) -> bool:
+        """The file can begin only when all images are there."""
+        return self.images == 1 or self.output in ("h5", "tif")
+
+    @property
+    def media_type(self) -> str:
+        """The media type of the whole file."""
+        return "application/zip" if self.is_archive else MEDIA_TYPES[self.output]
+
+    @property
+    def name(self) -> str:
+        """The name under which a browser saves it."""
+        return "reconstruction." + ("zip" if self.is_archive else self.output)
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """(H, W) of one image, (n, H, W) of a stack."""
+        return self.shape if self.single else (self.images, *self.shape)
+
+
+def write(file: ImageFile, images: Images) -> AsyncIterator[bytes]:
+    """The bytes of the file, as the images come."""
+    if file.output in ("h5", "tif"):
+        return _h5_or_tif(file, images)
+    if file.output == "npy":
+        return _npy(file, images)
+    if file.output == "npz":
+        return _npz(file, images)
+    if file.output == "json":
+        return _json(file, images)
+    return _pictures(file, images)
+
+
+async def _npy(file: ImageFile, images: Images) -> AsyncIterator[bytes]:
+    header = _npy_header(file.array_shape)
+    async for image in images:
+        yield header + image.tobytes()
+        header = b""
+
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    content = io.BytesIO()
+    npy.write_array_header_1_0(content, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return content.getvalue()
+
+
+async def _npz(file: ImageFile, images: Images) -> AsyncIterator[bytes]:
+    pipe = _Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("reconstruction.npy", "w", force_zip64=True) as entry:
+            entry.write(_npy_header(file.array_shape))
+            async for image in images:
+                entry.write(image.tobytes())
+                yield pipe.take()
+        archive.writestr("about.json", json.dumps(file.about))
+    yield pipe.take()
+
+
+async def _json(file: ImageFile, images: Images) -> AsyncIterator[bytes]:
+    about = {**file.about, "shape": file.array_shape}
+    before = json.dumps(about)[:-1] + ', "data": ' + ("" if file.single else "[")
+    async for image in images:
+        yield (before + await run_in_threadpool(_numbers, image)).encode()
+        before = ", "
+    yield b"}" if file.single else b"]}"
+
+
+def _numbers(image: Image) -> str:
+    return json.dumps([[float(f"{value:.7g}") for value in row] for row in image.tolist()])
+
+
+async def _pictures(file: ImageFile, images: Images) -> AsyncIterator[bytes]:
+    series = Series(file)
+    pipe = _Pipe()
+    number = 0
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
+        async for image in images:
+            if file.output == "png":
+                content = await run_in_threadpool(as_png, image, file.level, file.width)
+            else:
+                content = await run_in_threadpool(series.as_dicom, image, number + 1)
+            if file.single:
+                yield content
+                return
+            archive.writestr(f"image_{number:04d}.{file.output}", content)
+            number += 1
+            yield pipe.take()
+    yield pipe.take()
+
+
+async def _h5_or_tif(file: ImageFile, images: Images) -> AsyncIterator[bytes]:
+    stack = np.stack([image async for image in images]).reshape(file.array_shape)
+    yield await run_in_threadpool(_h5 if file.output == "h5" else _tif, stack, file.about)
+
+
+def _h5(stack: Image, about: dict[str, str]) -> bytes:
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.create_dataset("data", data=stack).attrs.update(about)
+    return content.getvalue()
+
+
+def _tif(stack: Image, about: dict[str, str]) -> bytes:
+    content = io.BytesIO()
+    tifffile.imwrite(content, stack, photometric="minisblack", metadata={"about": json.dumps(about)})
+    return content.getvalue()
+
+
+class _Pipe(io.RawIOBase):
+    """A file that is only written to, from front to back; what was written is taken away."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        return len(self._parts[-1])
+
+    def take(self) -> bytes:
+        taken, self._parts = b"".join(self._parts), []
+        return taken
+
+
+def hounsfield(image: Image) -> Image:
+    """Attenuation / MU_MAX in HU, as LoDoPaB-CT scales them: 1000 (mu - mu_water) / (mu_water - mu_air)."""
+    scaled: Image = (image * MU_MAX - MU_WATER) * np.float32(1000 / (MU_WATER - MU_AIR))
+    return scaled
+
+
+def as_png(image: Image, level: float, width: float) -> bytes:
+    """The image as a PNG of 8 bits: black at level - width / 2, white at level + width / 2, in HU."""
+    grey = (hounsfield(image) - (level - width / 2)) * (255 / width)
+    content = io.BytesIO()
+    Picture.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8).T).save(content, "png", compress_level=1)
+    return content.getvalue()
+
+
+class Series:
+    """The DICOM images of an answer: a series of its own, in a study of its own."""
+
+    def __init__(self, file: ImageFile) -> None:
+        self.file = file
+        self.study, self.series, self.frame = (generate_uid() for _ in range(3))
+        self.created = datetime.now(UTC)
+
+    def as_dicom(self, image: Image, number: int) -> bytes:
+        """The image in HU as a DICOM file, the `number`-th of the series."""
+        stored = np.clip(np.rint((hounsfield(image) - INTERCEPT) / SLOPE), 0, 65535).astype("<u2").T
+        model, version, method = (self.file.about[name] for name in ("model", "version", "method"))
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.ImplementationClassUID = pydicom.uid.PYDICOM_IMPLEMENTATION_UID
+        data = pydicom.Dataset()
+        data.file_meta = meta
+        data.SpecificCharacterSet = "ISO_IR 192"
+        data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+        data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = self.study, self.series, self.frame
+        data.StudyDate = data.SeriesDate = data.ContentDate = f"{self.created:%Y%m%d}"
+        data.StudyTime = data.SeriesTime = data.ContentTime = f"{self.created:%H%M%S}"
+        data.PatientName, data.PatientID, data.PatientBirthDate, data.PatientSex = "RESEARCH^ONLY", "RESEARCH", "", ""
+        data.StudyID = data.AccessionNumber = data.ReferringPhysicianName = ""
+        data.Modality, data.ConversionType = "CT", "WSD"
+        data.Manufacturer, data.ManufacturerModelName, data.SoftwareVersions = "fbp-ray", model, version
+        data.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+        data.SeriesDescription, data.ImageComments = RESEARCH, f"{RESEARCH}. {method} reconstruction"
+        data.DerivationDescription = f"{method} {model} {version}"
+        data.SeriesNumber, data.InstanceNumber = 1, number
+        data.BurnedInAnnotation = "NO"
+        data.Rows, data.Columns = stored.shape
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
+        data.PixelSpacing = [f"{self.file.pixel_mm:.10g}"] * 2
+        data.RescaleSlope, data.RescaleIntercept, data.RescaleType = SLOPE, INTERCEPT, "HU"
+        data.WindowCenter, data.WindowWidth = self.file.level, self.file.width
+        data.PixelData = stored.tobytes()
+        content = io.BytesIO()
+        data.save_as(content, enforce_file_format=True)
+        return content.getvalue()
