@@ -265,3 +265,14 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def probe(folder: Folder) -> None:
+    """Writes a small file to a folder, reads it back and removes it; raises OSError where one of these fails."""
+    name, content = f"probe-{uuid4().hex}", uuid4().bytes
+    folder.write(name, content)
+    try:
+        if folder.read(name) != content:
+            raise OSError(f"{folder} gives back something else than was written to it")
+    finally:
+        folder.remove(name)

@@ -67,7 +67,7 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
     began = time.monotonic()
     tree = resolve_sweep(tree, Path(program).stem)
     check_space(space, tree)
-    check(training_config(with_workers(tree, tree.sweep.workers_per_trial), {}))
+    check(resolve(training_config(with_workers(tree, tree.sweep.workers_per_trial), {})))
     search = open_search(space, tree)
     folder = SweepFolder(open_folder(tree.sweep.storage) / str(tree.sweep.name))
     folder.begin(tree, space)
@@ -206,6 +206,6 @@ def _train_best(tree: SweepTree, folder: SweepFolder, results: Results) -> None:
         return
     config = training_config(tree, best.parameters)
     name = config.run.model_copy(update={"name": run.folder.name, "storage": str(folder.folder.absolute())})
-    config = run.begin(config.model_copy(update={"run": name}))
-    train_run(config, run)
+    resolved = run.begin(resolve(config.model_copy(update={"run": name})))
+    train_run(resolved, run)
     print(f"trained with the best settings: {run}")

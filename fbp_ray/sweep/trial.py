@@ -18,16 +18,15 @@ import torch
 
 from fbp_ray.baseline import Baseline
 from fbp_ray.checkpoint import MANIFEST, read_manifest
-from fbp_ray.config import TrainConfig
 from fbp_ray.errors import CheckpointError, FbpRayError
-from fbp_ray.run import RunFolder
+from fbp_ray.run import ResolvedConfig, RunFolder
 from fbp_ray.sweep.object_store import Held, Stored
 from fbp_ray.sweep.objective import Metric, merit
+from fbp_ray.train.events import EpochEnd, Event
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
 
 TRACEBACK = "traceback.txt"
-Event = dict[str, Any]
 
 
 class Task(NamedTuple):
@@ -61,7 +60,7 @@ class Trial(ray.tune.Trainable):
 
     def _take(self, config: dict[str, Any]) -> None:
         self._run = RunFolder(config["run"], config["session"])
-        self._config = TrainConfig.model_validate_json(config["config"])
+        self._config = ResolvedConfig.model_validate_json(config["config"])
         self._best = _best(self._run)
         self._training = _together(self) if self.task.workers > 1 else _alone(self)
 
@@ -73,19 +72,19 @@ class Trial(ray.tune.Trainable):
             epoch with the lowest loss so far. At the end `ended`, and in `failed` why, or "".
         """
         try:
-            event = self._training.next()
+            row = self._training.next()
         except FbpRayError as error:
             return {"done": True, "ended": True, "failed": str(error)}
         except Exception as error:
             self._run.folder.write(TRACEBACK, "".join(traceback.format_exception(error)))
             reason = f"{type(error).__name__}: {error}; its traceback is in {self._run}/{TRACEBACK}"
             return {"done": True, "ended": True, "failed": reason}
-        if event is None:
+        if row is None:
             return {"done": True, "ended": True, "failed": "", **self._value()}
-        figures = {name: event[f"validation_{name}"] for name in ("psnr", "ssim", "loss")}
+        figures = {name: row[f"validation_{name}"] for name in ("psnr", "ssim", "loss")}
         if figures["loss"] < self._best.get("loss", math.inf):
             self._best = figures
-        return {"epoch": event["epoch"], "lr": event["lr"], **figures, "merit": self._merit(figures), **self._value()}
+        return {"epoch": row["epoch"], "lr": row["lr"], **figures, "merit": self._merit(figures), **self._value()}
 
     def _merit(self, figures: dict[str, float]) -> float:
         return merit(self.task.metric, figures["psnr"], figures["ssim"], self.task.baseline)
@@ -123,14 +122,14 @@ class _Training:
     def __init__(self, train: Callable[[Callable[[Event], None]], None], end: Callable[[], None] | None = None) -> None:
         self._train = train
         self._end = end
-        self._epochs: SimpleQueue[Event | BaseException | None] = SimpleQueue()
+        self._epochs: SimpleQueue[dict[str, float] | BaseException | None] = SimpleQueue()
         self._turn = threading.Semaphore(0)
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._ended = False
 
-    def next(self) -> Event | None:
-        """The next epoch's event, None after the last; raises what ended the training."""
+    def next(self) -> dict[str, float] | None:
+        """The next epoch's row, None after the last; raises what ended the training."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, daemon=True, name="trial")
             self._thread.start()
@@ -161,8 +160,8 @@ class _Training:
             self._epochs.put(error)
 
     def _report(self, event: Event) -> None:
-        if event["event"] == "epoch":
-            self._epochs.put(event)
+        if isinstance(event, EpochEnd):
+            self._epochs.put(event.row)
             if self._end is None:
                 self._turn.acquire()  # whether it goes on is decided first
         if self._stopped.is_set() and self._end is None:

@@ -1,4 +1,4 @@
-"""Who gets what of a cluster. Ray is not needed to find it out."""
+"""Which processors and GPUs of a cluster a training takes. Ray is not needed to find it out."""
 
 from __future__ import annotations
 
@@ -21,19 +21,17 @@ class Resources(NamedTuple):
     """What the training takes of the cluster."""
 
     workers: int
-    cpus: int  # of each
+    cpus: int
+    """Processors of each worker."""
+
     use_gpu: bool
 
 
 def allocate(scaling: ScalingConfig, nodes: Sequence[Node]) -> Resources:
-    """What the training takes of a cluster.
-
-    Args:
-        scaling: what is asked for.
-        nodes: the cluster's machines.
+    """What a training takes of the machines of a cluster.
 
     Raises:
-        RunError: more than there is; with `min_workers`, when not even so many find room.
+        RunError: `scaling` asks for more than there is; with `min_workers`, not even so many workers find room.
     """
     processors = [node.processors for node in nodes]
     gpus = sum(node.gpus for node in nodes)
@@ -44,16 +42,14 @@ def allocate(scaling: ScalingConfig, nodes: Sequence[Node]) -> Resources:
     room = sum(have // cpus for have in processors) if cpus else 0
     if room < needed or (use_gpu and needed > gpus):
         option = "--scaling.min_workers" if scaling.min_workers else "--scaling.num_workers"
-        asked = f"{needed} workers were asked for ({option})"
         each = f", {cpus} processors each (--scaling.cpus_per_worker)" if scaling.cpus_per_worker else ""
         there = ", ".join(
             f"{node.address} with {node.processors} processors" + (f" and {node.gpus} GPUs" if use_gpu else "")
             for node in nodes
         )
         raise RunError(
-            f"{asked}{each}, but the cluster has {there}; a worker takes at least one processor"
-            + (" and one GPU" if use_gpu else "")
-            + ". Ask for fewer, or add machines"
+            f"{needed} workers were asked for ({option}){each}, but the cluster has {there}; a worker takes at least "
+            f"one processor{' and one GPU' if use_gpu else ''}. Ask for fewer, or add machines"
         )
     return Resources(workers, cpus, use_gpu)
 

@@ -154,11 +154,11 @@ def _check_evaluation(prepared: Prepared, local: bool) -> None:
 
 def _check_settings(config: TrainConfig, local: bool) -> None:
     """What the data and the settings say, as far as they are here. The sample data are made by the job itself."""
-    from fbp_ray.train.program import check, check_settings
+    from fbp_ray.train.program import check, check_settings, resolve
 
     folder = config.data.dir
     if folder is not None and (local or folder.is_dir()):
-        check(config)
+        check(resolve(config))
     else:
         check_settings(config)
 
