@@ -208,9 +208,14 @@ def _own_error(failures: dict[int, Exception]) -> FbpRayError | None:
 
 def _unwrap(error: BaseException | None) -> FbpRayError | None:
     """The error of this package inside those that Ray and Python have put around it."""
-    while error is not None and not isinstance(error, FbpRayError):
-        error = error.cause if isinstance(error, RayTaskError) else getattr(error, "cause", None) or error.__cause__
-    return error
+    while error is not None:
+        if isinstance(error, RayTaskError):  # it may be of the class of its cause as well
+            error = error.cause
+        elif isinstance(error, FbpRayError):
+            return error
+        else:
+            error = getattr(error, "cause", None) or error.__cause__
+    return None
 
 
 def _what_was_lost(failures: dict[int, Exception]) -> str:

@@ -35,9 +35,10 @@ def test_events_of_other_processes_come_in_order_and_once() -> None:
     shown: list[Event] = []
     with showing(TWO, shown.append) as queue:
         ray.get([work.remote(queue, 1), work.remote(queue, 2)])
-    assert len(shown) == 60
+    seen = [event for event in shown if isinstance(event, Step)]  # a slow machine may be waited for, and told of it
+    assert len(seen) == 60
     for epoch in (1, 2):
-        assert [event for event in shown if isinstance(event, Step) and event.epoch == epoch] == steps(epoch)
+        assert [event for event in seen if event.epoch == epoch] == steps(epoch)
 
 
 def test_a_lost_queue_costs_the_display_alone() -> None:
@@ -45,7 +46,7 @@ def test_a_lost_queue_costs_the_display_alone() -> None:
     with showing(TWO, shown.append) as queue:
         ray.kill(queue.actor)
         ray.get(work.remote(queue, 1))
-    assert shown == []
+    assert not any(isinstance(event, Step) for event in shown)
 
 
 def test_it_is_said_what_is_waited_for_until_there_is_a_sign_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:

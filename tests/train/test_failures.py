@@ -42,7 +42,7 @@ class Queue:
 
 
 def wrapped(error: Exception) -> RayTaskError:
-    made: RayTaskError = RayTaskError("work", "sixty lines", error).as_instanceof_explain_failure()
+    made: RayTaskError = RayTaskError("work", "sixty lines", error).as_instanceof_cause()
     return made
 
 
