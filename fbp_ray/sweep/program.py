@@ -25,9 +25,9 @@ from fbp_ray.sweep.results import CONFIG, Results, read_results, write_results
 from fbp_ray.sweep.search import Search, open_search
 from fbp_ray.sweep.space import Space, check_space
 from fbp_ray.sweep.table import SweepProgress, results_table
-from fbp_ray.train.baseline import measure_baseline
 from fbp_ray.train.process import Process
 from fbp_ray.train.program import check, resolve, train_run
+from fbp_ray.train.record import measure_baseline
 
 if TYPE_CHECKING:
     from fbp_ray.sweep.object_store import Stored

@@ -3,8 +3,7 @@
 program      the command: options, checks, run folder, how the run ended
 loop         the training loop itself, which knows nothing of Ray
 process      the processes that train together, and how they exchange values
-baseline     the classic FBP that every epoch is compared with
-record       where a run goes on from, and what each epoch leaves: checkpoints, history, curves, pictures
+record       where a run goes on from, the classic FBP to compare with, and what each epoch leaves
 events       what is told of a training while it goes on
 display      the terminal: a live table, or lines
 launch       Ray: the TorchTrainer

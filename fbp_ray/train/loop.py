@@ -22,10 +22,9 @@ from fbp_ray.losses import composite_loss
 from fbp_ray.metrics import psnr, ssim
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import ResolvedConfig, RunFolder
-from fbp_ray.train.baseline import measure_baseline
 from fbp_ray.train.events import EpochEnd, Event, Started, Step, Warned
 from fbp_ray.train.process import Process, Sums
-from fbp_ray.train.record import CheckpointWriter, resume, tracking
+from fbp_ray.train.record import CheckpointWriter, measure_baseline, resume, tracking
 
 Report = Callable[[Event], None]
 STEP_SECONDS = 1.0  # a step is shown, and a GPU waited for, no more often than this
