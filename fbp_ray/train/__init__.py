@@ -8,5 +8,5 @@ events       what is told of a training while it goes on
 display      the terminal: a live table, or lines
 launch       Ray: the TorchTrainer
 ray_worker   Ray: what each worker does around the loop, and errors that name what went wrong
-cluster      Ray: joining a cluster or starting one; environment: its address and settings; resources: who gets what
+cluster      Ray: joining a cluster or starting one, its machines, and who gets what of them
 """

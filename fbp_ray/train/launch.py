@@ -18,10 +18,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fbp_ray.config import TrainConfig
 from fbp_ray.run import RunFolder
-from fbp_ray.train.cluster import cluster, nodes
+from fbp_ray.train.cluster import Resources, allocate, cluster, nodes
 from fbp_ray.train.events import EpochEnd, Event, Started, Step, Warned
 from fbp_ray.train.ray_worker import Failures, NetworkConfig, explain_failure, work
-from fbp_ray.train.resources import Resources, allocate
 
 PATIENCE = 30.0  # seconds without a sign of the workers, after which it is said what they wait for
 END_SECONDS = 30.0  # the last events may take to be shown

@@ -18,7 +18,7 @@ from fbp_ray.cli import on_recipe
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
 from fbp_ray.storage import absolute, open_folder
-from fbp_ray.train.resources import Node, allocate
+from fbp_ray.train.cluster import Node, allocate
 from service.jobs.commands import LONGEST, SPACES, pack
 from service.jobs.documents import EvaluateJob, JobRequest, SweepJob, TrainJob
 from service.problems import Problem

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import NamedTuple
 
-from fbp_ray.train.resources import Node
+from fbp_ray.train.cluster import Node
 from service.jobs.ray_jobs import JobClient, RayJobs, Unreachable
 
 CONNECT_SECONDS = 5.0

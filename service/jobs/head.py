@@ -24,8 +24,7 @@ import psutil
 
 from fbp_ray.storage import write_atomically
 from fbp_ray.threads import processors
-from fbp_ray.train.environment import ALONE, ENVIRONMENT
-from fbp_ray.train.resources import Node
+from fbp_ray.train.cluster import ALONE, ENVIRONMENT, Node
 from service.jobs.cluster import Cluster, HeadError, Opened
 from service.jobs.ray_jobs import JobClient, RayJobs, Unreachable
 from service.settings import PREFIX

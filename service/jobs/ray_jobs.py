@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
-from fbp_ray.train.resources import Node
+from fbp_ray.train.cluster import Node
 from service.settings import is_loopback
 
 T = TypeVar("T")

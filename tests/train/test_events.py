@@ -9,10 +9,10 @@ import ray
 from ray.util.queue import Queue
 
 from fbp_ray.train import launch
+from fbp_ray.train.cluster import Resources
 from fbp_ray.train.events import Event, Step, Warned
 from fbp_ray.train.launch import showing
 from fbp_ray.train.ray_worker import Sender
-from fbp_ray.train.resources import Resources
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

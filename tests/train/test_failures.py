@@ -20,10 +20,10 @@ from fbp_ray.config import ScalingConfig, TrainConfig
 from fbp_ray.errors import ConfigError, DataError, RunError
 from fbp_ray.run import RunFolder
 from fbp_ray.train import cluster, ray_worker
+from fbp_ray.train.cluster import Resources
+from fbp_ray.train.cluster import allocate as share_out_nodes
 from fbp_ray.train.events import EpochEnd, Event, Warned, WorkersLost
 from fbp_ray.train.ray_worker import Failures, explain_failure, is_connection_lost
-from fbp_ray.train.resources import Resources
-from fbp_ray.train.resources import allocate as share_out_nodes
 
 GLOO = RuntimeError(
     "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [10.77.0.2]:39129. This is "
