@@ -200,7 +200,7 @@ def this_process() -> dict[str, Any]:
 
 
 def is_alive(record: dict[str, Any]) -> bool:
-    """Whether the process of a record is one of this machine and still runs.
+    """True where the process of a record is one of this machine and still runs.
 
     A record without a host counts as one of this machine; a process that was killed and that its parent has not waited
     for counts as gone.

@@ -24,7 +24,7 @@ from fbp_ray.train.ray_worker import Failures, NetworkConfig, explain_failure, w
 
 PATIENCE = 30.0  # seconds without a sign of the workers, after which it is said what they wait for
 END_SECONDS = 30.0  # the last events may take to be shown
-RESIZE_SECONDS = 10.0  # a machine that came back is taken up after so long
+RESIZE_SECONDS = 10.0  # Ray looks this often for machines that came back
 
 Show = Callable[[Event], None]
 
@@ -32,8 +32,8 @@ Show = Callable[[Event], None]
 def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
     """Trains `config` on Ray workers, on a cluster of this machine's processors if none is named.
 
-    Ray starts workers again that are lost. They go on from the run folder's own checkpoint: what Ray keeps of a run is
-    its metrics, and that for the time of the run.
+    Ray replaces workers that are lost, and they go on from the run folder's own checkpoint. Every epoch's row is
+    reported to Ray, for its callbacks; Ray's `Result` is empty, as it keeps only metrics that come with a checkpoint.
 
     Args:
         config: the run, with `data.dir` set.

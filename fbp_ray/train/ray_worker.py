@@ -231,14 +231,14 @@ def _what_was_lost(failures: dict[int, Exception]) -> str:
 
 
 def is_connection_lost(error: BaseException) -> bool:
-    """Whether torch's collective operations failed, which is how a worker notices that another is gone."""
+    """True where torch's collective operations failed, which is how a worker notices that another is gone."""
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and re.search(r"gloo|nccl", str(error), re.IGNORECASE) is not None
     )
 
 
 def _is_lost(error: BaseException | None) -> bool:
-    """Whether the process of a worker is gone."""
+    """True where the process of a worker is gone."""
     while error is not None and not isinstance(error, RayActorError):
         error = error.__cause__
     return error is not None
