@@ -20,7 +20,8 @@ import json
 import os
 import socket
 import time
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 import psutil
@@ -28,7 +29,7 @@ import yaml
 from pydantic import ValidationError
 
 from fbp_ray.checkpoint import versions
-from fbp_ray.config import TrainConfig
+from fbp_ray.config import DataConfig, RunConfig, TrainConfig
 from fbp_ray.errors import RunError
 from fbp_ray.settings import explain, flatten
 from fbp_ray.storage import LocalFolder, Place, open_folder
@@ -36,12 +37,34 @@ from fbp_ray.storage import LocalFolder, Place, open_folder
 State = Literal["running", "completed", "stopped", "failed"]
 
 
+class ResolvedData(DataConfig):
+    """A data folder that is known."""
+
+    dir: Path
+
+
+class ResolvedRun(RunConfig):
+    """A run that has a name."""
+
+    name: str
+
+
+class ResolvedConfig(TrainConfig):
+    """The configuration of a run with nothing left open."""
+
+    data: ResolvedData
+    run: ResolvedRun
+
+
+Config = TypeVar("Config", bound=TrainConfig)
+
+
 class RunFolder:
     """The folder of one run.
 
     Args:
         place: STORAGE/NAME, a path or a URI.
-        session: of the process that has begun the run, for one that works for it.
+        session: of the process that has begun the run; a worker of that process gives it.
     """
 
     def __init__(self, place: Place, session: str = "") -> None:
@@ -53,11 +76,11 @@ class RunFolder:
     def __str__(self) -> str:
         return str(self.folder)
 
-    def begin(self, config: TrainConfig) -> TrainConfig:
-        """Makes the folder for a new run, takes up an unfinished one of the same settings, or extends a complete one.
+    def begin(self, config: Config) -> Config:
+        """Makes the folder of a new run, resumes an unfinished one of the same settings, or extends a complete one.
 
         Returns:
-            The configuration to train with: of an extended run, with the epochs that it then has in all.
+            The configuration to train with. That of an extended run has the epochs of both.
 
         Raises:
             RunError: the run is complete, has other settings, or another process has it; or the folder cannot be
@@ -74,8 +97,8 @@ class RunFolder:
             raise RunError(f"the run folder {self} cannot be written: {error}; choose another --run.storage") from None
         return config
 
-    def check_resumable(self, config: TrainConfig) -> TrainConfig:
-        """What `begin` finds out before it changes anything; returns and raises the same, and OSError."""
+    def check_resumable(self, config: Config) -> Config:
+        """Checks what `begin` checks and changes nothing; returns and raises the same, and OSError."""
         more = config.run.extend
         if not self.folder.has("config.yaml"):
             if self.folder.names() or self.folder.folders():
@@ -94,15 +117,19 @@ class RunFolder:
                 f"the run {self} is complete; choose another --run.name, or --run.extend N to train it for N epochs "
                 "more; nothing was changed"
             )
-        self._refuse_if_alive(status)
+        pid = status.get("pid")
+        if status.get("state") == "running" and pid != os.getpid() and is_alive(status):
+            raise RunError(
+                f"the process {pid} on this machine is training {self}; wait for it or stop it. If that process is "
+                f"something else, remove {self}/status.json"
+            )
         if more is not None:
             epochs = earlier.train.epochs
             if status.get("state") == "completed":
                 epochs += more
             elif earlier.run.extend != more:
                 raise RunError(f"the run {self} is not complete; go on with it without --run.extend {more} first")
-            config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
-            earlier = earlier.model_copy(update={"train": earlier.train.model_copy(update={"epochs": epochs})})
+            config, earlier = _with_epochs(config, epochs), _with_epochs(earlier, epochs)
         different = _differences(_comparable(earlier), _comparable(config))
         if different:
             hint = f"; it is being extended: --run.extend {earlier.run.extend}" if earlier.run.extend else ""
@@ -112,15 +139,6 @@ class RunFolder:
             )
         return config
 
-    def _refuse_if_alive(self, status: dict[str, Any]) -> None:
-        """Two processes that train one run would undo each other's work."""
-        pid = status.get("pid")
-        if status.get("state") == "running" and pid != os.getpid() and is_alive(status):
-            raise RunError(
-                f"the process {pid} on this machine is training {self}; wait for it or stop it. If that process is "
-                f"something else, remove {self}/status.json"
-            )
-
     def clear(self) -> None:
         """Removes what a process left that was killed while it wrote."""
         for folder in (self.folder, self.best, self.last):
@@ -129,7 +147,7 @@ class RunFolder:
                     file.unlink(missing_ok=True)
 
     def check_owner(self) -> None:
-        """Raises RunError when another process has taken up the run since."""
+        """Raises RunError where another process has resumed the run since."""
         status = self.status()
         if status.get("session") != self.session:
             raise RunError(
@@ -177,22 +195,28 @@ class RunFolder:
 
 
 def this_process() -> dict[str, Any]:
-    """What tells this process from all others: `alive` finds it by that."""
+    """A record of this process, by which `is_alive` finds it."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 
 
-def is_alive(status: dict[str, Any]) -> bool:
-    """Whether the process that a run's status names is one of this machine and still at work.
+def is_alive(record: dict[str, Any]) -> bool:
+    """True where the process of a record is one of this machine and still runs.
 
-    One that was killed, and that its parent has not looked at yet, is not.
+    A record without a host counts as one of this machine; a process that was killed and that its parent has not waited
+    for counts as gone.
     """
-    if status.get("host") != socket.gethostname():
+    here = socket.gethostname()
+    if record.get("host", here) != here:
         return False
     try:
-        process = psutil.Process(int(status["pid"]))
-        return process.create_time() == status["started"] and process.status() != psutil.STATUS_ZOMBIE
+        process = psutil.Process(int(record["pid"]))
+        return process.create_time() == record["started"] and process.status() != psutil.STATUS_ZOMBIE
     except (KeyError, psutil.Error):
         return False
+
+
+def _with_epochs(config: Config, epochs: int) -> Config:
+    return config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
 
 
 def _comparable(config: TrainConfig) -> dict[str, Any]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import Field
@@ -19,11 +17,14 @@ from rich.table import Table
 
 from fbp_ray.baseline import Baseline, Figure
 from fbp_ray.cli import parse, run_program
-from fbp_ray.errors import ConfigError
-from fbp_ray.run import is_alive
+from fbp_ray.errors import ConfigError, RunError
+from fbp_ray.run import RunFolder, is_alive
 from fbp_ray.settings import Frozen
 from fbp_ray.storage import Folder, Place, open_folder
 
+T = TypeVar("T")
+
+FIGURES = ("epoch", "validation_psnr", "validation_ssim")  # what the list needs of history.csv
 SHORT = 100  # characters of a reason that is not in JSON
 WIDE = 100  # columns of a terminal that has room for the time
 GONE = "its process is gone; the command that began it goes on with it"
@@ -106,28 +107,24 @@ def list_runs(storage: Place) -> list[Run]:
     return sorted(runs, key=lambda run: (-run.changed.timestamp() if run.changed else 0.0, run.name))
 
 
-def _changed(folder: Folder) -> datetime | None:
-    """When the run last wrote something."""
-    times = [folder.changed(name) for name in ("status.json", "history.csv", "config.yaml")]
-    return max((time for time in times if time is not None), default=None)
-
-
 def summary(folder: Folder) -> Run:
     """What the files say; a file that cannot be read is the run's state and reason, and the others still count."""
+    run = RunFolder(folder)
     damaged: list[str] = []
 
-    def content(name: str, read: Any) -> Any:
+    def content(name: str, read: Callable[[], T]) -> T | None:
         try:
-            return read(folder.read(name).decode()) if folder.has(name) else None
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            return read() if folder.has(name) else None
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, RunError) as error:
             damaged.append(f"{name} cannot be read ({type(error).__name__}: {error})")
             return None
 
-    status: dict[str, Any] = content("status.json", lambda text: dict(json.loads(text))) or {}
-    epochs: int | None = content("config.yaml", lambda text: int(yaml.safe_load(text)["train"]["epochs"]))
-    baseline: Baseline | None = content("baseline.json", Baseline.model_validate_json)
-    rows: list[dict[str, float]] = content("history.csv", _rows) or []
+    status = content("status.json", run.status) or {}
+    epochs = content("config.yaml", lambda: int(yaml.safe_load(folder.read("config.yaml"))["train"]["epochs"]))
+    baseline = content("baseline.json", lambda: Baseline.model_validate_json(folder.read("baseline.json")))
+    rows = content("history.csv", lambda: [{name: row[name] for name in FIGURES} for row in run.read_history()]) or []
     state = "damaged" if damaged else _state(status)
+    times = [folder.changed(name) for name in ("status.json", "history.csv", "config.yaml")]
     return Run(
         name=folder.name,
         state=state,
@@ -135,19 +132,14 @@ def summary(folder: Folder) -> Run:
         epochs=epochs,
         psnr=_best(rows, "psnr", baseline),
         ssim=_best(rows, "ssim", baseline),
-        changed=_changed(folder),
+        changed=max((time for time in times if time is not None), default=None),
         path=str(folder),
         reason="; ".join(damaged) or (GONE if state == "interrupted" else str(status.get("reason") or "")),
     )
 
 
-def _rows(text: str) -> list[dict[str, float]]:
-    wanted = ("epoch", "validation_psnr", "validation_ssim")
-    return [{name: float(row[name]) for name in wanted} for row in csv.DictReader(io.StringIO(text))]
-
-
 def _state(status: dict[str, Any]) -> str:
-    """The state that the run wrote, unless it died without a word on this machine."""
+    """The state that the run wrote; interrupted where its process on this machine is gone without having said so."""
     state = str(status.get("state", "unknown"))
     if state == "running" and status.get("host") == socket.gethostname() and not is_alive(status):
         return "interrupted"

@@ -13,8 +13,7 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from fbp_ray.config import TrainConfig
-from fbp_ray.run import RunFolder
+from fbp_ray.run import ResolvedConfig, RunFolder
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
 
@@ -25,7 +24,7 @@ def main(config: str, folder: str, session: str) -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world_size))
     if world_size > 1:
         dist.init_process_group("gloo")
-    settings = TrainConfig.model_validate(yaml.safe_load(Path(config).read_text()))
+    settings = ResolvedConfig.model_validate(yaml.safe_load(Path(config).read_text()))
     train(settings, RunFolder(folder, session), Process(rank, world_size, torch.device("cpu")), lambda event: None)
     if world_size > 1:
         dist.destroy_process_group()

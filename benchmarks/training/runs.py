@@ -26,12 +26,12 @@ from fbp_ray.cli import parse_with_recipe
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import RunError
 from fbp_ray.run import RunFolder
-from fbp_ray.train import environment
+from fbp_ray.train import cluster
 
 By = Literal["torchrun", "Ray"]
 BOTH: tuple[By, By] = ("torchrun", "Ray")
 SAME_FOR_BOTH = ("OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE", "RAY_USAGE_STATS_ENABLED")
-ENVIRONMENT = {name: environment.ENVIRONMENT[name] for name in SAME_FOR_BOTH}
+ENVIRONMENT = {name: cluster.ENVIRONMENT[name] for name in SAME_FOR_BOTH}
 SETTLING_EPOCHS, TIMED_EPOCHS = 1, 2  # of a turn
 SPARE_EPOCHS = 2  # one to warm up, one to end with
 LOOK_SECONDS = 0.01

@@ -21,9 +21,8 @@ import yaml
 
 from fbp_ray.baseline import Baseline
 from fbp_ray.checkpoint import MANIFEST, Checkpoint, read_manifest, write_checkpoint
-from fbp_ray.config import TrainConfig
 from fbp_ray.errors import CheckpointError, RunError
-from fbp_ray.run import RunFolder, is_alive, this_process
+from fbp_ray.run import ResolvedConfig, RunFolder, is_alive, this_process
 from fbp_ray.settings import flatten
 from fbp_ray.storage import Place, open_folder
 from fbp_ray.sweep.config import Metric, SweepTree, objective, training_config
@@ -131,12 +130,10 @@ class SweepFolder:
         """The run folder of a trial."""
         return RunFolder(self.trials / f"{number:04d}")
 
-    def begin_trial(self, tree: SweepTree, number: int, parameters: Parameters) -> tuple[RunFolder, TrainConfig]:
+    def begin_trial(self, tree: SweepTree, number: int, parameters: Parameters) -> tuple[RunFolder, ResolvedConfig]:
         """Makes a trial's run folder, or takes over one that was interrupted; returns its configuration too."""
         run = self.trial(number)
-        config = training_config(tree, parameters)
-        name = {"name": run.folder.name, "storage": str(self.trials.absolute())}
-        config = run.begin(config.model_copy(update={"run": config.run.model_copy(update=name)}))
+        config = run.begin(run_config(tree, parameters, run))
         run.write_json(BASELINE, self.baseline.model_dump())
         run.write_json(TRIAL, {"number": number, "parameters": parameters})
         return run, config
@@ -284,3 +281,10 @@ def _settings(run: RunFolder) -> str:
     return yaml.safe_dump(
         {name: part for name, part in settings.items() if name not in NOT_IN_BEST_CONFIG}, sort_keys=False
     )
+
+
+def run_config(tree: SweepTree, parameters: Parameters, run: RunFolder) -> ResolvedConfig:
+    """The configuration of a training in a run folder of the sweep; `tree` has been resolved."""
+    config = training_config(tree, parameters).model_dump()
+    config["run"] |= {"name": run.folder.name, "storage": str(run.folder.parent.absolute())}
+    return ResolvedConfig.model_validate(config)

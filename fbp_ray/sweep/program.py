@@ -18,13 +18,21 @@ from fbp_ray.errors import RunError
 from fbp_ray.run import RunFolder
 from fbp_ray.storage import open_folder
 from fbp_ray.sweep.config import SweepTree, refuse_run_options, training_config, with_workers
-from fbp_ray.sweep.folder import BEST_CONFIG, FINISHED, Results, SweepFolder, read_results, write_results
+from fbp_ray.sweep.folder import (
+    BEST_CONFIG,
+    FINISHED,
+    Results,
+    SweepFolder,
+    read_results,
+    run_config,
+    write_results,
+)
 from fbp_ray.sweep.report import SweepProgress, TrialEnded, TrialEvent, as_page, draw_plots, results_table
 from fbp_ray.sweep.resources import TrialResources, allocate_trials
 from fbp_ray.sweep.space import Search, Space, check_space, open_search
-from fbp_ray.train.baseline import measure_baseline
 from fbp_ray.train.process import Process
 from fbp_ray.train.program import check, resolve, train_run
+from fbp_ray.train.record import measure_baseline
 
 if TYPE_CHECKING:
     from fbp_ray.sweep.object_store import StoredData
@@ -64,7 +72,7 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
     began = time.monotonic()
     tree = _resolve(tree, Path(program).stem)
     check_space(space, tree)
-    check(training_config(with_workers(tree, tree.sweep.workers_per_trial), {}))
+    check(resolve(training_config(with_workers(tree, tree.sweep.workers_per_trial), {})))
     search = open_search(space, tree)
     folder = SweepFolder(open_folder(tree.sweep.storage) / str(tree.sweep.name))
     folder.begin(tree, space)
@@ -186,7 +194,5 @@ def _train_best(tree: SweepTree, folder: SweepFolder, results: Results) -> None:
     if run.status().get("state") == "completed":
         print(f"trained already: {run}")
         return
-    config = training_config(tree, best.parameters)
-    name = config.run.model_copy(update={"name": run.folder.name, "storage": str(folder.folder.absolute())})
-    train_run(run.begin(config.model_copy(update={"run": name})), run)
+    train_run(run.begin(run_config(tree, best.parameters, run)), run)
     print(f"trained with the best settings: {run}")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fbp_ray.errors import ConfigError
 from fbp_ray.sweep.config import SweepTree
-from fbp_ray.train.resources import Node, cpus_per_worker
+from fbp_ray.train.cluster import Node, cpus_per_worker
 
 
 class TrialResources(NamedTuple):

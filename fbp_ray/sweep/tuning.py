@@ -24,15 +24,15 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from fbp_ray.baseline import Baseline
-from fbp_ray.config import TrainConfig
 from fbp_ray.errors import FbpRayError, RunError
-from fbp_ray.run import RunFolder, State
+from fbp_ray.run import ResolvedConfig, RunFolder, State
 from fbp_ray.sweep.config import Metric, SweepTree, objective
 from fbp_ray.sweep.folder import FINISHED, SweepFolder
 from fbp_ray.sweep.object_store import ObjectStoreCache, StoredData
 from fbp_ray.sweep.report import TrialBegan, TrialEnded, TrialEpoch, TrialEvent
 from fbp_ray.sweep.resources import TrialResources
 from fbp_ray.sweep.space import Parameters, Search
+from fbp_ray.train.events import EpochEnd, Event
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
 
@@ -74,10 +74,10 @@ def run_trial(config: dict[str, Any], task: TrialTask) -> None:
     """
     run = RunFolder(config["run"], config["session"])
 
-    def report(event: Any) -> None:
-        row = epoch_row(event)
-        if row is None:
+    def report(event: Event) -> None:
+        if not isinstance(event, EpochEnd):
             return
+        row = event.row
         psnr, ssim = row["validation_psnr"], row["validation_ssim"]
         value = objective(task.metric, psnr, ssim, task.baseline)
         tune.report({"epoch": int(row["epoch"]), "psnr": psnr, "ssim": ssim, "objective": value})
@@ -86,7 +86,7 @@ def run_trial(config: dict[str, Any], task: TrialTask) -> None:
 
     failed = ""
     try:
-        settings = TrainConfig.model_validate_json(config["config"])
+        settings = ResolvedConfig.model_validate_json(config["config"])
         if task.workers > 1:
             from fbp_ray.train.launch import launch
 
@@ -102,11 +102,6 @@ def run_trial(config: dict[str, Any], task: TrialTask) -> None:
         run.folder.write(TRACEBACK, "".join(traceback.format_exception(error)))
         failed = f"{type(error).__name__}: {error}; its traceback is in {run}/{TRACEBACK}"
     tune.report({"failed": failed})
-
-
-def epoch_row(event: Any) -> dict[str, Any] | None:
-    """The row of history.csv in a training's event; None for an event of another kind."""
-    return event if event["event"] == "epoch" else None
 
 
 def run_trials(

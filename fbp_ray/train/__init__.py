@@ -1,16 +1,12 @@
 """Training: `python -m fbp_ray.train` starts a Ray `TorchTrainer` whose workers run `loop.train`.
 
-__main__  the program: options, run folder, progress
-loop      the training loop itself, which knows nothing of Ray
-start     where a run starts: its last finished epoch, another run's checkpoint, or nothing
-classic   the classic FBP that every epoch is shown beside
-process   what the processes that train together tell each other
-saving    checkpoints and the history, written behind the loop
-watching  curves and pictures, drawn behind the loop
-cluster   Ray: joining or starting it, and how many workers with how many processors
-launch    Ray: the training on its workers; trainer: without helpers of Ray that it has no use for
-worker    Ray: what each worker does before and after the loop
-events    Ray: from the workers to the driver
-failures  Ray: errors that name what went wrong
-progress  what the terminal shows; table: its live table
+program      the command: options, checks, run folder, how the run ended
+loop         the training loop itself, which knows nothing of Ray
+process      the processes that train together, and how they exchange values
+record       where a run goes on from, the classic FBP to compare with, and what each epoch leaves
+events       what is told of a training while it goes on
+display      the terminal: a live table, or lines
+launch       Ray: the TorchTrainer
+ray_worker   Ray: what each worker does around the loop, and errors that name what went wrong
+cluster      Ray: joining a cluster or starting one, its machines, and who gets what of them
 """

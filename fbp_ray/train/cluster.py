@@ -1,4 +1,7 @@
-"""The Ray cluster: joining the one that is named, or starting one of this machine alone; and what it has."""
+"""The Ray cluster: joining one or starting one, its machines, and what a training takes of them.
+
+Ray is imported where it is needed: it takes seconds, and those who only count processors need none of it.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +9,58 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
-import ray
-
+from fbp_ray.config import ScalingConfig
 from fbp_ray.errors import ConfigError, RunError
-from fbp_ray.train.environment import ALONE, ENVIRONMENT
-from fbp_ray.train.resources import Node
 
 CONNECT_SECONDS = 5.0
 
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # it would call out, and wait where there is no network
+    # How soon a lost worker is noticed, and how long an epoch may wait for its report to be taken; the default is 2 s.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # then it looks again at how many machines there are
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # a worker's prints would appear twice
+    "THP_MEM_ALLOC_ENABLE": "1",  # a training thread's arrays in huge pages: it takes and gives back many
+    "OMP_WAIT_POLICY": "PASSIVE",  # a worker's threads would spin while another program has their processor
+}
+ALONE = {  # for a cluster of this machine: nobody looks at its figures, which take a tenth of a processor
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_event_stats": "0",
+    "RAY_worker_niceness": "0",  # at Ray's 15 any other program of the machine would come first
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+
 
 @contextmanager
-def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator[bool]:
+def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
     """Joins the cluster at `address`, or the one that RAY_ADDRESS names, or starts a local one and stops it at the end.
+
+    A process that has joined a cluster already stays in it.
 
     Args:
         address: HOST:PORT, or "auto" for the cluster that runs on this machine.
-        num_cpus: of a local cluster; all processors by default.
-
-    Yields:
-        Whether the cluster is of this process alone and ends with it.
+        num_cpus: processors of a local cluster; all by default.
 
     Raises:
         ConfigError: an address of another form.
         RunError: nothing answers there, or the cluster does not take this process.
     """
+    import ray
+
     if ray.is_initialized():
-        yield False
+        yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     alone = address == "local"
     for name, value in (ENVIRONMENT | (ALONE if alone else {})).items():
         os.environ.setdefault(name, value)
-    _check_address(address)
+    if address not in ("local", "auto"):
+        check_address(address)
     try:
         ray.init(
             address=address,
@@ -51,27 +71,41 @@ def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise RunError(_why_not(address, str(error))) from None
-    # Ray would print pages of a lost machine's log here; the run tells of it in a line.
-    ray._private.worker._worker_logs_enabled = False
-    if alone:
-        _stop_log_monitor()
     try:
-        yield alone
+        yield
     finally:
         ray.shutdown()
 
 
-def _stop_log_monitor() -> None:
-    """Ends the process that reads all logs ten times a second to bring them to a driver that does not want them."""
-    node = getattr(ray._private.worker, "_global_node", None)
-    if node is not None:
-        node.kill_log_monitor(check_alive=False)
+def _why_not(address: str, error: str) -> str:
+    if "Version mismatch" in error:
+        lines = [line.strip() for line in error.splitlines() if line.strip()]
+        return (
+            f"the cluster at {address} runs other versions than this process: {' '.join(lines)} Use the same "
+            "environment (constraints.txt) on every machine"
+        )
+    hint = "" if address == "local" else "; a cluster with tokens needs RAY_AUTH_MODE=token here too"
+    return f"Ray could not be started or joined at {address}: {error}{hint}"
 
 
-def _check_address(address: str) -> None:
-    """Finds out in seconds that nobody listens: Ray itself would try for more than a minute."""
-    if address in ("local", "auto"):
-        return
+def nodes() -> list[Node]:
+    """The machines that are in the cluster now."""
+    import ray
+
+    return [
+        Node(node["NodeManagerAddress"], int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
+
+
+def check_address(address: str) -> None:
+    """Finds out within seconds that nobody listens at an address: Ray itself would try for more than a minute.
+
+    Raises:
+        ConfigError: the address is not HOST:PORT.
+        RunError: nobody listens there.
+    """
     match = re.fullmatch(r"\[?([^\[\]/\s]+?)\]?:(\d{1,5})", address)
     if match is None:
         raise ConfigError(
@@ -87,21 +121,52 @@ def _check_address(address: str) -> None:
         ) from None
 
 
-def _why_not(address: str, error: str) -> str:
-    if "Version mismatch" in error:
-        lines = [line.strip() for line in error.splitlines() if line.strip()]
-        return (
-            f"the cluster at {address} runs other versions than this process: {' '.join(lines)} Use the same "
-            "environment (constraints.txt) on every machine"
+class Node(NamedTuple):
+    """A machine of a cluster, and what it has."""
+
+    address: str
+    processors: int
+    gpus: int
+
+
+class Resources(NamedTuple):
+    """What the training takes of the cluster."""
+
+    workers: int
+    cpus: int
+    """Processors of each worker."""
+
+    use_gpu: bool
+
+
+def allocate(scaling: ScalingConfig, nodes: Sequence[Node]) -> Resources:
+    """What a training takes of the machines of a cluster.
+
+    Raises:
+        RunError: `scaling` asks for more than there is; with `min_workers`, not even so many workers find room.
+    """
+    processors = [node.processors for node in nodes]
+    gpus = sum(node.gpus for node in nodes)
+    use_gpu = gpus > 0
+    workers = scaling.num_workers or (gpus if use_gpu else min(2, sum(processors)))
+    needed = scaling.min_workers or workers
+    cpus = scaling.cpus_per_worker or cpus_per_worker(processors, workers) or cpus_per_worker(processors, needed)
+    room = sum(have // cpus for have in processors) if cpus else 0
+    if room < needed or (use_gpu and needed > gpus):
+        option = "--scaling.min_workers" if scaling.min_workers else "--scaling.num_workers"
+        each = f", {cpus} processors each (--scaling.cpus_per_worker)" if scaling.cpus_per_worker else ""
+        there = ", ".join(
+            f"{node.address} with {node.processors} processors" + (f" and {node.gpus} GPUs" if use_gpu else "")
+            for node in nodes
         )
-    way = "" if address == "local" else "; a cluster with tokens needs RAY_AUTH_MODE=token here too"
-    return f"Ray could not be started or joined at {address}: {error}{way}"
+        raise RunError(
+            f"{needed} workers were asked for ({option}){each}, but the cluster has {there}; a worker takes at least "
+            f"one processor{' and one GPU' if use_gpu else ''}. Ask for fewer, or add machines"
+        )
+    return Resources(workers, cpus, use_gpu)
 
 
-def nodes() -> list[Node]:
-    """The machines of the cluster that this process has joined, as they are now."""
-    return [
-        Node(node["NodeManagerAddress"], int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
-        for node in ray.nodes()  # type: ignore[no-untyped-call]
-        if node["Alive"]
-    ]
+def cpus_per_worker(processors: list[int], workers: int) -> int:
+    """The most processors that each of `workers` can have, given those of each node; 0 when there are too few."""
+    most = max(processors, default=0)
+    return next((each for each in range(most, 0, -1) if sum(have // each for have in processors) >= workers), 0)

@@ -21,19 +21,17 @@ from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.losses import composite_loss
 from fbp_ray.metrics import psnr, ssim
 from fbp_ray.model import LearnableFBP, ModelConfig
-from fbp_ray.run import RunFolder
-from fbp_ray.train.baseline import measure_baseline
+from fbp_ray.run import ResolvedConfig, RunFolder
+from fbp_ray.train.events import EpochEnd, Event, Started, Step, Warned
 from fbp_ray.train.process import Process, Sums
-from fbp_ray.train.saving import Saver
-from fbp_ray.train.start import start
-from fbp_ray.train.watching import Watcher
+from fbp_ray.train.record import CheckpointWriter, measure_baseline, resume, tracking
 
-Report = Callable[[dict[str, Any]], None]
+Report = Callable[[Event], None]
 STEP_SECONDS = 1.0  # a step is shown, and a GPU waited for, no more often than this
 
 
 def train(
-    config: TrainConfig,
+    config: ResolvedConfig,
     run: RunFolder,
     process: Process,
     report: Report,
@@ -46,10 +44,11 @@ def train(
     changes neither the steps nor what the learning rate means.
 
     Args:
-        config: the run, with `data.dir` set.
+        config: the run.
         run: its folder, begun.
         process: which of the processes this is, and its device.
-        report: is called in every process, with {"event": "start" | "step" | "epoch" | "warning", ...}.
+        report: is called in every process: with Started once, with EpochEnd after each epoch, and in between with Step
+            and Warned.
         caches: of the training and the validation part, where others made them; without them as `config.data.cache`
             says.
 
@@ -60,11 +59,10 @@ def train(
     """
     device = process.device
     torch.manual_seed(config.train.seed)
-    assert config.data.dir is not None
     geometry = geometry_of(config.data.dir)
     training_set = LoDoPaB(config.data.dir, "train", geometry, config.data.train_samples)
     validation_set = LoDoPaB(config.data.dir, "validation", geometry, config.data.validation_samples)
-    process.agree("the number of samples", (len(training_set), len(validation_set)))
+    process.check_same("the number of samples", (len(training_set), len(validation_set)))
     check_shares(config, len(training_set), len(validation_set), process.world_size)
     training, validation = (
         _batches(config, training_set, process, True, caches and caches[0]),
@@ -77,28 +75,24 @@ def train(
         raise ConfigError(f"a {config.window.kind} window learns nothing; use --window.kind frequency")
     optimizer = Adam(model.parameters(), lr=config.optim.lr)
     scheduler = ReduceLROnPlateau(optimizer, factor=config.optim.plateau_factor, patience=config.optim.plateau_patience)
-    history = start(config, run, model, optimizer, scheduler, process, report)
+
+    def warn(text: str) -> None:
+        report(Warned(text))
+
+    history = resume(config, run, model, optimizer, scheduler, process, warn)
     parallel = DistributedDataParallel(model) if process.world_size > 1 else model
 
     baseline = measure_baseline(run, validation_set, validation, process)
     about_data = _about_data(config, training_set, validation_set)
     steps = len(training)
-    report(
-        {
-            "event": "start",
-            "epoch": len(history),
-            "epochs": config.train.epochs,
-            "steps": steps,
-            "workers": process.world_size,
-            "shares": [
-                samples_for_rank(config.train.batch_size, rank, process.world_size)
-                for rank in range(process.world_size)
-            ],
-            "cache": _cached(training.cache, training_set),
-            **baseline.model_dump(),
-        }
-    )
-    with Watcher(config, run, process, validation_set, baseline, len(history), report) as watcher, Saver(run) as saver:
+    world = process.world_size
+    shares = tuple(samples_for_rank(config.train.batch_size, rank, world) for rank in range(world))
+    cached = _cached(training.cache, training_set)
+    report(Started(len(history), config.train.epochs, steps, world, shares, cached, baseline))
+    with (
+        tracking(config, run, process, validation_set, baseline, len(history), warn) as log_epoch,
+        CheckpointWriter(run) as writer,
+    ):
         for epoch in range(len(history) + 1, config.train.epochs + 1):
             began = shown = time.perf_counter()
             _seed(config.train.seed, epoch, process.rank)
@@ -120,7 +114,7 @@ def train(
                 if (due or device.type == "cpu") and (bad := finite.step()) is not None:
                     raise RunError(_not_finite(epoch, bad, training.names(epoch, bad), config))
                 if due:
-                    report({"event": "step", "epoch": epoch, "step": step, "steps": steps, "loss": loss.total.item()})
+                    report(Step(epoch, step, steps, loss.total.item()))
                     shown = time.perf_counter()
             trained = sums.means()
             training_seconds = time.perf_counter() - began
@@ -145,8 +139,8 @@ def train(
             if process.rank == 0:
                 state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "history": history}
                 last = pack(model, epoch=epoch, metrics=_metrics(row), data=about_data, training=state)
-                saver.save(last, row["validation_loss"] < best_so_far, history, watcher.look(model, row))
-            report({"event": "epoch", **row})
+                writer.write(last, row["validation_loss"] < best_so_far, history, log_epoch(model, row))
+            report(EpochEnd(row))
 
 
 def check_shares(config: TrainConfig, training: int, validation: int, workers: int) -> None:
@@ -169,7 +163,7 @@ def check_shares(config: TrainConfig, training: int, validation: int, workers: i
 
 
 def _batches(
-    config: TrainConfig, dataset: LoDoPaB, process: Process, shuffle: bool, cache: SharedCache | None
+    config: ResolvedConfig, dataset: LoDoPaB, process: Process, shuffle: bool, cache: SharedCache | None
 ) -> Batches:
     if cache is None and config.data.cache != "none":
         cache = SharedCache(dataset, config.data.cache)
@@ -184,7 +178,9 @@ def _batches(
     )
 
 
-def _validate(model: nn.Module, data: Batches, epoch: int, config: TrainConfig, process: Process) -> dict[str, float]:
+def _validate(
+    model: nn.Module, data: Batches, epoch: int, config: ResolvedConfig, process: Process
+) -> dict[str, float]:
     """The loss, its parts, PSNR and SSIM over the whole validation part, the same in every process."""
     model.eval()
     sums = Sums(process)
@@ -243,16 +239,16 @@ def _metrics(row: dict[str, float]) -> dict[str, float]:
     return {name.removeprefix("validation_"): value for name, value in row.items() if name.startswith("validation_")}
 
 
-def _about_data(config: TrainConfig, training_set: LoDoPaB, validation_set: LoDoPaB) -> dict[str, Any]:
+def _about_data(config: ResolvedConfig, training_set: LoDoPaB, validation_set: LoDoPaB) -> dict[str, Any]:
     return {
         "dir": str(config.data.dir),
         "train_samples": len(training_set),
         "validation_samples": len(validation_set),
-        "description": describe(config.data.dir) if config.data.dir else None,
+        "description": describe(config.data.dir),
     }
 
 
-def _not_finite(epoch: int, step: int, names: list[str], config: TrainConfig) -> str:
+def _not_finite(epoch: int, step: int, names: list[str], config: ResolvedConfig) -> str:
     return (
         f"the loss is not finite in epoch {epoch}, step {step}; its samples are {', '.join(names)}. Look at these "
         f"samples, or try a smaller learning rate than --optim.lr {config.optim.lr}. The checkpoints of earlier epochs "

@@ -1,4 +1,4 @@
-"""The processes that train together, and what they tell each other. One alone needs no process group."""
+"""The processes that train together, and how they exchange values. One alone needs no process group."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Process(NamedTuple):
         return sums
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process, in each of them."""
+        """Calls `make` in the first process alone, and returns its result in every process."""
         if self.world_size == 1:
             return make()
         box: list[Any] = [make() if self.rank == 0 else None]
@@ -36,7 +36,7 @@ class Process(NamedTuple):
         result: T = box[0]
         return result
 
-    def agree(self, what: str, value: object) -> None:
+    def check_same(self, what: str, value: object) -> None:
         """Raises RunError, in every process, where the processes have different values."""
         if self.world_size == 1:
             return

@@ -14,11 +14,12 @@ from fbp_ray.config import TrainConfig
 from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import ConfigError, FbpRayError, RunError
 from fbp_ray.losses import composite_loss
+from fbp_ray.run import ResolvedConfig as ResolvedConfig
 from fbp_ray.run import RunFolder
 from fbp_ray.storage import absolute, open_folder
 from fbp_ray.trackers import check_trackers
+from fbp_ray.train.display import TrainingDisplay
 from fbp_ray.train.loop import check_shares
-from fbp_ray.train.progress import TrainingProgress
 
 
 def main(argv: Sequence[str]) -> None:
@@ -28,24 +29,22 @@ def main(argv: Sequence[str]) -> None:
 
 def train(config: TrainConfig) -> None:
     """Checks a configuration, begins its run and trains it; raises FbpRayError."""
-    config = resolve(config)
-    assert config.run.name is not None
-    check(config)
-    run = RunFolder(open_folder(config.run.storage) / config.run.name)
-    config = run.begin(config)
+    resolved = resolve(config)
+    check(resolved)
+    run = RunFolder(open_folder(resolved.run.storage) / resolved.run.name)
+    resolved = run.begin(resolved)
     print(f"run {run}", flush=True)
-
-    train_run(config, run)
+    train_run(resolved, run)
     print(f"best and last checkpoint: {run.best}, {run.last}")
 
 
-def train_run(config: TrainConfig, run: RunFolder) -> None:
-    """Trains a run that has been begun, shows how far it is, and says in its folder how it ended."""
+def train_run(config: ResolvedConfig, run: RunFolder) -> None:
+    """Trains a run that has been begun, shows its progress, and writes to its folder how it ended."""
     from fbp_ray.train.launch import launch  # after the options are known to hold: Ray takes seconds to import
 
     try:
-        with TrainingProgress() as progress:
-            launch(config, run, progress.show)
+        with TrainingDisplay() as display:
+            launch(config, run, display.show)
         run.check_owner()
     except FbpRayError as error:
         _set_failed(run, str(error))
@@ -54,7 +53,7 @@ def train_run(config: TrainConfig, run: RunFolder) -> None:
 
 
 def _set_failed(run: RunFolder, reason: str) -> None:
-    """Says in the run folder that the run failed, unless it has another owner or cannot be written any more."""
+    """Writes to the run folder that the run failed, unless another process has it or it cannot be written any more."""
     try:
         run.check_owner()
         run.set_status("failed", reason)
@@ -62,9 +61,8 @@ def _set_failed(run: RunFolder, reason: str) -> None:
         print(f"the run's status could not be written: {error}", file=sys.stderr)
 
 
-def check(config: TrainConfig) -> None:
+def check(config: ResolvedConfig) -> None:
     """Finds out now, on this machine, what would otherwise stop every worker later."""
-    assert config.data.dir is not None
     geometry = geometry_of(config.data.dir)
     training = LoDoPaB(config.data.dir, "train", geometry, config.data.train_samples)
     validation = LoDoPaB(config.data.dir, "validation", geometry, config.data.validation_samples)
@@ -83,19 +81,15 @@ def check_settings(config: TrainConfig) -> None:
         raise ConfigError("a fixed window learns nothing; use --window.kind frequency or angle_frequency")
 
 
-def resolve(config: TrainConfig) -> TrainConfig:
-    """The configuration with nothing left open: the sample data, a name, places that mean the same to every worker."""
+def resolve(config: TrainConfig) -> ResolvedConfig:
+    """Fills in what is open: the sample data, a name; and makes places absolute, so that every worker finds them."""
     folder = config.data.dir
     if folder is None:
         from fbp_ray.simulate import sample_data  # here, not above: it compiles, and those with data do not need it
 
         folder = sample_data()
-    name = config.run.name or f"{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
-    init = config.init.checkpoint and absolute(config.init.checkpoint)
-    return config.model_copy(
-        update={
-            "data": config.data.model_copy(update={"dir": folder.absolute()}),
-            "run": config.run.model_copy(update={"name": name}),
-            "init": config.init.model_copy(update={"checkpoint": init}),
-        }
-    )
+    tree = config.model_dump()
+    tree["data"]["dir"] = folder.absolute()
+    tree["run"]["name"] = config.run.name or f"{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+    tree["init"]["checkpoint"] = config.init.checkpoint and absolute(config.init.checkpoint)
+    return ResolvedConfig.model_validate(tree)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import ssl
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from urllib.parse import quote
 import httpx
 
 from fbp_ray.errors import ConfigError, RunError
-from fbp_ray.train.resources import Node
+from fbp_ray.train.cluster import Node, check_address
 from service.settings import is_loopback
 
 T = TypeVar("T")
@@ -254,17 +253,6 @@ def find_dashboard(address: str) -> str:
     except (subprocess.CalledProcessError, IndexError) as error:
         why = _last_line(getattr(error, "stderr", ""))
     raise Unreachable(f"the cluster at RAY_ADDRESS={address} does not say where its dashboard is: {why}; {_SET}")
-
-
-def check_address(address: str) -> None:  # until fbp_ray.train.environment has it
-    """Finds out within seconds that nobody listens at an address: Ray itself would try for more than a minute."""
-    match = re.fullmatch(r"\[?([^\[\]/\s]+?)\]?:(\d{1,5})", address)
-    if match is None:
-        raise ConfigError(f"{address!r} is no address of a cluster; give HOST:PORT")
-    try:
-        socket.create_connection((match[1], int(match[2])), timeout=5.0).close()
-    except (OSError, OverflowError) as error:
-        raise RunError(f"no Ray cluster answers at {address}: {error}") from None
 
 
 def ray_token() -> str | None:

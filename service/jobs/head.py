@@ -26,8 +26,7 @@ from pydantic import BaseModel, ConfigDict
 from fbp_ray.run import is_alive
 from fbp_ray.storage import write_atomically
 from fbp_ray.threads import processors
-from fbp_ray.train.environment import ALONE, ENVIRONMENT
-from fbp_ray.train.resources import Node
+from fbp_ray.train.cluster import ALONE, ENVIRONMENT, Node
 from service.jobs.cluster import Cluster, RayJobs, Refused, Unreachable
 from service.settings import PREFIX, Settings
 

@@ -27,7 +27,7 @@ from fbp_ray.evaluate import EvaluateConfig, evaluate
 from fbp_ray.settings import Frozen
 from fbp_ray.storage import absolute, open_folder
 from fbp_ray.sweep.config import SweepTree
-from fbp_ray.train.resources import Node, allocate
+from fbp_ray.train.cluster import Node, allocate
 from service.jobs.documents import Kind
 from service.jobs.store import Job
 from service.problems import Problem
@@ -214,11 +214,11 @@ def _check_evaluation(job: Job, local: bool) -> None:
 
 def _check_settings(config: TrainConfig, local: bool) -> None:
     """Checks settings and data, as far as the data are here. The sample data are made by the job itself."""
-    from fbp_ray.train.program import check, check_settings
+    from fbp_ray.train.program import check, check_settings, resolve
 
     folder = config.data.dir
     if folder is not None and (local or folder.is_dir()):
-        check(config)
+        check(resolve(config))
     else:
         check_settings(config)
 

@@ -20,7 +20,7 @@ import yaml
 from fbp_ray.cli import parse_with_recipe
 from fbp_ray.config import TrainConfig
 from fbp_ray.sweep.config import SweepTree
-from fbp_ray.train.environment import ENVIRONMENT
+from fbp_ray.train.cluster import ENVIRONMENT
 from service.observability import Metrics
 from service.settings import read_settings
 from tests.deploy.compose import COMPOSE, DOCKER, GPU, ROOT, read_compose

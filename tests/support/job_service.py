@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from fbp_ray.train.resources import Node
+from fbp_ray.train.cluster import Node
 from service import problems
 from service.database import Database
 from service.jobs.cluster import Cluster, JobStatus, Refused, Unreachable

@@ -18,9 +18,10 @@ from fbp_ray.errors import RunError
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import RunFolder
 from fbp_ray.storage import open_folder
+from fbp_ray.train.events import Step
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
-from fbp_ray.train.saving import Saver
+from fbp_ray.train.record import CheckpointWriter
 from tests.support.scans import COARSE, write_scan
 
 CONFIG = TrainConfig()
@@ -46,9 +47,9 @@ def history(epochs: int) -> list[dict[str, float]]:
 
 def test_leaving_waits_until_all_is_written(run: RunFolder) -> None:
     order: list[int] = []
-    with Saver(run) as saver:
+    with CheckpointWriter(run) as writer:
         for epoch in (1, 2, 3):
-            saver.save(checkpoint(epoch), epoch != 3, history(epoch), lambda epoch=epoch: order.append(epoch))
+            writer.write(checkpoint(epoch), epoch != 3, history(epoch), lambda epoch=epoch: order.append(epoch))
     assert order == [1, 2, 3]
     assert read_manifest(run.last).epoch == 3
     assert read_manifest(run.best).epoch == 2
@@ -58,16 +59,16 @@ def test_leaving_waits_until_all_is_written(run: RunFolder) -> None:
 
 def test_the_loop_does_not_wait_for_the_writing(run: RunFolder) -> None:
     written = Event()
-    with Saver(run) as saver:
-        saver.save(checkpoint(1), True, history(1), lambda: written.wait(30) and None)
-        assert not written.is_set()  # save has returned, and what it started has not ended
+    with CheckpointWriter(run) as writer:
+        writer.write(checkpoint(1), True, history(1), lambda: written.wait(30) and None)
+        assert not written.is_set()  # write has returned, and what it started has not ended
         written.set()
 
 
 def test_an_epoch_is_kept_though_the_next_one_fails(run: RunFolder) -> None:
     def two_epochs() -> None:
-        with Saver(run) as saver:
-            saver.save(checkpoint(1), True, history(1))
+        with CheckpointWriter(run) as writer:
+            writer.write(checkpoint(1), True, history(1))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -77,12 +78,12 @@ def test_an_epoch_is_kept_though_the_next_one_fails(run: RunFolder) -> None:
 
 def test_a_process_that_lost_the_run_writes_nothing_more(run: RunFolder) -> None:
     def two_epochs() -> None:
-        with Saver(run) as saver:
+        with CheckpointWriter(run) as writer:
             written = Event()
-            saver.save(checkpoint(1), True, history(1), written.set)
+            writer.write(checkpoint(1), True, history(1), written.set)
             assert written.wait(30)
             RunFolder(run.folder).begin(CONFIG)
-            saver.save(checkpoint(2), True, history(2))
+            writer.write(checkpoint(2), True, history(2))
 
     with pytest.raises(RunError, match="taken up by another process"):
         two_epochs()
@@ -115,8 +116,8 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on_once_there_is_room(small_
     alone = Process(rank=0, world_size=1, device=torch.device("cpu"))
     filler = small_disk / "filler"
 
-    def fill_after_two_epochs(event: dict[str, object]) -> None:
-        if event["event"] == "step" and event["epoch"] == 3 and not filler.exists():
+    def fill_after_two_epochs(event: object) -> None:
+        if isinstance(event, Step) and event.epoch == 3 and not filler.exists():
             while read_manifest(run.last).epoch < 2 or "\n2," not in run.folder.read("history.csv").decode():
                 pass
             with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:

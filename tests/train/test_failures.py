@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,16 @@ import ray
 import torch
 import torch.distributed as dist
 from ray.exceptions import RayActorError, RayTaskError
-from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+from ray.train import ControllerError, WorkerGroupError
 
 from fbp_ray.config import ScalingConfig, TrainConfig
 from fbp_ray.errors import ConfigError, DataError, RunError
 from fbp_ray.run import RunFolder
-from fbp_ray.train import cluster, worker
-from fbp_ray.train.failures import Failures, cause, is_connection_lost
-from fbp_ray.train.resources import Resources
-from fbp_ray.train.resources import allocate as share_out_nodes
+from fbp_ray.train import cluster, ray_worker
+from fbp_ray.train.cluster import Resources
+from fbp_ray.train.cluster import allocate as share_out_nodes
+from fbp_ray.train.events import EpochEnd, Event, Warned, WorkersLost
+from fbp_ray.train.ray_worker import Failures, explain_failure, is_connection_lost
 
 GLOO = RuntimeError(
     "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [10.77.0.2]:39129. This is "
@@ -29,11 +29,13 @@ GLOO = RuntimeError(
 )
 
 
-class Events:
-    def __init__(self) -> None:
-        self.seen: list[dict[str, Any]] = []
+class Queue:
+    """Stands in for Ray's."""
 
-    def put(self, event: dict[str, Any]) -> None:
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def put(self, event: Any) -> None:
         self.seen.append(event)
 
 
@@ -46,25 +48,27 @@ def wrapped(error: Exception) -> RayTaskError:
 def test_a_workers_own_error_comes_out_as_it_is(wrap: Any) -> None:
     own = DataError("the file is damaged")
     error = WorkerGroupError("sixty lines", {0: GLOO, 1: wrap(own)})
-    assert cause(error, 3) is own
-    assert cause(ControllerError(wrap(own)), 3) is own
+    assert explain_failure(error, 3) is own
+    assert explain_failure(ControllerError(wrap(own)), 3) is own
     with pytest.raises(DataError, match="the file is damaged"):
-        Failures(Events(), 3).after_exception(None, {0: GLOO, 1: wrap(own)})  # type: ignore[arg-type]
+        Failures(Queue(), 3).after_exception(None, {0: GLOO, 1: wrap(own)})  # type: ignore[arg-type]
 
 
 def test_a_lost_worker_is_told_and_does_not_end_the_run() -> None:
-    events = Events()
-    failures = Failures(events, 3)  # type: ignore[arg-type]
+    queue = Queue()
+    failures = Failures(queue, 3)  # type: ignore[arg-type]
     failures.after_exception(None, {0: GLOO})
     failures.after_exception(None, {0: GLOO, 1: RayActorError()})
-    first, second = events.seen
-    assert "worker 0 lost another one (Connection closed by peer 10.77.0.2)" in first["text"]
-    assert "worker 1 was lost" in second["text"]
-    assert [(event["failures"], event["max_failures"]) for event in events.seen] == [(1, 3), (2, 3)]
+    failures.sender.flush()
+    noticed = (
+        "training worker 0 lost another one (Connection closed by peer 10.77.0.2): killed, or its machine went away"
+    )
+    lost = "training worker 1 was lost: killed, out of memory, or its machine went away"
+    assert queue.seen == [WorkersLost(noticed, 1, 3), WorkersLost(lost, 2, 3)]
 
 
 def test_too_many_lost_workers_say_what_is_kept_and_how_to_go_on() -> None:
-    error = cause(WorkerGroupError("sixty lines", {1: RayActorError()}), 2)
+    error = explain_failure(WorkerGroupError("sixty lines", {1: RayActorError()}), 2)
     assert isinstance(error, RunError)
     assert "worker 1 was lost" in str(error)
     assert "--run.max_failures 2" in str(error)
@@ -103,10 +107,10 @@ def payload(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(ray.train, "get_context", Context)
     monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr(worker, "machine", lambda: "10.0.0.2 (node-2)")
-    tree = TrainConfig().model_dump(mode="json")
+    monkeypatch.setattr(ray_worker, "machine", lambda: "10.0.0.2 (node-2)")
+    tree = TrainConfig.model_validate({"data": {"dir": "/data"}, "run": {"name": "run"}}).model_dump(mode="json")
     threads = torch.get_num_threads()
-    return {"config": tree, "run": str(run), "session": run.session, "events": Events(), "threads": threads}
+    return {"config": tree, "run": str(run), "session": run.session, "events": Queue(), "threads": threads}
 
 
 def fails_with(error: Exception) -> Any:
@@ -119,30 +123,30 @@ def fails_with(error: Exception) -> Any:
 def test_an_unforeseen_error_is_one_line_and_its_traceback_is_kept(
     payload: dict[str, Any], run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "train", fails_with(ValueError("shapes do not match")))
+    monkeypatch.setattr(ray_worker, "train", fails_with(ValueError("shapes do not match")))
     with pytest.raises(RunError, match=r"worker 1 on 10.0.0.2 \(node-2\) failed: ValueError: shapes do not match.*py"):
-        worker.work(payload)
+        ray_worker.work(payload)
     assert "ValueError: shapes do not match" in run.folder.read("traceback.txt").decode()
 
 
 def test_a_data_error_names_the_machine(payload: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "train", fails_with(DataError("there is no data folder /data")))
+    monkeypatch.setattr(ray_worker, "train", fails_with(DataError("there is no data folder /data")))
     with pytest.raises(DataError, match=r"on the machine 10.0.0.2 \(node-2\): there is no data folder"):
-        worker.work(payload)
+        ray_worker.work(payload)
 
 
 def test_a_lost_connection_is_left_to_ray(payload: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "train", fails_with(GLOO))
+    monkeypatch.setattr(ray_worker, "train", fails_with(GLOO))
     with pytest.raises(RuntimeError, match="Connection closed"):
-        worker.work(payload)
+        ray_worker.work(payload)
 
 
 def test_a_machine_without_the_run_folder_is_named(
     payload: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "train", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr(ray_worker, "train", lambda *_: pytest.fail("it trained"))
     with pytest.raises(RunError, match=r"10.0.0.2 \(node-2\) does not have the run folder.*--run.storage"):
-        worker.work({**payload, "run": str(tmp_path / "elsewhere")})
+        ray_worker.work({**payload, "run": str(tmp_path / "elsewhere")})
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -156,12 +160,32 @@ def test_a_machine_that_cannot_write_the_run_folder_is_named(
 
     monkeypatch.setattr(LocalFolder, "write", refuse)
     with pytest.raises(RunError, match=r"10.0.0.2 \(node-2\) cannot use the run folder.*read-only.*object store"):
-        worker.work(payload)
+        ray_worker.work(payload)
+
+
+def test_every_worker_reports_its_epochs_to_ray_and_the_first_alone_to_the_driver(
+    payload: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [Warned("slow"), EpochEnd({"epoch": 1, "validation_psnr": 28.5}), EpochEnd({"epoch": 2})]
+    reported: list[dict[str, float]] = []
+
+    def train(config: object, run: object, process: object, report: Callable[[Event], None]) -> None:
+        for event in events:
+            report(event)
+
+    monkeypatch.setattr(ray_worker, "train", train)
+    monkeypatch.setattr(ray.train, "report", reported.append)
+    ray_worker.work(payload)
+    assert payload["events"].seen == []
+    monkeypatch.setattr(type(ray.train.get_context()), "get_world_rank", staticmethod(lambda: 0))
+    ray_worker.work(payload)
+    assert payload["events"].seen == events
+    assert reported == 2 * [{"epoch": 1, "validation_psnr": 28.5}, {"epoch": 2}]
 
 
 def test_an_interface_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(RunError, match=r"no network interface 'nope7' \(--scaling.interface\), only .*lo"):
-        worker.choose_interface("nope7")
+        ray_worker.choose_interface("nope7")
 
 
 @pytest.mark.parametrize(("given", "found"), [("lo", "lo"), (None, "lo")])
@@ -173,8 +197,8 @@ def test_the_interface_is_the_one_given_or_that_of_rays_address(
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         monkeypatch.setenv(name, "x")
         monkeypatch.delenv(name)
-    monkeypatch.setattr(worker, "_own_address", lambda: "127.0.0.1")
-    worker.choose_interface(given)
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.1")
+    ray_worker.choose_interface(given)
     assert os.environ["GLOO_SOCKET_IFNAME"] == os.environ["NCCL_SOCKET_IFNAME"] == found
 
 
@@ -184,19 +208,12 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def test_an_address_where_nobody_listens_is_known_at_once(free_port: int) -> None:
-    code = f"""
-from fbp_ray.errors import RunError
-from fbp_ray.train.cluster import cluster
-try:
-    with cluster("127.0.0.1:{free_port}"):
+def test_an_address_where_nobody_listens_is_known_at_once(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
+    expected = rf"no Ray cluster answers at 127.0.0.1:{free_port}.*--ray.address"
+    with pytest.raises(RunError, match=expected), cluster.cluster(f"127.0.0.1:{free_port}"):
         pass
-except RunError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=40, check=True)
-    assert f"no Ray cluster answers at 127.0.0.1:{free_port}" in done.stdout
-    assert "--ray.address" in done.stdout
 
 
 @pytest.mark.parametrize("address", ["ray://host:10001", "host", "host:99999x", "http://host:8265"])

@@ -19,6 +19,7 @@ from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
 from fbp_ray.run import RunFolder
 from fbp_ray.storage import Place
 from fbp_ray.train import loop
+from fbp_ray.train.events import EpochEnd, Event, Step, Warned
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
 from tests.support.scans import COARSE, write_scan
@@ -107,16 +108,16 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(scan: Path, tmp_path: Pa
     config = settings(scan, train={"epochs": 5}, optim={"lr": 0.5, "plateau_patience": 0})
     whole = run(tmp_path / "whole", config)
 
-    def interrupt(event: dict[str, Any]) -> None:
-        if event["event"] == "step" and event["epoch"] == 4 and event["step"] == 2:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Step) and event.epoch == 4 and event.step == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", config, interrupt)
     assert read_manifest(tmp_path / "cut" / "last").epoch == 3
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     cut = run(tmp_path / "cut", config, events.append)
-    assert [event["epoch"] for event in events if event["event"] == "epoch"] == [4, 5]
+    assert [event.row["epoch"] for event in events if isinstance(event, EpochEnd)] == [4, 5]
     for name in ("best", "last"):
         assert torch.equal(weights(whole.folder / name), weights(cut.folder / name))
         assert read_manifest(whole.folder / name).epoch == read_manifest(cut.folder / name).epoch
@@ -126,20 +127,20 @@ def test_a_damaged_last_checkpoint_costs_an_epoch_and_changes_nothing(scan: Path
     config = settings(scan, train={"epochs": 5}, optim={"lr": 0.5, "plateau_patience": 0})
     whole = run(tmp_path / "whole", config)
 
-    def interrupt(event: dict[str, Any]) -> None:
-        if event["event"] == "step" and event["epoch"] == 4 and event["step"] == 3:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Step) and event.epoch == 4 and event.step == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", config, interrupt)
     weights_file = tmp_path / "cut" / "last" / read_manifest(tmp_path / "cut" / "last").files["weights"]
     weights_file.write_bytes(weights_file.read_bytes()[:-100])
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     cut = run(tmp_path / "cut", config, events.append)
-    warnings = [event["text"] for event in events if event["event"] == "warning"]
+    warnings = [event.text for event in events if isinstance(event, Warned)]
     assert len(warnings) == 1
     assert "going on from the one before, epoch 2" in warnings[0]
-    assert [event["epoch"] for event in events if event["event"] == "epoch"] == [3, 4, 5]
+    assert [event.row["epoch"] for event in events if isinstance(event, EpochEnd)] == [3, 4, 5]
     for name in ("best", "last"):
         assert torch.equal(weights(whole.folder / name), weights(cut.folder / name))
 
@@ -177,8 +178,8 @@ def test_a_loss_that_is_not_finite_names_the_samples_and_keeps_the_checkpoint(
         made.append(original(config))
         return made[-1]
 
-    def poison(event: dict[str, Any]) -> None:
-        if event["event"] == "epoch" and event["epoch"] == 2:
+    def poison(event: Event) -> None:
+        if isinstance(event, EpochEnd) and event.row["epoch"] == 2:
             with torch.no_grad():
                 next(made[0].parameters()).fill_(float("nan"))
 

@@ -15,6 +15,7 @@ from fbp_ray.checkpoint import load_model
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.run import RunFolder
+from fbp_ray.train.events import EpochEnd, Event
 from fbp_ray.train.loop import check_shares, train
 from fbp_ray.train.process import Process, Sums
 from tests.support.scans import write_scan
@@ -38,9 +39,9 @@ def _join(rank: int, work: Callable[..., None], meeting: str, more: tuple[Any, .
 def _exchange(process: Process) -> None:
     assert process.add_up(torch.tensor(float(process.rank + 1))) == 3
     assert process.from_first(lambda: {"rank": process.rank}) == {"rank": 0}
-    process.agree("a number", 7)
+    process.check_same("a number", 7)
     with pytest.raises(RunError, match=r"agree on a number: 0 in worker 0, 1 in worker 1"):
-        process.agree("a number", process.rank)
+        process.check_same("a number", process.rank)
     sums = Sums(process)
     sums.add(process.rank + 1, {"loss": torch.tensor(float(process.rank))})
     assert sums.means() == {"loss": pytest.approx(2 / 3)}
@@ -103,8 +104,8 @@ def test_a_run_with_a_cache_goes_on_to_the_same_weights(tmp_path: Path, cache: s
     config = TrainConfig.model_validate(tree)
     whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
 
-    def interrupt(event: dict[str, Any]) -> None:
-        if event["event"] == "epoch" and event["epoch"] == 3:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, EpochEnd) and event.row["epoch"] == 3:
             raise KeyboardInterrupt
 
     alone = Process(0, 1, CPU)

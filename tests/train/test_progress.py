@@ -5,48 +5,47 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from rich.console import Console
 
+from fbp_ray.baseline import Baseline
 from fbp_ray.progress import clock
-from fbp_ray.train.progress import TimeLeft, TrainingProgress
-
-Event = dict[str, Any]
+from fbp_ray.train.display import TimeLeft, TrainingDisplay
+from fbp_ray.train.events import EpochEnd, Event, Started, Step, Warned, WorkersLost
 
 
 def start(epoch: int = 0, shares: tuple[int, ...] = (4, 4), cache: str = "") -> Event:
-    classic = {"hann_psnr": 28.171, "hann_psnr_cutoff": 0.54, "hann_ssim": 0.7008, "hann_ssim_cutoff": 0.4}
-    run = {"epoch": epoch, "epochs": 12, "steps": 10, "workers": len(shares), "shares": list(shares)}
-    return {"event": "start", "lr": 0.01, "cache": cache, **run, **classic}
+    baseline = Baseline(hann_psnr=28.171, hann_psnr_cutoff=0.54, hann_ssim=0.7008, hann_ssim_cutoff=0.4)
+    return Started(epoch, epochs=12, steps=10, workers=len(shares), shares=shares, cache=cache, baseline=baseline)
 
 
 def step(epoch: int, number: int) -> Event:
-    return {"event": "step", "epoch": epoch, "step": number, "steps": 10, "loss": 0.25}
+    return Step(epoch, number, steps=10, loss=0.25)
 
 
 def epoch(number: int, psnr: float = 28.5) -> Event:
     parts = {"loss": 0.5 / number, "l1": 0.0123, "ms_ssim": 0.0912}
     validation = {"loss": 0.6 / number, "l1": 0.0131, "ms_ssim": 0.0988, "psnr": psnr, "ssim": 0.7123}
-    return {
-        "event": "epoch",
-        "epoch": number,
-        "lr": 0.01,
-        **{f"train_{name}": value for name, value in parts.items()},
-        **{f"validation_{name}": value for name, value in validation.items()},
-        "samples_per_second": 61.25,
-        "reading": 0.031,
-        "seconds": 8.4,
-    }
+    return EpochEnd(
+        {
+            "epoch": number,
+            "lr": 0.01,
+            **{f"train_{name}": value for name, value in parts.items()},
+            **{f"validation_{name}": value for name, value in validation.items()},
+            "samples_per_second": 61.25,
+            "reading": 0.031,
+            "seconds": 8.4,
+        }
+    )
 
 
 def warning(text: str) -> Event:
-    return {"event": "warning", "text": text}
+    return Warned(text)
 
 
 def failure(number: int) -> Event:
-    return {"event": "failure", "text": "worker 1 was lost", "failures": number, "max_failures": 3}
+    return WorkersLost("worker 1 was lost", failures=number, max_failures=3)
 
 
 def shown(
@@ -62,9 +61,9 @@ def shown(
         legacy_windows=False,
         _environ={"TERM": "xterm"},
     )
-    with TrainingProgress(console, seconds) as progress:
+    with TrainingDisplay(console, seconds) as display:
         for event in events:
-            progress.show(event)
+            display.show(event)
     return screen(output.getvalue())
 
 
@@ -197,11 +196,11 @@ def test_a_narrow_terminal_leaves_out_whole_columns(width: int) -> None:
 def test_a_low_terminal_shows_the_newest_rows_and_the_end_all_of_them() -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=140, height=16, _environ={"TERM": "xterm"})
-    with TrainingProgress(console) as progress:
+    with TrainingDisplay(console) as display:
         for event in (start(), *map(epoch, range(1, 10))):
-            progress.show(event)
+            display.show(event)
         with console.capture() as live:
-            console.print(progress.table)
+            console.print(display)
     assert "(4 more)" in live.get()
     assert "epoch 10/12" in live.get()
     final = screen(output.getvalue())
@@ -211,12 +210,12 @@ def test_a_low_terminal_shows_the_newest_rows_and_the_end_all_of_them() -> None:
 
 def test_before_and_between_trainings_the_terminal_says_what_it_waits_for() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100, _environ={"TERM": "xterm"})
-    progress = TrainingProgress(console)
+    display = TrainingDisplay(console)
     for events, expected in (([], "starting"), ([start(), failure(1)], "starting the workers again")):
         for event in events:
-            progress.show(event)
+            display.show(event)
         with console.capture() as live:
-            console.print(progress.table)
+            console.print(display)
         assert expected in live.get()
 
 

@@ -1,0 +1,271 @@
+"""The run folder as the loop uses it: where to go on from, the baseline, and what each epoch leaves behind the loop."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader, Subset
+
+from fbp_ray.baseline import Baseline, best_hann
+from fbp_ray.checkpoint import (
+    Checkpoint,
+    check_geometry,
+    find_checkpoint,
+    load_training,
+    load_weights,
+    put_weights,
+    read_last,
+    read_manifest,
+    unpack_training,
+    write_checkpoint,
+)
+from fbp_ray.config import TrainConfig
+from fbp_ray.data import Batches, LoDoPaB
+from fbp_ray.errors import RunError
+from fbp_ray.metrics import psnr, ssim
+from fbp_ray.model import LearnableFBP, fbp
+from fbp_ray.pictures import panels
+from fbp_ray.run import RunFolder
+from fbp_ray.storage import Folder, LocalFolder, copy_folder
+from fbp_ray.trackers import open_tracker, scalars
+from fbp_ray.train.process import Process, Sums
+
+TRACKERS = "tensorboard"
+"""The folder of the run folder that the trackers write to."""
+
+CUTOFF_SAMPLES = 32  # the cut-off is chosen on so many validation samples at most
+BASELINE = "baseline.json"
+
+Row = dict[str, float]
+Warn = Callable[[str], None]
+
+
+def resume(
+    config: TrainConfig,
+    run: RunFolder,
+    model: LearnableFBP,
+    optimizer: Adam,
+    scheduler: ReduceLROnPlateau,
+    process: Process,
+    warn: Warn,
+) -> list[Row]:
+    """Sets the model, the optimiser and the scheduler to the last finished epoch, or to the checkpoint to start from.
+
+    The first process reads, and sends what it has read to the others, so that all go on from the same epoch.
+
+    Returns:
+        The history so far, a row an epoch.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or of another model, and there is none to fall back on.
+    """
+
+    def read() -> Checkpoint | None:
+        run.clear()
+        return read_last(run.last, warn)
+
+    last = process.from_first(read)
+    if last is not None:
+        put_weights(model, last.contents["weights"], str(run.last))
+        state = unpack_training(last.contents["training"])
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+        history: list[Row] = state["history"]
+        if process.rank == 0:
+            run.write_history(history)  # a crash may have come between the checkpoint and the table
+        return history
+
+    if config.init.checkpoint is not None:
+        folder = find_checkpoint(config.init.checkpoint)
+        check_geometry(folder, model.geometry)
+        load_weights(model, folder, read_manifest(folder))
+        if config.init.optimizer:
+            optimizer.load_state_dict(load_training(folder)["optimizer"])
+            for group in optimizer.param_groups:
+                group["lr"] = config.optim.lr
+    return []
+
+
+def measure_baseline(run: RunFolder, dataset: LoDoPaB, batches: Batches, process: Process) -> Baseline:
+    """PSNR and SSIM of the Hann that is best for each, with its cut-off; from the run folder where they are known.
+
+    Args:
+        run: keeps them in baseline.json.
+        dataset: the validation part.
+        batches: this process's share of it.
+        process: which of the processes this is.
+    """
+    known = process.from_first(lambda: run.read_json(BASELINE))
+    if known is not None:
+        return Baseline.model_validate(known)
+    geometry = dataset.geometry
+    mine = range(process.rank, min(CUTOFF_SAMPLES, len(dataset)), process.world_size)
+    chosen = DataLoader(Subset(dataset, mine), 4)
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in chosen:
+            yield batch.observation.to(process.device), batch.ground_truth.to(process.device)
+
+    cutoffs = best_hann(pairs, geometry, process.add_up)
+    sums = Sums(process)
+    with torch.no_grad():
+        for batch in batches.epoch(0):
+            observation, target = batch.observation.to(process.device), batch.ground_truth.to(process.device)
+            if len(target):
+                by_psnr = psnr(fbp(observation, geometry, "hann", cutoffs.psnr), target).mean()
+                by_ssim = ssim(fbp(observation, geometry, "hann", cutoffs.ssim), target).mean()
+                sums.add(len(target), {"hann_psnr": by_psnr, "hann_ssim": by_ssim})
+    figures = Baseline(**sums.means(), hann_psnr_cutoff=cutoffs.psnr, hann_ssim_cutoff=cutoffs.ssim)
+    if process.rank == 0:
+        run.write_json(BASELINE, figures.model_dump())
+    return figures
+
+
+class CheckpointWriter:
+    """Writes an epoch's files in a thread while the next epoch trains. Use it as a context manager: leaving it waits.
+
+    Whatever ends the loop, the epoch that is being written is finished first. A failure is raised by the next `write`,
+    or on leaving unless another error is under way.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._wait()
+        except Exception:
+            if error is None:
+                raise
+        finally:
+            self._thread.shutdown()
+
+    def write(self, last: Checkpoint, best: bool, history: list[Row], then: Callable[[], None] = lambda: None) -> None:
+        """Hands over an epoch's files to be written, once those of the epoch before are.
+
+        Args:
+            last: the checkpoint of the epoch, with its training state.
+            best: whether its weights are the best so far.
+            history: a row an epoch.
+            then: is called when all is written.
+
+        Raises:
+            RunError: the files of the epoch before could not be written.
+        """
+        self._wait()
+        self._pending = self._thread.submit(self._write, last, best, list(history), then)
+
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _write(self, last: Checkpoint, best: bool, history: list[Row], then: Callable[[], None]) -> None:
+        try:
+            self.run.check_owner()
+            if best:
+                write_checkpoint(self.run.best, _weights_alone(last))
+            write_checkpoint(self.run.last, last, keep_previous=True)
+            self.run.write_history(history)
+        except OSError as error:
+            raise RunError(
+                f"the checkpoint of epoch {last.manifest.epoch} could not be written to {self.run}: {error}. That of "
+                "the epoch before is whole: put the storage right and give the same command to go on from it"
+            ) from None
+        then()
+
+
+def _weights_alone(checkpoint: Checkpoint) -> Checkpoint:
+    manifest, contents = checkpoint
+    alone = {"files": {"weights": manifest.files["weights"]}, "sha256": {"weights": manifest.sha256["weights"]}}
+    return Checkpoint(manifest.model_copy(update=alone), {"weights": contents["weights"]})
+
+
+LogEpoch = Callable[[LearnableFBP, Row], Callable[[], None]]
+
+
+@contextmanager
+def tracking(
+    config: TrainConfig, run: RunFolder, process: Process, dataset: LoDoPaB, baseline: Baseline, done: int, warn: Warn
+) -> Iterator[LogEpoch]:
+    """Opens the run's trackers, in the first process alone, and closes them at the end.
+
+    Args:
+        config: has the trackers.
+        run: keeps what they write; an object store gets a copy of it after each epoch.
+        process: which of the processes this is.
+        dataset: the validation part, of which some samples are drawn.
+        baseline: the figures of the classic FBP on it.
+        done: epochs that were finished before.
+        warn: is told of a tracker that fails.
+
+    Yields:
+        A function that takes the model as it is after an epoch, and the epoch's row; calling its result draws the
+        pictures and logs the epoch.
+    """
+    if process.rank > 0 or not config.track.to:
+        yield lambda model, row: lambda: None
+        return
+    with _local(run.folder / TRACKERS, warn) as (place, publish):
+        settings = config.model_dump(mode="json")
+        tracker = open_tracker(config.track, place, run.folder.name, settings, done + 1, warn)
+
+        def log_epoch(model: LearnableFBP, row: Row) -> Callable[[], None]:
+            epoch, as_it_is = int(row["epoch"]), copy.deepcopy(model)
+
+            def log() -> None:
+                pictures = panels(as_it_is, dataset, baseline, config.track, epoch)
+                tracker.log(epoch, scalars(row, baseline), pictures)
+                publish()
+
+            return log
+
+        try:
+            yield log_epoch
+        finally:
+            tracker.close()
+
+
+@contextmanager
+def _local(folder: Folder, warn: Warn) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A folder on a disk for one that may be in an object store, and a function that copies it there."""
+    if isinstance(folder, LocalFolder):
+        yield folder.path, lambda: None
+        return
+    failed = False
+
+    def publish() -> None:
+        nonlocal failed
+        if failed:
+            return
+        try:
+            copy_folder(LocalFolder(place), folder)
+        except OSError as error:  # the curves are worth less than the training
+            failed = True
+            warn(f"the trackers' files cannot be copied to {folder}: {error}")
+
+    place = Path(tempfile.mkdtemp(prefix="fbp-ray-"))
+    copy_folder(folder, LocalFolder(place))
+    try:
+        yield place, publish
+    finally:
+        publish()
+        shutil.rmtree(place, ignore_errors=True)
