@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
-import piq
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -78,6 +77,8 @@ def _mse(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def _ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
+    import piq  # here, not above: it takes seconds to import
+
     if min(prediction.shape[-2:]) < SMALLEST_FOR_MS_SSIM:
         raise ConfigError(
             f"MS-SSIM needs images of at least {SMALLEST_FOR_MS_SSIM} pixels a side, but these are "

@@ -52,10 +52,10 @@ class LearnableFBP(nn.Module):
         """The scan that this model reconstructs, and the grid on which it does."""
         return self.config.geometry
 
-    def forward(self, sinogram: Tensor, storage: torch.dtype | None = None) -> Tensor:
+    def forward(self, sinogram: Tensor, storage_dtype: torch.dtype | None = None) -> Tensor:
         """(..., A, D) -> (..., H, W).
 
-        For inference on a GPU, `storage=torch.float16` keeps the filtered sinogram in half precision; see
+        For inference on a GPU, `storage_dtype=torch.float16` keeps the filtered sinogram in half precision; see
         `fbp_ray.projector.backproject`.
 
         Raises:
@@ -63,7 +63,7 @@ class LearnableFBP(nn.Module):
         """
         self.geometry.check(sinogram, "sinogram")
         batch = sinogram.reshape(-1, *self.geometry.sinogram_shape)
-        image = backproject(self.filter(batch), self.geometry, storage)
+        image = backproject(self.filter(batch), self.geometry, storage_dtype)
         return self.postprocessing(image).reshape(*sinogram.shape[:-2], *self.geometry.image_shape)  # type: ignore[no-any-return]
 
 
@@ -72,7 +72,7 @@ def fbp(
     geometry: ParallelBeam,
     window: WindowName = "hann",
     cutoff: float = 1.0,
-    storage: torch.dtype | None = None,
+    storage_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """The classic filtered backprojection, in absolute units: `fbp(project(x, g), g)` gives back a smooth x.
 
@@ -81,7 +81,7 @@ def fbp(
         geometry: the scan and the image grid.
         window: none (the bare ramp), shepp-logan, cosine, hamming or hann.
         cutoff: the window's cut-off as a fraction of the Nyquist frequency, above 0.
-        storage: torch.float16 keeps the filtered sinogram in half precision on a GPU; see
+        storage_dtype: torch.float16 keeps the filtered sinogram in half precision on a GPU; see
             `fbp_ray.projector.backproject`.
 
     Returns:
@@ -93,7 +93,7 @@ def fbp(
     """
     geometry.check(sinogram, "sinogram")
     stage = _classic_filter(geometry, window, float(cutoff), sinogram.device, sinogram.dtype)
-    image = backproject(stage(sinogram.reshape(-1, *geometry.sinogram_shape)), geometry, storage)
+    image = backproject(stage(sinogram.reshape(-1, *geometry.sinogram_shape)), geometry, storage_dtype)
     return image.reshape(*sinogram.shape[:-2], *geometry.image_shape)
 
 

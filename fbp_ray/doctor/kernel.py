@@ -122,8 +122,8 @@ def _error(found: Tensor, truth: Tensor) -> float:
 def _cache() -> str | None:
     from fbp_ray.projector.layout import layout  # here, not above: numba takes half a second to import
 
-    path = layout().fold_sinogram.stats.cache_path
-    return None if path is None else str(path)
+    path: str | None = layout().fold_sinogram.cache_path
+    return path
 
 
 def check_kernel(machines: Machines) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ the dtype choose the kernel; `reference` says what all of them compute.
     CPU     float32             Numba kernels
     CUDA    float32, float16    Triton kernels, which sum in float32
     all other                   `reference`, slowly: float64 is for checking gradients, and a device without a kernel
-                                warns once
+                                warns once, as does a CPU for which the kernels cannot be compiled
 """
 
 from __future__ import annotations
@@ -37,19 +37,43 @@ class Kernel(NamedTuple):
     project: Operator
 
 
-def kernel_for(device: torch.device, dtype: torch.dtype, storage: torch.dtype | None = None) -> Kernel:
+REFERENCE = Kernel(reference.backproject, reference.project)
+
+
+def kernel_for(device: torch.device, dtype: torch.dtype, storage_dtype: torch.dtype | None = None) -> Kernel:
     """The implementation that arrays of this device and dtype are given to: the one place where a new one is added."""
     if device.type == "cpu" and dtype == torch.float32:
-        from fbp_ray.projector import cpu  # here, not above: numba takes half a second to import
-
-        return Kernel(cpu.backproject, cpu.project)
+        return _cpu_kernel()
     if device.type == "cuda" and dtype in (torch.float32, torch.float16) and _has_triton():
         from fbp_ray.projector import gpu  # here, not above: triton need not be installed
 
-        return Kernel(functools.partial(gpu.backproject, storage=storage), gpu.project)
+        return Kernel(functools.partial(gpu.backproject, storage_dtype=storage_dtype), gpu.project)
     if device.type != "cpu" and dtype != torch.float64:
-        _warn_of_reference(device.type)
-    return Kernel(reference.backproject, reference.project)
+        _warn_of_reference(device.type, _reason(device.type))
+    return REFERENCE
+
+
+@functools.cache
+def _cpu_kernel() -> Kernel:
+    """The kernels in Numba, and the reference where they cannot be compiled."""
+    try:
+        from fbp_ray.projector import cpu  # here, not above: numba takes half a second to import
+        from fbp_ray.projector.compiler import CompileError
+    except Exception as error:  # another version of Numba or llvmlite may raise anything
+        _warn_of_reference("cpu", f"its kernels cannot be compiled: {type(error).__name__}: {error}")
+        return REFERENCE
+
+    def with_reference(operator: Operator, definition: Operator) -> Operator:
+        def either(array: Tensor, geometry: ParallelBeam) -> Tensor:
+            try:
+                return operator(array, geometry)
+            except CompileError as error:
+                _warn_of_reference("cpu", f"its kernels cannot be compiled: {error}")
+                return definition(array, geometry)
+
+        return either
+
+    return Kernel(*(with_reference(*pair) for pair in zip((cpu.backproject, cpu.project), REFERENCE, strict=True)))
 
 
 @functools.cache
@@ -57,15 +81,17 @@ def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-@functools.cache
-def _warn_of_reference(device_type: str) -> None:
-    """Once for each type of device."""
+def _reason(device_type: str) -> str:
     if device_type == "cuda" and not _has_triton():
-        reason = "triton, which its kernels are written in, is not installed: pip install triton"
-    elif device_type == "cuda":
-        reason = "its kernels take float32 and float16: convert the array to one of them"
-    else:
-        reason = f"there are kernels for the CPU and for CUDA only, none for {device_type}"
+        return "triton, which its kernels are written in, is not installed: pip install triton"
+    if device_type == "cuda":
+        return "its kernels take float32 and float16: convert the array to one of them"
+    return f"there are kernels for the CPU and for CUDA only, none for {device_type}"
+
+
+@functools.cache
+def _warn_of_reference(device_type: str, reason: str) -> None:
+    """Warns once for each type of device and reason."""
     warnings.warn(
         f"projection and backprojection on {device_type} run in plain torch, many times slower than they could, "
         f"because {reason}",
@@ -73,13 +99,13 @@ def _warn_of_reference(device_type: str) -> None:
     )
 
 
-def backproject(sinogram: Tensor, geometry: ParallelBeam, storage: torch.dtype | None = None) -> Tensor:
+def backproject(sinogram: Tensor, geometry: ParallelBeam, storage_dtype: torch.dtype | None = None) -> Tensor:
     """The transpose of `project`: every pixel gathers from the rays that pass through it.
 
     Args:
         sinogram: (..., A, D), floating point, any device.
         geometry: the scan and the image grid.
-        storage: what a CUDA kernel keeps the sinogram as while it reads it, the sinogram's own dtype unless said.
+        storage_dtype: what a CUDA kernel keeps the sinogram as while it reads it, the sinogram's own dtype unless said.
             torch.float16 halves what it reads, each sample scaled by its largest value; sums and result stay as they
             are. It changes the sinogram by up to 5e-4 of each value. Other devices and the gradient ignore it.
 
@@ -90,7 +116,7 @@ def backproject(sinogram: Tensor, geometry: ParallelBeam, storage: torch.dtype |
     Raises:
         GeometryError: the last two dimensions are not (A, D), or the dtype is not a floating one.
     """
-    return _apply(_Backproject, sinogram, geometry, "sinogram", storage)
+    return _apply(_Backproject, sinogram, geometry, "sinogram", storage_dtype)
 
 
 def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
@@ -122,9 +148,9 @@ def _apply(function: Any, array: Tensor, geometry: ParallelBeam, kind: Any, *opt
 
 class _Backproject(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, sinogram: Tensor, geometry: ParallelBeam, storage: torch.dtype | None) -> Tensor:
+    def forward(ctx: Any, sinogram: Tensor, geometry: ParallelBeam, storage_dtype: torch.dtype | None) -> Tensor:
         ctx.geometry = geometry
-        return kernel_for(sinogram.device, sinogram.dtype, storage).backproject(sinogram, geometry)
+        return kernel_for(sinogram.device, sinogram.dtype, storage_dtype).backproject(sinogram, geometry)
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, None, None]:

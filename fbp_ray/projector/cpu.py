@@ -25,8 +25,7 @@ from fbp_ray.geometry import ParallelBeam
 from fbp_ray.projector import reference
 from fbp_ray.projector.kernels import backprojector, projector
 from fbp_ray.projector.lanes import BAND_ANGLES, BAND_CELLS, BLOCK, PAD_CELLS, PAD_PIXELS, SIDE, TILE
-from fbp_ray.projector.layout import layout
-from fbp_ray.projector.symmetry import Views, mirror_views, plain_views, steep_views
+from fbp_ray.projector.layout import Views, layout, mirror_views, plain_views, steep_views
 from fbp_ray.threads import parallel_for
 
 _LANES = (8, 16, 32)

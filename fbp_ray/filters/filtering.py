@@ -1,6 +1,6 @@
-"""Filtering along the detector: a real, even frequency response applied to zero-padded projections.
+"""Filtering along the detector: the ramp, and the product of a zero-padded projection's spectrum with a response.
 
-Written as one operation with its own gradient, because it then works a few projections at a time, which stay in the
+The product is one operation with its own gradient. So it can work on a few projections at a time, which stay in the
 cache of the processor that works on them, and keeps no more than the sinogram's spectrum for the gradient.
 """
 
@@ -9,13 +9,55 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fbp_ray.filters.ramp import fft_length
 from fbp_ray.threads import parallel_for_torch
 
 PROJECTIONS_AT_ONCE = 128  # the spectra of 128 projections of 513 cells are 0.6 MB: they stay in the processor's cache
+
+
+def fft_length(cells: int) -> int:
+    """The length that a projection of `cells` cells is zero-padded to: 1080 for 513.
+
+    At least 2 D - 1, so that the filtering does not wrap around; even, so that there is a Nyquist frequency; without
+    prime factors beyond 5, so that the FFT is fast.
+    """
+    length = 2 * cells
+    while not _is_smooth(length):
+        length += 2
+    return length
+
+
+def _is_smooth(number: int) -> bool:
+    for prime in (2, 3, 5):
+        while number % prime == 0:
+            number //= prime
+    return number == 1
+
+
+def frequencies(cells: int) -> NDArray[np.float64]:
+    """The frequencies of the padded rfft as fractions of the Nyquist frequency, 0 .. 1, shape (F,)."""
+    length = fft_length(cells)
+    return np.arange(length // 2 + 1) / (length // 2)
+
+
+def ramp(cells: int, cell_size: float) -> NDArray[np.float64]:
+    """The frequency response of the ramp filter in cycles a metre, shape (F,), F = fft_length(D) / 2 + 1.
+
+    The transform of the band-limited kernel h[0] = 1 / (4 d^2), h[n odd] = -1 / (pi n d)^2, h[n even] = 0 (Kak and
+    Slaney, Principles of Computerized Tomographic Imaging, 1988, section 3.3), times d for the convolution sum.
+    Sampling |f| instead would set the response at 0 to exactly 0 and bias the image.
+    """
+    length = fft_length(cells)
+    n = np.minimum(np.arange(length), length - np.arange(length))
+    kernel = np.zeros(length)
+    kernel[0] = 1 / (4 * cell_size**2)
+    odd = n % 2 == 1
+    kernel[odd] = -1 / (np.pi * n[odd] * cell_size) ** 2
+    return np.ascontiguousarray(np.fft.rfft(kernel).real * cell_size)
 
 
 def filter_projections(sinogram: Tensor, response: Tensor) -> Tensor:
