@@ -98,6 +98,7 @@ class TableWindow(nn.Module):
 
     weight: Tensor
     response: Tensor
+    cell_weights: Tensor | None
 
     def __init__(self, geometry: ParallelBeam, start: Tensor, learned: bool) -> None:
         super().__init__()
@@ -107,6 +108,9 @@ class TableWindow(nn.Module):
         table = scale[:, None] * response if np.ptp(scale) > 1e-9 * scale.max() else scale[0] * response
         # Derived from the geometry alone, so it is no part of the learned state.
         self.register_buffer("response", torch.tensor(table, dtype=start.dtype, device="cpu"), persistent=False)
+        cells = geometry.cell_weights
+        cell_weights = torch.tensor(cells, dtype=start.dtype, device="cpu") if np.ptp(cells) > 0 else None
+        self.register_buffer("cell_weights", cell_weights, persistent=False)
         if learned:
             self.weight = nn.Parameter(start)
         else:
@@ -114,10 +118,12 @@ class TableWindow(nn.Module):
 
     def forward(self, sinogram: Tensor) -> Tensor:
         """(B, A, D) -> (B, A, D), so that `backproject` of the result is the image in absolute units."""
-        return filter_projections(sinogram, (self.response * self.weight).to(sinogram.dtype))
+        if self.cell_weights is not None:
+            sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
+        return filter_projections(sinogram, self.response * self.weight)
 
 
-def build_filter(config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtype = torch.float32) -> nn.Module:
+def build_filter(config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtype = torch.float32) -> TableWindow:
     """The filter stage that `config` describes, for this geometry, on the CPU, with weights of `dtype`."""
     frequency = frequencies(geometry.cells)
     window = (
