@@ -25,6 +25,7 @@ from fbp_ray.settings import Frozen
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+_FAR = 10 * math.pi  # five turns: real scans seldom go on so long, and degrees soon do
 Count = Annotated[int, Field(ge=1, le=65536)]
 
 
@@ -69,6 +70,24 @@ class ParallelBeam(_Value):
         if isinstance(angles, tuple) and not angles:
             raise ValueError("a scan has at least one angle; give radians, for example (0.0, 1.5708)")
         return angles
+
+    @model_validator(mode="after")
+    def _angles_in_radians(self) -> ParallelBeam:
+        theta = self.theta
+        steps = np.diff(theta)
+        regular = steps.size > 0 and bool(np.allclose(steps, steps[0], rtol=1e-5, atol=1e-9))
+        far = bool(np.abs(theta).max() > _FAR)
+        if far and regular:  # the golden angle goes round many times, in steps that would be odd as degrees
+            step = abs(float(steps[0]))
+            far = any(
+                abs(r - round(r)) < 1e-4 for r in (4 * step, theta.size * step / 10, (theta.size - 1) * step / 10)
+            )
+        if far or (regular and theta.size > 7 and abs(abs(float(steps[0])) - 1) < 1e-6):
+            raise ValueError(
+                f"the angles run from {theta.min():g} to {theta.max():g}; they are radians: were degrees meant? "
+                "Convert them with math.radians or numpy.deg2rad; radians of many turns can be taken modulo 2 pi"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rotation_axis_seen(self) -> ParallelBeam:
@@ -126,28 +145,45 @@ class ParallelBeam(_Value):
 
     @property
     def angle_weights(self) -> NDArray[np.float64]:
-        """The part of the half circle that each angle stands for, in radians, shape (A,).
+        """The part of the half circle that each angle stands for, in radians, shape (A,); their sum is pi.
 
-        Half the distance to each neighbour, cyclic modulo pi, shared between angles that see the same rays; for
-        regular angles over the half circle this is pi / A. A gap more than four times the mean of the others counts as
-        not measured (a limited-angle scan): its two ends then stand for as much as the mean gap says.
+        Half the distance to each neighbour, cyclic modulo pi. Looks that nearly repeat each other share what they stand
+        for: those of another turn of the scan, and those of a burst. Up to two gaps of more than 5 degrees, and more
+        than four times the next largest, count as not measured (a limited-angle scan, or two arcs): their ends then
+        stand for as much as the mean gap says, and the sum is less than pi.
         """
-        theta = np.mod(self.theta, math.pi)
-        order = np.argsort(theta, kind="stable")
-        gaps = np.diff(theta[order], append=theta[order[0]] + math.pi)
-        same = gaps < 1e-9  # the same rays once more, as in a scan over the full circle
-        if np.count_nonzero(~same) > 1:
-            kept = np.sort(gaps[~same])
-            usual = kept[:-1].mean()
-            gaps = np.where(gaps > 4 * usual, usual, gaps)
-        group = np.concatenate([[0], np.cumsum(~same[:-1])])
-        if same[-1]:
-            group[group == group[-1]] = 0
-        each = (gaps + np.roll(gaps, 1)) / 2
-        shared = np.bincount(group, each) / np.bincount(group)
-        weights = np.empty_like(theta)
-        weights[order] = shared[group]
-        return weights
+        return _angle_weights(self.theta, math.pi)
+
+    @property
+    def cell_weights(self) -> NDArray[np.float64]:
+        """How much each detector cell counts beside its angle's weight, shape (D,): 1 where nothing else is said.
+
+        In a scan over the full circle whose axis lies off the detector's middle (half acquisition), the cells within a
+        distance d of the axis see each ray from both sides, and those beyond see it once. They count 0 at -d, 2 from d
+        on and 1 + sin(pi t / 2d) at t in between, so that the two looks at a ray always count 2 together, and nothing
+        is cut off abruptly for the ramp to run over (after Parker 1982 and Wang 2002).
+
+        Raises:
+            GeometryError: d is so small that most of the image would lack what the ramp spreads beyond the detector.
+        """
+        t = self.detector - self.axis_offset
+        seen_twice = min(-t[0], t[-1]) + self.cell_size / 2
+        reach = math.hypot(*self.image_shape) * self.pixel_size / 2
+        if abs(self.axis_offset) < self.cell_size / 2 or seen_twice >= reach or not self._full_circle:
+            return np.ones(self.cells)
+        if seen_twice < reach / 2:
+            raise GeometryError(
+                f"the rotation axis lies {abs(self.axis_offset):g} m off the detector's middle, so opposite rays are "
+                f"missing beyond {seen_twice:g} m from the axis (half acquisition), too near for the image's "
+                f"{reach:g} m; join each projection with the opposite one, reversed, to a scan over the half circle on "
+                "a detector with the axis in its middle"
+            )
+        towards = -math.copysign(1.0, self.axis_offset)  # the side of the axis on which the detector reaches further
+        return np.asarray(1 + np.sin(np.clip(towards * t / seen_twice, -1, 1) * math.pi / 2))
+
+    @property
+    def _full_circle(self) -> bool:
+        return bool(_angle_weights(self.theta, 2 * math.pi).sum() > 2 * math.pi * (1 - 1e-6)) and self.num_angles > 2
 
     def every(self, n: int, start: int = 0) -> ParallelBeam:
         """The scan that keeps each n-th angle, from the `start`-th on (sparse angles)."""
@@ -200,6 +236,50 @@ class ParallelBeam(_Value):
                 f"a {kind} of this geometry has the shape {names} = (..., {wanted[0]}, {wanted[1]}), but this one is "
                 f"{shape}; {hint}"
             )
+
+
+def check_tensor(array: Any, what: str) -> None:
+    """Raises GeometryError when `array` is no torch tensor."""
+    if not hasattr(array, "is_floating_point"):
+        hint = "convert it: torch.from_numpy(array)" if isinstance(array, np.ndarray) else "pass a torch.Tensor"
+        raise GeometryError(f"{what} is a torch tensor, but this is a {type(array).__name__}; {hint}")
+
+
+def _angle_weights(theta: NDArray[np.float64], period: float) -> NDArray[np.float64]:
+    """The part of the period that each angle stands for; see `ParallelBeam.angle_weights`."""
+    theta = np.mod(theta, period)
+    order = np.argsort(theta, kind="stable")
+    gaps = np.diff(theta[order], append=theta[order[0]] + period)
+    spacing = period / theta.size
+    repeated = _near(gaps, max(1e-9, 0.01 * spacing), spacing)
+    ordinary = np.sort(gaps[~repeated])
+    for wedges in (2, 1):
+        if ordinary.size > wedges and ordinary[-wedges] > max(math.radians(5), 4 * ordinary[-wedges - 1]):
+            smallest, ordinary = ordinary[-wedges], ordinary[:-wedges]
+            gaps = np.where(gaps >= smallest, ordinary.mean(), gaps)
+            break
+    alike = repeated | _near(gaps, ordinary[-1] / 10, ordinary[-1] / 2)
+    group = _chains(alike)
+    each = (gaps + np.roll(gaps, 1)) / 2
+    shared = np.bincount(group, each) / np.bincount(group)
+    weights = np.empty_like(theta)
+    weights[order] = shared[group]
+    return weights
+
+
+def _near(gaps: NDArray[np.float64], gap: float, extent: float) -> NDArray[np.bool_]:
+    """Which angles belong together with the next one: less than `gap` apart, all of them within `extent`."""
+    near = gaps < gap
+    group = _chains(near)
+    return near & (np.bincount(group, np.where(near, gaps, 0))[group] <= extent)
+
+
+def _chains(joined: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Numbers the groups of angles of which each is joined to the next, cyclic."""
+    group = np.concatenate([[0], np.cumsum(~joined[:-1])])
+    if joined[-1]:
+        group[group == group[-1]] = 0
+    return group
 
 
 def _centres(count: int, size: float) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fbp_ray.errors import ConfigError
+from fbp_ray.geometry import check_tensor
 from fbp_ray.settings import Frozen
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -63,8 +64,13 @@ def composite_loss(prediction: Tensor, target: Tensor, config: LossConfig) -> Lo
     Raises:
         ConfigError: the images are too small for MS-SSIM and its weight is not 0.
     """
-    parts = {name: _TERMS[name](prediction, target) for name, weight in config.weights.items() if weight > 0}
-    total = torch.stack([config.weights[name] * part for name, part in parts.items()]).sum()
+    for image in (prediction, target):
+        check_tensor(image, "an image")
+    if prediction.dtype != torch.float64:  # half precision is too coarse for differences
+        prediction, target = prediction.float(), target.float()
+    with torch.autocast(prediction.device.type, enabled=False):
+        parts = {name: _TERMS[name](prediction, target) for name, weight in config.weights.items() if weight > 0}
+        total = torch.stack([config.weights[name] * part for name, part in parts.items()]).sum()
     return Loss(total, {name: part.detach() for name, part in parts.items()})
 
 
@@ -77,7 +83,7 @@ def _mse(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def _ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
-    import piq  # here, not above: it takes seconds to import, and no configuration needs it
+    import piq  # here, not above: it takes seconds to import
 
     if min(prediction.shape[-2:]) < SMALLEST_FOR_MS_SSIM:
         raise ConfigError(
@@ -87,8 +93,10 @@ def _ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
     # The images as channels of one: piq treats channels apart and averages over them, so the value is the same, and a
     # depthwise convolution is ten times as fast on a CPU as one with a single channel (hence no fewer than two).
     channels = (1, max(2, prediction.shape[0]), *prediction.shape[1:])
-    loss = piq.MultiScaleSSIMLoss(data_range=1.0).to(prediction)
-    return loss(prediction.clamp(0, 1).expand(channels), target.clamp(0, 1).expand(channels))  # type: ignore[no-any-return]
+    with torch.device(prediction.device):  # whatever torch's default device is
+        scales = torch.tensor([0.0448, 0.2856, 0.3001, 0.2363, 0.1333], dtype=torch.float32)  # of the paper
+        loss = piq.MultiScaleSSIMLoss(data_range=1.0, scale_weights=scales).to(prediction)
+        return loss(prediction.clamp(0, 1).expand(channels), target.clamp(0, 1).expand(channels))  # type: ignore[no-any-return]
 
 
 def _edge(prediction: Tensor, target: Tensor) -> Tensor:

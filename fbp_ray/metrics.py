@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fbp_ray.errors import GeometryError
+from fbp_ray.geometry import check_tensor
 
 FIXED_RANGE = 1.0
 
@@ -23,7 +24,8 @@ def psnr(prediction: Tensor, target: Tensor, data_range: float | None = None) ->
         data_range: one range for all images, or None for each ground truth's own.
 
     Returns:
-        (...), float64; infinite where the two are equal.
+        (...), float64. Infinite where the two are equal; -infinite or nan for a ground truth of one value, which has no
+        range of its own: leave those out of a mean (`has_range`).
     """
     prediction, target = _pair(prediction, target)
     error = (prediction - target).square().mean((-2, -1))
@@ -42,7 +44,7 @@ def ssim(prediction: Tensor, target: Tensor, data_range: float | None = None) ->
         data_range: one range for all images, or None for each ground truth's own.
 
     Returns:
-        (...), float64, at most 1.
+        (...), float64, at most 1; without meaning for a ground truth of one value, see `has_range`.
     """
     prediction, target = _pair(prediction, target)
     window = 7
@@ -62,7 +64,15 @@ def ssim(prediction: Tensor, target: Tensor, data_range: float | None = None) ->
     return (likeness / bound).mean((-2, -1))
 
 
+def has_range(target: Tensor) -> Tensor:
+    """Which ground truths (..., H, W) have a range of their own, so that PSNR and SSIM say something: (...), bool."""
+    check_tensor(target, "an image")
+    return _range(target.double(), None) > 0
+
+
 def _pair(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    for image in (prediction, target):
+        check_tensor(image, "an image")
     if prediction.shape != target.shape:
         raise GeometryError(
             f"the two images of a metric have one shape, but these are {tuple(prediction.shape)} and "

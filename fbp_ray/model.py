@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fbp_ray.filters import WindowConfig, WindowName, analytic_window, build_filter
+from fbp_ray.filters import WindowConfig, WindowName, analytic_window, build_filter, filter_projections
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.projector import backproject
+from fbp_ray.projector import backproject, check_array
 from fbp_ray.settings import Frozen
 
 
@@ -52,19 +52,19 @@ class LearnableFBP(nn.Module):
         """The scan that this model reconstructs, and the grid on which it does."""
         return self.config.geometry
 
-    def forward(self, sinogram: Tensor, storage: torch.dtype | None = None) -> Tensor:
+    def forward(self, sinogram: Tensor, storage_dtype: torch.dtype | None = None) -> Tensor:
         """(..., A, D) -> (..., H, W).
 
-        For inference on a GPU, `storage=torch.float16` keeps the filtered sinogram in half precision; see
+        For inference on a GPU, `storage_dtype=torch.float16` keeps the filtered sinogram in half precision; see
         `fbp_ray.projector.backproject`.
 
         Raises:
             GeometryError: the sinogram does not fit the model's geometry.
         """
-        self.geometry.check(sinogram, "sinogram")
-        batch = sinogram.reshape(-1, *self.geometry.sinogram_shape)
-        image = backproject(self.filter(batch), self.geometry, storage)
-        return self.postprocessing(image).reshape(*sinogram.shape[:-2], *self.geometry.image_shape)  # type: ignore[no-any-return]
+        check_array(sinogram, self.geometry, "sinogram")
+        batch = _at_least_float32(sinogram).reshape(-1, *self.geometry.sinogram_shape)
+        image = self.postprocessing(backproject(self.filter(batch), self.geometry, storage_dtype))
+        return image.to(sinogram.dtype).reshape(*sinogram.shape[:-2], *self.geometry.image_shape)  # type: ignore[no-any-return]
 
 
 def fbp(
@@ -72,7 +72,7 @@ def fbp(
     geometry: ParallelBeam,
     window: WindowName = "hann",
     cutoff: float = 1.0,
-    storage: torch.dtype | None = None,
+    storage_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """The classic filtered backprojection, in absolute units: `fbp(project(x, g), g)` gives back a smooth x.
 
@@ -81,7 +81,7 @@ def fbp(
         geometry: the scan and the image grid.
         window: none (the bare ramp), shepp-logan, cosine, hamming or hann.
         cutoff: the window's cut-off as a fraction of the Nyquist frequency, above 0.
-        storage: torch.float16 keeps the filtered sinogram in half precision on a GPU; see
+        storage_dtype: torch.float16 keeps the filtered sinogram in half precision on a GPU; see
             `fbp_ray.projector.backproject`.
 
     Returns:
@@ -91,16 +91,31 @@ def fbp(
         GeometryError: the sinogram does not fit the geometry.
         ConfigError: an unknown window or a cut-off that is not positive.
     """
-    geometry.check(sinogram, "sinogram")
-    stage = _classic_filter(geometry, window, float(cutoff), sinogram.device, sinogram.dtype)
-    image = backproject(stage(sinogram.reshape(-1, *geometry.sinogram_shape)), geometry, storage)
-    return image.reshape(*sinogram.shape[:-2], *geometry.image_shape)
+    check_array(sinogram, geometry, "sinogram")
+    batch = _at_least_float32(sinogram).reshape(-1, *geometry.sinogram_shape)
+    cells, response = _classic_filter(geometry, window, float(cutoff), batch.device, batch.dtype)
+    filtered = filter_projections(batch if cells is None else batch * cells, response)
+    image = backproject(filtered, geometry, storage_dtype)
+    return image.to(sinogram.dtype).reshape(*sinogram.shape[:-2], *geometry.image_shape)
+
+
+def _at_least_float32(sinogram: Tensor) -> Tensor:
+    """Half precision as float32: the filtered sinogram may leave float16's range."""
+    return sinogram if sinogram.dtype == torch.float64 else sinogram.float()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _classic_filter(
+    geometry: ParallelBeam, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor | None, Tensor]:
+    return _cached_filter(geometry, window, cutoff, device, dtype)
 
 
 @lru_cache(maxsize=32)
-def _classic_filter(
+def _cached_filter(
     geometry: ParallelBeam, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
-) -> nn.Module:
+) -> tuple[Tensor | None, Tensor]:
     analytic_window(window, np.zeros(1), cutoff)  # an unknown name or a bad cut-off ends here, with the way out
     config = WindowConfig(kind="fixed", init=window, cutoff=cutoff)
-    return build_filter(config, geometry, torch.float64 if dtype == torch.float64 else torch.float32).to(device)
+    stage = build_filter(config, geometry, dtype).to(device)
+    return stage.cell_weights, stage.response * stage.weight

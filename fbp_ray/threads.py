@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import torch
@@ -57,12 +58,21 @@ def _by_helpers(work: Callable[[], None], count: int) -> None:
     if helpers < 2:
         work()
         return
-    helping = [_pool(os.getpid()).submit(work) for _ in range(helpers)]
+    helping: list[Future[None]] = []
+    with contextlib.suppress(RuntimeError):  # the main thread has ended, and with it the helpers: no new ones come
+        for _ in range(helpers):
+            helping.append(_pool(os.getpid()).submit(work))  # noqa: PERF401 - those before an error count
+    if not helping:
+        work()
+        return
     wait(helping, return_when=FIRST_COMPLETED)  # it found nothing left to do: who has not begun need not
     begun = [helper for helper in helping if not helper.cancel()]
     wait(begun)
-    for helper in begun:
-        helper.result()
+    try:
+        for helper in begun:
+            helper.result()
+    except BrokenExecutor:  # a helper could not be started
+        work()
 
 
 @functools.cache
@@ -76,8 +86,9 @@ def use_one_thread() -> None:
     usual = torch.get_num_threads()
     torch.set_num_threads(1)  # for this thread, and for threads that call torch for the first time from now on
     restoring = threading.Thread(target=torch.set_num_threads, args=(usual,))
-    restoring.start()
-    restoring.join()
+    with contextlib.suppress(RuntimeError):  # no thread can be started once the main thread has ended
+        restoring.start()
+        restoring.join()
 
 
 def processors() -> int:

@@ -21,7 +21,7 @@ from fbp_ray.filters import (
     frequencies,
     ramp,
 )
-from fbp_ray.filters.spectral import filter_projections
+from fbp_ray.filters.filtering import filter_projections
 from fbp_ray.geometry import ParallelBeam
 from tests.support.scans import COARSE
 

@@ -111,3 +111,65 @@ def test_a_transposed_sinogram_is_recognised() -> None:
         LODOPAB.check(np.zeros((2, 513, 1000)), "sinogram")
     with pytest.raises(GeometryError, match=r"362, 362\), but this one is \(512, 512\)"):
         LODOPAB.check(np.zeros((512, 512)), "image")
+
+
+RANDOM = np.random.default_rng(0)
+BURSTS = np.deg2rad(20 * np.arange(9)[:, None] + 0.5 * np.arange(5)).ravel()
+COVERED = {
+    "two turns in float32": np.linspace(0, 4 * math.pi, 80, endpoint=False).astype(np.float32),
+    **{
+        f"{turns} half turns, {jitter} rad of jitter": np.arange(36 * turns) * math.pi / 36
+        + RANDOM.uniform(-jitter, jitter, 36 * turns)
+        for turns in (4, 5, 8)
+        for jitter in (1e-7, 1e-5, 1e-3)
+    },
+    "bursts": BURSTS,
+    "random": RANDOM.uniform(0, math.pi, 100),
+    "golden angle": np.mod(np.arange(50) * 1.94161, math.pi),
+    "golden angle, many turns": np.arange(150) * 2.39996,
+    "unsorted": RANDOM.permutation(np.arange(90) * math.pi / 90),
+    "both ends": np.linspace(0, math.pi, 50),
+}
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_weights_add_up_to_pi_whenever_the_half_circle_is_covered(name: str) -> None:
+    weights = beam(tuple(COVERED[name].tolist())).angle_weights
+    assert weights.sum() == pytest.approx(math.pi, rel=1e-6)
+    if "turns" in name and "golden" not in name:
+        np.testing.assert_allclose(weights, weights.mean(), rtol=0.1)
+
+
+def test_a_missing_wedge_is_not_counted() -> None:
+    wedge = np.linspace(0, 2 * math.pi / 3, 61)
+    assert beam(tuple(wedge.tolist())).angle_weights.sum() == pytest.approx(61 * math.pi / 90, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "angles",
+    [RegularAngles(count=180, first=0, step=1), tuple(range(0, 120, 3)), (0.0, 30.0, 100.0)],
+)
+def test_degrees_are_asked_about(angles: RegularAngles | tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="were degrees meant"):
+        beam(angles)
+
+
+def test_cells_weigh_alike_unless_opposite_rays_are_missing() -> None:
+    circle = RegularAngles(count=40, first=0, step=math.pi / 20)
+    assert np.all(beam(circle).cell_weights == 1)
+    assert np.all(beam(circle.model_copy(update={"step": math.pi / 40}), axis_offset=5e-3).cell_weights == 1)
+    for offset in (3e-3, -3e-3):
+        geometry = ParallelBeam(**{**dict(beam(circle, axis_offset=offset)), "image_shape": (14, 12)})
+        t, weights = geometry.detector - offset, geometry.cell_weights
+        both = weights + np.interp(-t, np.sort(t), weights, left=np.nan, right=np.nan)
+        np.testing.assert_allclose(both[np.isfinite(both)], 2, atol=0.05)
+        assert weights.max() == pytest.approx(2)
+
+
+def test_half_acquisition_that_sees_too_little_twice_is_refused() -> None:
+    circle = RegularAngles(count=40, first=0, step=math.pi / 20)
+    geometry = ParallelBeam(
+        angles=circle, cells=70, cell_size=1e-3, image_shape=(110, 110), pixel_size=1e-3, axis_offset=25e-3
+    )
+    with pytest.raises(GeometryError, match="half acquisition"):
+        _ = geometry.cell_weights

@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from fbp_ray.errors import GeometryError
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.metrics import psnr, ssim
+from fbp_ray.metrics import has_range, psnr, ssim
 from fbp_ray.model import fbp
 
 PAIR = Path(__file__).parent / "data" / "lodopab_pair" / "lodopab_test_3456.npz"
@@ -74,3 +74,9 @@ def test_the_genuine_pair_is_reconstructed_better_than_by_published_code() -> No
     assert ssim(image, truth).item() >= 0.680
     assert psnr(theirs, truth).item() == pytest.approx(28.957, abs=1e-3)
     assert ssim(theirs, truth).item() == pytest.approx(0.674, abs=1e-3)
+
+
+def test_images_of_one_value_are_told_from_those_with_a_range() -> None:
+    target = torch.stack([torch.zeros(8, 8), torch.full((8, 8), 3.0), torch.rand(8, 8)])
+    assert has_range(target).tolist() == [False, False, True]
+    assert not psnr(target + 1, target)[:2].isfinite().any()

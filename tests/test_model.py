@@ -10,8 +10,10 @@ from skimage.transform import iradon
 from fbp_ray.errors import ConfigError, GeometryError
 from fbp_ray.filters import WindowConfig
 from fbp_ray.geometry import ParallelBeam, RegularAngles
+from fbp_ray.losses import LossConfig, composite_loss
+from fbp_ray.metrics import psnr
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
-from fbp_ray.projector import project
+from fbp_ray.projector import backproject, project
 from tests.support.scans import COARSE, smooth_images
 
 
@@ -121,3 +123,63 @@ def test_an_unknown_window_is_refused() -> None:
 def test_a_sinogram_of_integers_is_refused() -> None:
     with pytest.raises(GeometryError, match="floating"):
         fbp(torch.ones(60, 67, dtype=torch.int32), COARSE)
+
+
+@pytest.mark.parametrize(("cells", "offset"), [(120, 15e-3), (120, -15e-3)])
+def test_half_acquisition_gives_a_disc_its_value_everywhere(cells: int, offset: float) -> None:
+    angles = RegularAngles(count=720, first=0.0, step=math.pi / 360)
+    geometry = fine(angles, cells=cells, image_shape=(110, 110), axis_offset=offset)
+    radius = torch.from_numpy(np.hypot(geometry.x[:, None], geometry.y[None, :]))
+    t = torch.from_numpy(geometry.detector) - offset
+    chords = 2 * (0.05**2 - t**2).clamp(min=0).sqrt()
+    image = fbp(chords.float().expand(geometry.sinogram_shape), geometry)
+    for inner in np.arange(0, 0.045, 0.005):
+        ring = image[(radius >= inner) & (radius < inner + 0.005)]
+        assert ring.mean() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_filtered_in_float32_and_given_back(dtype: torch.dtype) -> None:
+    model = LearnableFBP(ModelConfig(geometry=COARSE, window=WindowConfig(init="hann")))
+    sinogram = project(torch.from_numpy(smooth_images(2, COARSE, seed=7)), COARSE)
+    expected = fbp(sinogram.to(dtype).float(), COARSE)
+    for image in (fbp(sinogram.to(dtype), COARSE), model(sinogram.to(dtype))):
+        assert image.dtype == dtype
+        torch.testing.assert_close(image.float(), expected, rtol=1e-2, atol=1e-3)
+    assert project(torch.ones(COARSE.image_shape, dtype=dtype), COARSE).dtype == dtype
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(fbp(sinogram, COARSE), fbp(sinogram, COARSE).float())
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.float16, torch.bfloat16, "meta"])
+def test_torchs_global_defaults_change_nothing(default: torch.dtype | str) -> None:
+    sinogram = project(torch.from_numpy(smooth_images(2, COARSE, seed=7)), COARSE)
+    before = fbp(sinogram, COARSE, cutoff=0.71)
+    usual = torch.get_default_dtype()
+    target = torch.zeros(1, 170, 170)
+    loss = composite_loss(target, target + 0.1, LossConfig()).total
+    try:
+        torch.set_default_device(default) if isinstance(default, str) else torch.set_default_dtype(default)
+        model = LearnableFBP(ModelConfig(geometry=COARSE, window=WindowConfig(init="hann", cutoff=0.7)))
+        assert torch.equal(fbp(sinogram, COARSE, cutoff=0.7), model(sinogram))
+        assert torch.equal(fbp(sinogram, COARSE, cutoff=0.71), before)
+        assert torch.equal(project(before, COARSE).double() * 0, torch.zeros_like(sinogram).double())
+        assert torch.equal(composite_loss(target, target + 0.1, LossConfig()).total, loss)
+    finally:
+        torch.set_default_dtype(usual)
+        torch.set_default_device(None)
+
+
+def test_a_numpy_array_is_refused_with_the_way_out() -> None:
+    array, image = np.zeros(COARSE.sinogram_shape, np.float32), np.zeros(COARSE.image_shape, np.float32)
+    model = LearnableFBP(ModelConfig(geometry=COARSE))
+    for call in (
+        lambda: fbp(array, COARSE),  # type: ignore[arg-type]
+        lambda: model(array),
+        lambda: project(image, COARSE),  # type: ignore[arg-type]
+        lambda: backproject(array, COARSE),  # type: ignore[arg-type]
+        lambda: psnr(image, image),  # type: ignore[arg-type]
+        lambda: composite_loss(image, image, LossConfig()),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(GeometryError, match=r"torch\.from_numpy"):
+            call()

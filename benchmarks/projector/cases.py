@@ -88,7 +88,7 @@ def own_cases(geometry: ParallelBeam, device: str = "cpu", batches: tuple[int, .
             (OURS, "filter", partial(stage, y)),
         ]
         if device != "cpu":
-            runs.append((HALF, "FBP", partial(classic, y, storage=torch.float16)))
+            runs.append((HALF, "FBP", partial(classic, y, storage_dtype=torch.float16)))
         for implementation, operation, run in runs:
             yield Case(implementation, operation, batch, finished(run, device), device=device)
 

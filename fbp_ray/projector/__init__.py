@@ -9,7 +9,7 @@ the dtype choose the kernel; `reference` says what all of them compute.
     CPU     float32             Numba kernels
     CUDA    float32, float16    Triton kernels, which sum in float32
     all other                   `reference`, slowly: float64 is for checking gradients, and a device without a kernel
-                                warns once
+                                warns once, as does a CPU for which the kernels cannot be compiled
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import functools
 import importlib.util
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fbp_ray.errors import GeometryError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import ParallelBeam, check_tensor
 from fbp_ray.projector import reference
 
 Operator = Callable[[Tensor, ParallelBeam], Tensor]
@@ -37,19 +37,43 @@ class Kernel(NamedTuple):
     project: Operator
 
 
-def kernel_for(device: torch.device, dtype: torch.dtype, storage: torch.dtype | None = None) -> Kernel:
+REFERENCE = Kernel(reference.backproject, reference.project)
+
+
+def kernel_for(device: torch.device, dtype: torch.dtype, storage_dtype: torch.dtype | None = None) -> Kernel:
     """The implementation that arrays of this device and dtype are given to: the one place where a new one is added."""
     if device.type == "cpu" and dtype == torch.float32:
-        from fbp_ray.projector import cpu  # here, not above: numba takes half a second to import
-
-        return Kernel(cpu.backproject, cpu.project)
+        return _cpu_kernel()
     if device.type == "cuda" and dtype in (torch.float32, torch.float16) and _has_triton():
         from fbp_ray.projector import gpu  # here, not above: triton need not be installed
 
-        return Kernel(functools.partial(gpu.backproject, storage=storage), gpu.project)
+        return Kernel(functools.partial(gpu.backproject, storage_dtype=storage_dtype), gpu.project)
     if device.type != "cpu" and dtype != torch.float64:
-        _warn_of_reference(device.type)
-    return Kernel(reference.backproject, reference.project)
+        _warn_of_reference(device.type, _reason(device.type))
+    return REFERENCE
+
+
+@functools.cache
+def _cpu_kernel() -> Kernel:
+    """The kernels in Numba, and the reference where they cannot be compiled."""
+    try:
+        from fbp_ray.projector import cpu  # here, not above: numba takes half a second to import
+        from fbp_ray.projector.compiler import CompileError
+    except Exception as error:  # another version of Numba or llvmlite may raise anything
+        _warn_of_reference("cpu", f"its kernels cannot be compiled: {type(error).__name__}: {error}")
+        return REFERENCE
+
+    def with_reference(operator: Operator, definition: Operator) -> Operator:
+        def either(array: Tensor, geometry: ParallelBeam) -> Tensor:
+            try:
+                return operator(array, geometry)
+            except CompileError as error:
+                _warn_of_reference("cpu", f"its kernels cannot be compiled: {error}")
+                return definition(array, geometry)
+
+        return either
+
+    return Kernel(*(with_reference(*pair) for pair in zip((cpu.backproject, cpu.project), REFERENCE, strict=True)))
 
 
 @functools.cache
@@ -57,15 +81,17 @@ def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-@functools.cache
-def _warn_of_reference(device_type: str) -> None:
-    """Once for each type of device."""
+def _reason(device_type: str) -> str:
     if device_type == "cuda" and not _has_triton():
-        reason = "triton, which its kernels are written in, is not installed: pip install triton"
-    elif device_type == "cuda":
-        reason = "its kernels take float32 and float16: convert the array to one of them"
-    else:
-        reason = f"there are kernels for the CPU and for CUDA only, none for {device_type}"
+        return "triton, which its kernels are written in, is not installed: pip install triton"
+    if device_type == "cuda":
+        return "its kernels take float32 and float16: convert the array to one of them"
+    return f"there are kernels for the CPU and for CUDA only, none for {device_type}"
+
+
+@functools.cache
+def _warn_of_reference(device_type: str, reason: str) -> None:
+    """Warns once for each type of device and reason."""
     warnings.warn(
         f"projection and backprojection on {device_type} run in plain torch, many times slower than they could, "
         f"because {reason}",
@@ -73,13 +99,13 @@ def _warn_of_reference(device_type: str) -> None:
     )
 
 
-def backproject(sinogram: Tensor, geometry: ParallelBeam, storage: torch.dtype | None = None) -> Tensor:
+def backproject(sinogram: Tensor, geometry: ParallelBeam, storage_dtype: torch.dtype | None = None) -> Tensor:
     """The transpose of `project`: every pixel gathers from the rays that pass through it.
 
     Args:
         sinogram: (..., A, D), floating point, any device.
         geometry: the scan and the image grid.
-        storage: what a CUDA kernel keeps the sinogram as while it reads it, the sinogram's own dtype unless said.
+        storage_dtype: what a CUDA kernel keeps the sinogram as while it reads it, the sinogram's own dtype unless said.
             torch.float16 halves what it reads, each sample scaled by its largest value; sums and result stay as they
             are. It changes the sinogram by up to 5e-4 of each value. Other devices and the gradient ignore it.
 
@@ -90,7 +116,7 @@ def backproject(sinogram: Tensor, geometry: ParallelBeam, storage: torch.dtype |
     Raises:
         GeometryError: the last two dimensions are not (A, D), or the dtype is not a floating one.
     """
-    return _apply(_Backproject, sinogram, geometry, "sinogram", storage)
+    return _apply(backproject_op, _Backproject, sinogram, geometry, "sinogram", storage_dtype)
 
 
 def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
@@ -106,37 +132,134 @@ def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
     Raises:
         GeometryError: the last two dimensions are not (H, W), or the dtype is not a floating one.
     """
-    return _apply(_Project, image, geometry, "image")
+    return _apply(project_op, _Project, image, geometry, "image")
 
 
-def _apply(function: Any, array: Tensor, geometry: ParallelBeam, kind: Any, *options: Any) -> Tensor:
+def check_array(array: Tensor, geometry: ParallelBeam, kind: Literal["sinogram", "image"]) -> None:
+    """Raises GeometryError where `array` is no floating-point tensor of the shape that the geometry says."""
+    check_tensor(array, f"a {kind}" if kind == "sinogram" else "an image")
     geometry.check(array, kind)
     if not array.is_floating_point():
         raise GeometryError(
             f"a {kind} holds floating-point numbers, but this one is {array.dtype}; convert it: .float()"
         )
+
+
+def _apply(
+    op: Any, function: Any, array: Tensor, geometry: ParallelBeam, kind: Literal["sinogram", "image"], *options: Any
+) -> Tensor:
+    check_array(array, geometry, kind)
     batch = array.reshape(-1, *array.shape[-2:])
-    result: Tensor = function.apply(batch, geometry, *options)
-    return result.reshape(*array.shape[:-2], *result.shape[-2:])
+    if array.dtype not in (torch.float32, torch.float64) and (array.dtype, array.device.type) != (
+        torch.float16,
+        "cuda",
+    ):
+        batch = batch.float()
+    if torch.compiler.is_compiling():
+        result: Tensor = op(batch, _text_of(geometry), *options)
+    else:
+        result = function.apply(batch, geometry, *options)
+    return result.to(array.dtype).reshape(*array.shape[:-2], *result.shape[-2:])
 
 
-class _Backproject(torch.autograd.Function):
+class _Linear(torch.autograd.Function):
+    """What both operators have in common: the geometry is all that their derivatives need."""
+
     @staticmethod
-    def forward(ctx: Any, sinogram: Tensor, geometry: ParallelBeam, storage: torch.dtype | None) -> Tensor:
-        ctx.geometry = geometry
-        return kernel_for(sinogram.device, sinogram.dtype, storage).backproject(sinogram, geometry)
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.geometry = inputs[1]
+
+
+class _Backproject(_Linear):
+    @staticmethod
+    def forward(sinogram: Tensor, geometry: ParallelBeam, storage_dtype: torch.dtype | None) -> Tensor:
+        return kernel_for(sinogram.device, sinogram.dtype, storage_dtype).backproject(sinogram, geometry)
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, None, None]:
         return project(gradient[0], ctx.geometry), None, None
 
-
-class _Project(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, image: Tensor, geometry: ParallelBeam) -> Tensor:
-        ctx.geometry = geometry
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return backproject(tangents[0], ctx.geometry)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, sinogram: Tensor, geometry: ParallelBeam, storage: Any) -> tuple[Tensor, int]:
+        return backproject(sinogram.movedim(in_dims[0], 0), geometry, storage), 0
+
+
+class _Project(_Linear):
+    @staticmethod
+    def forward(image: Tensor, geometry: ParallelBeam) -> Tensor:
         return kernel_for(image.device, image.dtype).project(image, geometry)
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, None]:
         return backproject(gradient[0], ctx.geometry), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return project(tangents[0], ctx.geometry)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, image: Tensor, geometry: ParallelBeam) -> tuple[Tensor, int]:
+        return project(image.movedim(in_dims[0], 0), geometry), 0
+
+
+# The same as operators of torch.library, for torch.compile and torch.export, which do not look into an operator. Their
+# arguments are of simple types, so the geometry comes as its JSON form.
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _text_of(geometry: ParallelBeam) -> str:
+    return geometry.model_dump_json()
+
+
+@functools.lru_cache(maxsize=32)
+def _geometry_of(text: str) -> ParallelBeam:
+    return ParallelBeam.model_validate_json(text)
+
+
+@torch.library.custom_op("fbp_ray::backproject", mutates_args=())
+def backproject_op(sinogram: Tensor, geometry: str, storage_dtype: torch.dtype | None = None) -> Tensor:
+    """See `backproject`: (B, A, D) -> (B, H, W)."""
+    kernel = kernel_for(sinogram.device, sinogram.dtype, storage_dtype)
+    return kernel.backproject(sinogram, _geometry_of(geometry))
+
+
+@torch.library.custom_op("fbp_ray::project", mutates_args=())
+def project_op(image: Tensor, geometry: str) -> Tensor:
+    """See `project`: (B, H, W) -> (B, A, D)."""
+    return kernel_for(image.device, image.dtype).project(image, _geometry_of(geometry))
+
+
+@backproject_op.register_fake
+def _(sinogram: Tensor, geometry: str, storage_dtype: torch.dtype | None = None) -> Tensor:
+    return sinogram.new_empty((sinogram.shape[0], *_geometry_of(geometry).image_shape))
+
+
+@project_op.register_fake
+def _(image: Tensor, geometry: str) -> Tensor:
+    return image.new_empty((image.shape[0], *_geometry_of(geometry).sinogram_shape))
+
+
+def _keep_geometry(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.geometry = inputs[1]
+
+
+def _many(op: Any) -> Any:
+    def apply(info: Any, in_dims: Any, array: Tensor, *options: Any) -> tuple[Tensor, int]:
+        many = array.movedim(in_dims[0], 0)
+        return op(many.flatten(0, 1), *options).unflatten(0, many.shape[:2]), 0
+
+    return apply
+
+
+backproject_op.register_autograd(
+    lambda ctx, gradient: (project_op(gradient, ctx.geometry), None, None), setup_context=_keep_geometry
+)
+project_op.register_autograd(
+    lambda ctx, gradient: (backproject_op(gradient, ctx.geometry), None), setup_context=_keep_geometry
+)
+backproject_op.register_vmap(_many(backproject_op))
+project_op.register_vmap(_many(project_op))

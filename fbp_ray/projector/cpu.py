@@ -25,8 +25,7 @@ from fbp_ray.geometry import ParallelBeam
 from fbp_ray.projector import reference
 from fbp_ray.projector.kernels import backprojector, projector
 from fbp_ray.projector.lanes import BAND_ANGLES, BAND_CELLS, BLOCK, PAD_CELLS, PAD_PIXELS, SIDE, TILE
-from fbp_ray.projector.layout import layout
-from fbp_ray.projector.symmetry import Views, mirror_views, plain_views, steep_views
+from fbp_ray.projector.layout import Views, layout, mirror_views, plain_views, steep_views
 from fbp_ray.threads import parallel_for
 
 _LANES = (8, 16, 32)
@@ -113,7 +112,7 @@ def _backproject(sinogram: Tensor, geometry: ParallelBeam, views: Views, images:
     height, width = _up(views.shape[0], SIDE), _up(views.shape[1] - views.begin, SIDE)
     sums = np.zeros(height * width * lanes, dtype=np.float32)
     for some in _angles(views):
-        rows = torch.empty(some.theta.size * (geometry.cells + 2 * PAD_CELLS) * lanes).numpy()
+        rows = _scratch(some.theta.size * (geometry.cells + 2 * PAD_CELLS) * lanes)
         fold = functools.partial(
             layout().fold_sinogram, _flat(sinogram), tuple(sinogram.shape), some.angle_of, some.turned, images, rows
         )
@@ -133,13 +132,13 @@ def _project(image: Tensor, geometry: ParallelBeam, views: Views, images: int, s
     lanes = views.maps.shape[0] * images
     cells = _up(geometry.cells, BLOCK)
     length, num_lines = views.shape[0], views.shape[1] - views.begin
-    lines = torch.empty(num_lines * (length + 2 * PAD_PIXELS) * lanes).numpy()
+    lines = _scratch(num_lines * (length + 2 * PAD_PIXELS) * lanes)
     fold = functools.partial(
         layout().fold_image, _flat(image), tuple(image.shape), views.maps, views.shape, views.begin, images, lines
     )
     parallel_for(fold, num_lines, _ROWS)
     for some in _angles(views):
-        sums = torch.empty(some.theta.size * cells * lanes).numpy()
+        sums = _scratch(some.theta.size * cells * lanes)
         gather = functools.partial(projector(lanes), lines, length, *_positions(geometry, some), cells, sums)
         unfold = functools.partial(
             layout().unfold_sinogram, sums, tuple(sinogram.shape), some.angle_of, some.turned, images,
@@ -163,6 +162,12 @@ def _scale(geometry: ParallelBeam) -> np.float32:
 def _flat(array: Tensor) -> NDArray[np.float32]:
     flat: NDArray[np.float32] = array.detach().view(-1).numpy()
     return flat
+
+
+def _scratch(size: int) -> NDArray[np.float32]:
+    """Memory from torch, which keeps it for the next call, whatever torch's defaults are."""
+    memory: NDArray[np.float32] = torch.empty(size, dtype=torch.float32, device="cpu").numpy()
+    return memory
 
 
 def _up(count: int, multiple: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fbp_ray.projector.jit import compiled
+from fbp_ray.projector.compiler import Kernel
 from fbp_ray.projector.lanes import (
     BAND_ANGLES,
     BAND_CELLS,
@@ -81,7 +81,7 @@ def backprojector(lanes: int) -> Any:
                             weights, count,
                         )  # fmt: skip
 
-    return compiled(backproject_tiles)
+    return Kernel(backproject_tiles)
 
 
 @functools.cache
@@ -147,4 +147,4 @@ def projector(lanes: int) -> Any:
                                 first_pixel, weights, count,
                             )  # fmt: skip
 
-    return compiled(project_bands)
+    return Kernel(project_bands)

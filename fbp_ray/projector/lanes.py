@@ -24,7 +24,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fbp_ray.projector.vectors import F32, I32, I64, indices, load, processor, splat, splats, vector_at
+from fbp_ray.projector.compiler import F32, I32, I64, indices, load, processor, splat, splats, vector_at
 
 LINES = 16  # the most angles (lines of the image) that a block takes up between loading its sums and storing them
 BLOCK = 16  # outputs in a block: what one vector of 32-bit numbers holds on the widest processors

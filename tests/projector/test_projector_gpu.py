@@ -110,8 +110,8 @@ class TestDispatch:
         sinogram = torch.rand(2, *COARSE.sinogram_shape)
         model = LearnableFBP(ModelConfig(geometry=COARSE, window=WindowConfig(init="hann")))
         assert torch.equal(backproject(sinogram, COARSE, torch.float16), backproject(sinogram, COARSE))
-        assert torch.equal(fbp(sinogram, COARSE, storage=torch.float16), fbp(sinogram, COARSE))
-        assert torch.equal(model(sinogram, storage=torch.float16), model(sinogram))
+        assert torch.equal(fbp(sinogram, COARSE, storage_dtype=torch.float16), fbp(sinogram, COARSE))
+        assert torch.equal(model(sinogram, storage_dtype=torch.float16), model(sinogram))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the same on a GPU, where there is one")
@@ -136,5 +136,5 @@ class TestOnAGpu:
     def test_fbp_of_lodopab_size_is_that_on_the_cpu(self, storage: torch.dtype | None) -> None:
         geometry = gpu_cases.ParallelBeam.lodopab()
         sinogram = torch.rand(5, *geometry.sinogram_shape, generator=torch.Generator().manual_seed(2))
-        ours = fbp(sinogram.cuda(), geometry, storage=storage).cpu()
+        ours = fbp(sinogram.cuda(), geometry, storage_dtype=storage).cpu()
         assert gpu_cases.relative(ours, fbp(sinogram, geometry)) < (1e-3 if storage else 1e-4)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -77,3 +79,21 @@ def test_nobody_waits_for_a_thread_that_others_keep_busy() -> None:
         released.set()
     assert sorted(done) == list(range(20))
     assert all(one.result(timeout=60) for one in busy)
+
+
+def test_after_the_main_thread_has_ended_the_caller_works() -> None:
+    code = (
+        "import threading, torch\n"
+        "from fbp_ray.threads import parallel_for, parallel_for_torch, use_one_thread\n"
+        "torch.set_num_threads(2)\n"
+        "def late():\n"
+        "    threading.main_thread().join()\n"
+        "    done = []\n"
+        "    parallel_for_torch(done.append, 20)\n"
+        "    parallel_for(lambda first, last: done.extend(range(first, last)), 20, 3)\n"
+        "    use_one_thread()\n"
+        "    print(sorted(done) == sorted(2 * list(range(20))))\n"
+        "threading.Thread(target=late).start()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("True", "")

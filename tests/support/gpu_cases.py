@@ -87,7 +87,7 @@ def compiles_for(arch: int) -> dict[str, int]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from fbp_ray.projector import gpu_kernels
+    from fbp_ray.projector import gpu
 
     options = {"num_warps": 4, "enable_fp_fusion": True}
     blocks = {"LANES": 32, "TILE_X": 4, "TILE_Y": 4, "CELLS": 16, "PIXELS": 3}
@@ -98,7 +98,7 @@ def compiles_for(arch: int) -> dict[str, int]:
     sizes = {}
     for name in ("backproject_kernel", "project_kernel"):
         for variant, constants in (("", blocks), (" of ones", blocks | ones)):
-            kernel = getattr(gpu_kernels, name)
+            kernel = getattr(gpu, name)
             chosen = {argument: constants[argument] for argument in kernel.arg_names if argument in constants}
             signature = {
                 argument: "constexpr" if argument in chosen else kinds.get(argument, "i32")
