@@ -104,10 +104,20 @@ def _at_least_float32(sinogram: Tensor) -> Tensor:
     return sinogram if sinogram.dtype == torch.float64 else sinogram.float()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _classic_filter(
     geometry: ParallelBeam, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor]:
+    if torch.compiler.is_compiling():
+        from fbp_ray.projector.compiled import constant
+
+        return constant(_look_up_filter, geometry, window, cutoff, device, dtype)  # type: ignore[no-any-return]
+    return _cached_filter(geometry, window, cutoff, device, dtype)
+
+
+def _look_up_filter(
+    geometry: ParallelBeam, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor | None, Tensor]:
+    """The cached filter, as a plain function: a graph cannot call a cache."""
     return _cached_filter(geometry, window, cutoff, device, dtype)
 
 

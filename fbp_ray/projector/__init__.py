@@ -116,7 +116,7 @@ def backproject(sinogram: Tensor, geometry: ParallelBeam, storage_dtype: torch.d
     Raises:
         GeometryError: the last two dimensions are not (A, D), or the dtype is not a floating one.
     """
-    return _apply(backproject_op, _Backproject, sinogram, geometry, "sinogram", storage_dtype)
+    return _apply(_Backproject, sinogram, geometry, "sinogram", storage_dtype)
 
 
 def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
@@ -132,7 +132,7 @@ def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
     Raises:
         GeometryError: the last two dimensions are not (H, W), or the dtype is not a floating one.
     """
-    return _apply(project_op, _Project, image, geometry, "image")
+    return _apply(_Project, image, geometry, "image")
 
 
 def check_array(array: Tensor, geometry: ParallelBeam, kind: Literal["sinogram", "image"]) -> None:
@@ -146,7 +146,7 @@ def check_array(array: Tensor, geometry: ParallelBeam, kind: Literal["sinogram",
 
 
 def _apply(
-    op: Any, function: Any, array: Tensor, geometry: ParallelBeam, kind: Literal["sinogram", "image"], *options: Any
+    function: Any, array: Tensor, geometry: ParallelBeam, kind: Literal["sinogram", "image"], *options: Any
 ) -> Tensor:
     check_array(array, geometry, kind)
     batch = array.reshape(-1, *array.shape[-2:])
@@ -156,7 +156,10 @@ def _apply(
     ):
         batch = batch.float()
     if torch.compiler.is_compiling():
-        result: Tensor = op(batch, _text_of(geometry), *options)
+        from fbp_ray.projector import compiled
+
+        operator = compiled.backproject_op if kind == "sinogram" else compiled.project_op
+        result: Tensor = operator(batch, compiled.text_of(geometry), *options)
     else:
         result = function.apply(batch, geometry, *options)
     return result.to(array.dtype).reshape(*array.shape[:-2], *result.shape[-2:])
@@ -204,62 +207,3 @@ class _Project(_Linear):
     @staticmethod
     def vmap(info: Any, in_dims: Any, image: Tensor, geometry: ParallelBeam) -> tuple[Tensor, int]:
         return project(image.movedim(in_dims[0], 0), geometry), 0
-
-
-# The same as operators of torch.library, for torch.compile and torch.export, which do not look into an operator. Their
-# arguments are of simple types, so the geometry comes as its JSON form.
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _text_of(geometry: ParallelBeam) -> str:
-    return geometry.model_dump_json()
-
-
-@functools.lru_cache(maxsize=32)
-def _geometry_of(text: str) -> ParallelBeam:
-    return ParallelBeam.model_validate_json(text)
-
-
-@torch.library.custom_op("fbp_ray::backproject", mutates_args=())
-def backproject_op(sinogram: Tensor, geometry: str, storage_dtype: torch.dtype | None = None) -> Tensor:
-    """See `backproject`: (B, A, D) -> (B, H, W)."""
-    kernel = kernel_for(sinogram.device, sinogram.dtype, storage_dtype)
-    return kernel.backproject(sinogram, _geometry_of(geometry))
-
-
-@torch.library.custom_op("fbp_ray::project", mutates_args=())
-def project_op(image: Tensor, geometry: str) -> Tensor:
-    """See `project`: (B, H, W) -> (B, A, D)."""
-    return kernel_for(image.device, image.dtype).project(image, _geometry_of(geometry))
-
-
-@backproject_op.register_fake
-def _(sinogram: Tensor, geometry: str, storage_dtype: torch.dtype | None = None) -> Tensor:
-    return sinogram.new_empty((sinogram.shape[0], *_geometry_of(geometry).image_shape))
-
-
-@project_op.register_fake
-def _(image: Tensor, geometry: str) -> Tensor:
-    return image.new_empty((image.shape[0], *_geometry_of(geometry).sinogram_shape))
-
-
-def _keep_geometry(ctx: Any, inputs: Any, output: Any) -> None:
-    ctx.geometry = inputs[1]
-
-
-def _many(op: Any) -> Any:
-    def apply(info: Any, in_dims: Any, array: Tensor, *options: Any) -> tuple[Tensor, int]:
-        many = array.movedim(in_dims[0], 0)
-        return op(many.flatten(0, 1), *options).unflatten(0, many.shape[:2]), 0
-
-    return apply
-
-
-backproject_op.register_autograd(
-    lambda ctx, gradient: (project_op(gradient, ctx.geometry), None, None), setup_context=_keep_geometry
-)
-project_op.register_autograd(
-    lambda ctx, gradient: (backproject_op(gradient, ctx.geometry), None), setup_context=_keep_geometry
-)
-backproject_op.register_vmap(_many(backproject_op))
-project_op.register_vmap(_many(project_op))

@@ -15,7 +15,8 @@ from fbp_ray.filters import WindowConfig, fft_length, filter_projections
 from fbp_ray.filters.filtering import correlate_op, filter_op
 from fbp_ray.geometry import ParallelBeam, RegularAngles
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
-from fbp_ray.projector import backproject, backproject_op, project, project_op
+from fbp_ray.projector import backproject, project
+from fbp_ray.projector.compiled import backproject_op, project_op
 
 SCAN = ParallelBeam(
     angles=RegularAngles(count=7, first=0.1, step=math.pi / 7),
