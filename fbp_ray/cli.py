@@ -1,4 +1,4 @@
-"""From a command line to a configuration, and from an error to a message: what all programs of the package share.
+"""What all programs of the package share: settings from a command line, messages from errors, and progress.
 
 Settings come from several layers: the defaults, a recipe, a YAML file, the environment and the command line. Where two
 layers give the same setting, the later one wins. Only the settings of all layers together are validated.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliSettingsSource, DotEnvSettingsSource, EnvSettingsSource, SettingsError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fbp_ray.errors import ConfigError, FbpRayError
 from fbp_ray.settings import NO_FILE, SettingsFile, expand_home, explain
@@ -90,6 +93,34 @@ def parse_with_environment(model: type[Config], argv: Sequence[str], program: st
     given = _merge(_merge(dotenv, environment), options)
     file = _config_file(given)
     return _validate(model, _merge(file.settings, given), file)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Gives a function to call with the number of things done since the last call."""
+    console = Console()
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda count: bar.advance(task, count)
+        return
+
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        if (done + count) * 10 // total > done * 10 // total:
+            print(f"{what}: {done + count} of {total}", flush=True)
+        done += count
+
+    yield advance
+
+
+def clock(seconds: float) -> str:
+    """0:07, 12:34 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
 def read_recipe(name: str) -> dict[str, Any]:

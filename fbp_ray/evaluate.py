@@ -18,13 +18,12 @@ from torch.utils.data import DataLoader
 
 from fbp_ray.baseline import BestCutoffs, Quality, best_hann, mean_quality, quality
 from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_model, read_manifest, versions
-from fbp_ray.cli import parse, run_program
+from fbp_ray.cli import parse, progress, run_program
 from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import DataError, RunError
 from fbp_ray.filters import TableWindow
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.pictures import as_png, comparison, evenly_spaced, window_figure
-from fbp_ray.progress import progress
 from fbp_ray.settings import Frozen, LocalPath, PlaceName
 from fbp_ray.storage import Folder, open_folder
 

@@ -17,7 +17,7 @@ ORDER = (
     ("projector",),
     ("filters",),
     ("model",),
-    ("metrics", "losses", "storage", "progress", "client"),
+    ("metrics", "losses", "storage", "client"),
     ("checkpoint", "baseline", "data", "cli"),
     ("phantom", "trackers"),
     ("pictures",),

@@ -19,11 +19,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from fbp_ray.cli import parse
+from fbp_ray.cli import parse, progress
 from fbp_ray.data.layout import DESCRIPTION, describe, file_name
 from fbp_ray.errors import ConfigError, DataError, RunError
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.progress import progress
 from fbp_ray.settings import Frozen
 from fbp_ray.simulate.dicom import FetchError, dicom_folder, sample
 from fbp_ray.simulate.protocol import LANES, PHOTONS, finer, generator, ground_truth, observe, project_rays

@@ -17,7 +17,14 @@ from fbp_ray.data import Batches, LoDoPaB, geometry_of
 from fbp_ray.errors import RunError
 from fbp_ray.run import RunFolder
 from fbp_ray.storage import open_folder
-from fbp_ray.sweep.config import SweepTree, refuse_run_options, training_config, with_workers
+from fbp_ray.sweep.config import (
+    SweepTree,
+    TrialResources,
+    allocate_trials,
+    refuse_run_options,
+    training_config,
+    with_workers,
+)
 from fbp_ray.sweep.folder import (
     BEST_CONFIG,
     FINISHED,
@@ -28,7 +35,6 @@ from fbp_ray.sweep.folder import (
     write_results,
 )
 from fbp_ray.sweep.report import SweepProgress, TrialEnded, TrialEvent, as_page, draw_plots, results_table
-from fbp_ray.sweep.resources import TrialResources, allocate_trials
 from fbp_ray.sweep.space import Search, Space, check_space, open_search
 from fbp_ray.train.process import Process
 from fbp_ray.train.program import check, resolve, train_run

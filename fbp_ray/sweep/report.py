@@ -16,8 +16,8 @@ from rich.live import Live
 from rich.table import Table
 
 from fbp_ray.baseline import Figure
+from fbp_ray.cli import clock
 from fbp_ray.pictures import as_png, blank_figure
-from fbp_ray.progress import clock
 from fbp_ray.sweep.config import Metric
 from fbp_ray.sweep.folder import FINISHED, Outcome, Results
 from fbp_ray.sweep.space import Parameters

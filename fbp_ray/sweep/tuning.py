@@ -26,11 +26,10 @@ from ray.tune.search import Searcher
 from fbp_ray.baseline import Baseline
 from fbp_ray.errors import FbpRayError, RunError
 from fbp_ray.run import ResolvedConfig, RunFolder, State
-from fbp_ray.sweep.config import Metric, SweepTree, objective
+from fbp_ray.sweep.config import Metric, SweepTree, TrialResources, objective
 from fbp_ray.sweep.folder import FINISHED, SweepFolder
 from fbp_ray.sweep.object_store import ObjectStoreCache, StoredData
 from fbp_ray.sweep.report import TrialBegan, TrialEnded, TrialEpoch, TrialEvent
-from fbp_ray.sweep.resources import TrialResources
 from fbp_ray.sweep.space import Parameters, Search
 from fbp_ray.train.events import EpochEnd, Event
 from fbp_ray.train.loop import train

@@ -19,7 +19,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from fbp_ray.baseline import Baseline
-from fbp_ray.progress import clock
+from fbp_ray.cli import clock
 from fbp_ray.train.events import EpochEnd, Event, Started, Step, Warned, WorkersLost
 
 QUIET_SECONDS = 20.0  # without a terminal, an epoch that takes long says so about this often

@@ -169,9 +169,8 @@ def _check_training(job: Job, nodes: Sequence[Node], local: bool) -> None:
 
 
 def _check_sweep(job: Job, nodes: Sequence[Node], local: bool) -> None:
-    from fbp_ray.sweep.config import refuse_run_options, training_config, with_workers
+    from fbp_ray.sweep.config import allocate_trials, refuse_run_options, training_config, with_workers
     from fbp_ray.sweep.folder import SWEEP, SweepFolder
-    from fbp_ray.sweep.resources import allocate_trials
     from fbp_ray.sweep.space import Space, check_space, grid
 
     tree = on_recipe(SweepTree, job.config)

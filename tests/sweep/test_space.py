@@ -15,9 +15,8 @@ from fbp_ray.baseline import Baseline
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError
 from fbp_ray.sweep import Choice, LogRange, Range
-from fbp_ray.sweep.config import SweepTree, objective, training_config
+from fbp_ray.sweep.config import SweepTree, objective, room_for_trials, training_config
 from fbp_ray.sweep.folder import pareto_front
-from fbp_ray.sweep.resources import room_for_trials
 from fbp_ray.sweep.space import Space, check_space, describe, grid, is_valid, open_search, recipe_parameters
 
 SPACE: Space = {"loss.l1": LogRange(0.01, 100), "optim.lr": LogRange(1e-3, 1e-1)}
@@ -199,7 +198,7 @@ def test_a_trial_has_the_settings_of_the_sweep_and_its_own() -> None:
 def test_the_settings_of_a_sweep_need_no_ray() -> None:
     code = (
         "import sys\n"
-        "import fbp_ray.sweep, fbp_ray.sweep.config, fbp_ray.sweep.folder, fbp_ray.sweep.resources\n"
+        "import fbp_ray.sweep, fbp_ray.sweep.config, fbp_ray.sweep.folder, fbp_ray.sweep.config\n"
         "assert 'ray' not in sys.modules and 'matplotlib' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from fbp_ray.baseline import Baseline
-from fbp_ray.progress import clock
+from fbp_ray.cli import clock
 from fbp_ray.train.display import TimeLeft, TrainingDisplay
 from fbp_ray.train.events import EpochEnd, Event, Started, Step, Warned, WorkersLost
 
