@@ -12,7 +12,6 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
@@ -79,31 +78,27 @@ def main(argv: Sequence[str]) -> None:
     """Looks, prints what it finds, and exits with 1 if there is a fault."""
     config = parse(DoctorConfig, argv, "python -m fbp_ray.doctor")
     with Console(stderr=True).status("looking"):
-        found = list(examine(config))
+        found = examine(config)
     show(found, config.as_json)
     if any(finding.state == "fault" for finding in found):
         sys.exit(1)
 
 
-def examine(config: DoctorConfig) -> Iterator[Finding]:
+def examine(config: DoctorConfig) -> list[Finding]:
     """What is found on the cluster that the settings or RAY_ADDRESS name, else on this machine."""
     address = config.ray.address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
-        yield from examine_machines(config, [Machine(f"this machine ({socket.gethostname()})")])
-        return
+        return list(examine_machines(config, [Machine(f"this machine ({socket.gethostname()})")]))
     from fbp_ray.train.cluster import cluster  # here, not above: Ray takes seconds to import
 
     driver = Machine(f"this process ({socket.gethostname()})")
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(cluster(address))
-        except FbpRayError as error:
-            yield say("versions" if "other versions" in str(error) else "cluster", driver, "fault", str(error))
-            yield from examine_machines(config, [driver])
-            return
-        nodes, lost = ray_nodes()
-        yield from lost
-        yield from examine_machines(config, [driver, *nodes])
+    try:
+        with cluster(address):
+            nodes, lost = ray_nodes()
+            return [*lost, *examine_machines(config, [driver, *nodes])]
+    except FbpRayError as error:
+        check = "versions" if "other versions" in str(error) else "cluster"
+        return [say(check, driver, "fault", str(error)), *examine_machines(config, [driver])]
 
 
 def examine_machines(config: DoctorConfig, machines: Sequence[Machine]) -> Iterator[Finding]:
@@ -113,22 +108,24 @@ def examine_machines(config: DoctorConfig, machines: Sequence[Machine]) -> Itera
     storage = absolute(config.run.storage)
     data = None if config.data.dir is None else str(config.data.dir.absolute())
     mark: str | None = f"doctor-{uuid4().hex}"
-    places, failed = ask(leave_mark, {first: (storage, mark)}, 60)
+    places, failed = collect({first: start(first, leave_mark, storage, mark)}, 60)
     for reason in failed.values():
         mark = None
         yield say("storage", first, "fault", f"{storage} cannot be used: {reason}")
     place = places.get(first, storage)
-    requests = {m: Request(place, mark, data, m in trainers and not config.quick, m.cpus) for m in machines}
-    reports, silent = ask(examine_machine, {machine: (request,) for machine, request in requests.items()}, SECONDS)
+    asked = {}
+    for machine in machines:
+        request = Request(place, mark, data, machine in trainers and not config.quick, machine.cpus)
+        asked[machine] = start(machine, examine_machine, request)
+    reports, silent = collect(asked, SECONDS)
     if mark:
-        ask(remove_mark, {first: (place, mark)}, 60)
+        collect({first: start(first, remove_mark, place, mark)}, 60)
     yield from (say("cluster", m, "fault", f"the machine does not answer: {reason}") for m, reason in silent.items())
     training = {machine: report for machine, report in reports.items() if machine in trainers}
     if not training:
         return
     if trainers is not machines:
-        text = f"{len(training)} of the cluster's {len(trainers)} machines answer"
-        yield say("cluster", training, "ok", text)
+        yield say("cluster", training, "ok", f"{len(training)} of the cluster's {len(trainers)} machines answer")
     yield from checks.check_versions(reports)
     yield from checks.check_hardware(training)
     yield from checks.check_disks(training)
@@ -155,12 +152,12 @@ def examine_machines(config: DoctorConfig, machines: Sequence[Machine]) -> Itera
 
 
 def ray_nodes() -> tuple[list[Machine], list[Finding]]:
-    """The nodes of the cluster that this process has joined, the head first, and a warning for each lost one."""
+    """The nodes of the cluster that this process has joined, and a warning for each lost one."""
     import ray  # here, not above: it takes seconds to import
 
     alive, lost = [], []
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    for node in sorted(nodes, key=lambda node: "node:__internal_head__" not in node["Resources"]):
+    for node in nodes:
         address, has = node["NodeManagerAddress"], node["Resources"]
         name = f"{address} ({node['NodeManagerHostname']})"
         machine = Machine(name, node["NodeID"], address, int(has.get("CPU", 0)), int(has.get("GPU", 0)))
@@ -173,27 +170,17 @@ def ray_nodes() -> tuple[list[Machine], list[Finding]]:
     return alive, [finding for finding in lost if finding.machine not in names]
 
 
-def ask(
-    function: Callable[..., T], arguments: Mapping[Machine, tuple[Any, ...]], seconds: float
-) -> tuple[dict[Machine, T], dict[Machine, str]]:
-    """Has machines call a function of this package, all at the same time; returns the answers, and why some gave none.
+def start(machine: Machine, function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """Has a machine call a function of this package: a node in a Ray task, this machine in a thread.
 
-    A node calls it in a Ray task; this machine in a thread, which is left to itself where a file system hangs for ever.
+    The thread does not keep the process from ending, as a file system may hang for ever.
     """
-    futures: dict[Machine, Future[T]] = {}
-    for machine, words in arguments.items():
-        if machine.node is None:
-            futures[machine] = in_thread(function, *words)
-        else:
-            import ray
-
-            futures[machine] = ray.remote(function).options(max_retries=0, **_on(machine)).remote(*words).future()
-    return _collect(futures, seconds)
-
-
-def in_thread(function: Callable[..., T], *arguments: Any) -> Future[T]:
-    """Calls a function in a thread that does not keep the process from ending."""
     future: Future[T] = Future()
+    if machine.node is not None:
+        import ray
+
+        future = ray.remote(function).options(max_retries=0, **_on(machine)).remote(*arguments).future()
+        return future
 
     def call() -> None:
         try:
@@ -212,7 +199,8 @@ def _on(machine: Machine) -> dict[str, Any]:
     return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(str(machine.node), soft=False)}
 
 
-def _collect(futures: Mapping[Machine, Future[T]], seconds: float) -> tuple[dict[Machine, T], dict[Machine, str]]:
+def collect(futures: Mapping[Machine, Future[T]], seconds: float) -> tuple[dict[Machine, T], dict[Machine, str]]:
+    """What machines answer in so many seconds, and why others do not."""
     wait(futures.values(), timeout=seconds)
     answers, failed = {}, {}
     for machine, future in futures.items():
@@ -258,10 +246,10 @@ def connect(ends: Mapping[Machine, tuple[str, str]]) -> dict[Machine, str]:
     peers: dict[Machine, Any] = {
         m: ray.remote(Peer).options(**_on(m)).remote(address) for m, (_, address) in ends.items()
     }
-    ports, deaf = _collect({machine: peer.listen.remote().future() for machine, peer in peers.items()}, 60)
+    ports, deaf = collect({machine: peer.listen.remote().future() for machine, peer in peers.items()}, 60)
     places = {f"{machine.name}, {ends[machine][0]}": (ends[machine][1], port) for machine, port in ports.items()}
     reaching = {machine: peers[machine].reach.remote(places).future() for machine in ports}
-    refused, failed = _collect(reaching, 60)
+    refused, failed = collect(reaching, 60)
     refused = {machine: f"{ends[machine][0]} {reason}" for machine, reason in refused.items() if reason}
     return deaf | failed | refused
 

@@ -198,7 +198,7 @@ def leave_mark(storage: str, mark: str) -> str:
 
 
 def remove_mark(storage: str, mark: str) -> None:
-    """Removes the file."""
+    """Removes the file again."""
     open_folder(storage).remove(mark)
 
 

@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 import torch
 
-from fbp_ray.doctor import DoctorConfig, Peer, ask, checks, examine, main, ray_nodes, show
+from fbp_ray.doctor import DoctorConfig, Peer, checks, collect, examine, main, ray_nodes, show, start
 from fbp_ray.doctor import machine as machine_facts
 from fbp_ray.doctor.checks import DECISIVE, Finding, check_interface, check_versions
 from fbp_ray.doctor.machine import CODE, Machine, MachineReport, Request, examine_machine, leave_mark
@@ -444,7 +444,7 @@ def test_an_option_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[
 
 
 def test_a_machine_that_hangs_does_not_hang_the_doctor() -> None:
-    answers, silent = ask(threading.Event().wait, {THIS: ()}, 0.2)
+    answers, silent = collect({THIS: start(THIS, threading.Event().wait)}, 0.2)
     assert not answers
     assert silent == {THIS: "no answer within 0.2 s"}
 
@@ -454,7 +454,7 @@ def test_a_machine_that_hangs_does_not_hang_the_doctor() -> None:
 
 def test_a_good_cluster_passes(cluster: None, scan: Path, tmp_path: Path) -> None:
     words = {"data": {"dir": scan}, "run": {"storage": str(tmp_path)}, "ray": {"address": "auto"}}
-    found = list(examine(DoctorConfig.model_validate(words)))
+    found = examine(DoctorConfig.model_validate(words))
     assert not faults(found)
     assert {"cluster", "versions", "interface", "storage", "data", "kernel", "speed"} <= {f.check for f in found}
     (shared,) = [finding for finding in found if finding.check == "storage"]
@@ -466,10 +466,10 @@ def test_a_good_cluster_passes(cluster: None, scan: Path, tmp_path: Path) -> Non
 def test_a_node_that_is_silent_or_loses_its_process_is_named(cluster: None) -> None:
     (node,), lost = ray_nodes()
     assert not lost
-    assert ask(lambda: time.sleep(60), {node: ()}, 1) == ({}, {node: "no answer within 1 s"})
-    answers, silent = ask(lambda: os._exit(1), {node: ()}, 120)
+    assert collect({node: start(node, lambda: time.sleep(60))}, 1) == ({}, {node: "no answer within 1 s"})
+    answers, silent = collect({node: start(node, lambda: os._exit(1))}, 120)
     assert (answers, list(silent)) == ({}, [node])
-    assert ask(lambda: socket.gethostname(), {node: ()}, 120) == ({node: socket.gethostname()}, {})
+    assert collect({node: start(node, lambda: socket.gethostname())}, 120) == ({node: socket.gethostname()}, {})
 
 
 def test_a_cluster_of_other_versions_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
