@@ -24,10 +24,10 @@ from fbp_ray.cli import parse
 from fbp_ray.config import RayConfig
 from fbp_ray.doctor import checks
 from fbp_ray.doctor.checks import Finding, say
-from fbp_ray.doctor.machine import Machine, Request, examine_machine, leave_mark, remove_mark, why
+from fbp_ray.doctor.machine import Machine, Request, examine_machine, leave_mark, why
 from fbp_ray.errors import FbpRayError
 from fbp_ray.settings import Frozen
-from fbp_ray.storage import absolute
+from fbp_ray.storage import absolute, open_folder
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ def examine_machines(config: DoctorConfig, machines: Sequence[Machine]) -> Itera
         asked[machine] = start(machine, examine_machine, request)
     reports, silent = collect(asked, SECONDS)
     if mark:
-        collect({first: start(first, remove_mark, place, mark)}, 60)
+        collect({first: start(first, open_folder(place).remove, mark)}, 60)
     yield from (say("cluster", m, "fault", f"the machine does not answer: {reason}") for m, reason in silent.items())
     training = {machine: report for machine, report in reports.items() if machine in trainers}
     if not training:

@@ -28,7 +28,7 @@ from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import FbpRayError, RunError
 from fbp_ray.geometry import ParallelBeam, RegularAngles
 from fbp_ray.model import fbp
-from fbp_ray.phantom import relative_error, soft_disc
+from fbp_ray.phantom import relative_error
 from fbp_ray.projector import backproject, project, reference
 from fbp_ray.storage import LocalFolder, open_folder, probe
 from fbp_ray.threads import processors
@@ -107,7 +107,7 @@ def examine_machine(request: Request) -> MachineReport:
         interfaces=interfaces(),
         gloo=os.environ.get("GLOO_SOCKET_IFNAME", "").split(",")[0] or None,
         temporary=temporary(),
-        disks=disks(request.storage),
+        disks=attempt("storage", lambda: disks(request.storage)) or {},
         data=attempt("data", lambda: open_data(data)) if data else None,
         errors=attempt("kernel", projector_errors),
         ms=attempt("speed", lambda: measure_speed(request.cpus)) if request.speed else None,
@@ -169,12 +169,12 @@ def disks(storage: str) -> dict[str, tuple[float, float]]:
         "Ray": Path(ray.get_runtime_context().get_temp_dir() if ray and in_ray else temporary()),
         "shared memory": Path("/dev/shm"),
     }
-    usages = {
-        f"{holds} ({folder})": shutil.disk_usage(existing(folder))
-        for holds, folder in folders.items()
-        if folder.is_absolute()  # a URI is not
-    }
-    return {what: (usage.total / 1024**3, usage.free / 1024**3) for what, usage in usages.items()}
+    found = {}
+    for holds, folder in folders.items():
+        if folder.is_absolute():  # a URI is not
+            usage = shutil.disk_usage(existing(folder))
+            found[f"{holds} ({folder})"] = usage.total / 1024**3, usage.free / 1024**3
+    return found
 
 
 def existing(path: Path) -> Path:
@@ -195,11 +195,6 @@ def leave_mark(storage: str, mark: str) -> str:
     probe(folder)
     folder.write(mark, mark)
     return str(folder)
-
-
-def remove_mark(storage: str, mark: str) -> None:
-    """Removes the file again."""
-    open_folder(storage).remove(mark)
 
 
 def find_mark(storage: str, mark: str) -> None:
@@ -229,24 +224,20 @@ def open_data(folder: str) -> str:
         for index in (0, len(dataset) - 1):
             dataset[index]
         counts.append(f"{len(dataset)} {part}")
-    return (
-        f"{' and '.join(counts)} samples, sinograms {geometry.sinogram_shape}, images {geometry.image_shape}, geometry "
-        f"{geometry.digest}"
-    )
+    shapes = f"sinograms {geometry.sinogram_shape}, images {geometry.image_shape}"
+    return f"{' and '.join(counts)} samples, {shapes}, geometry {geometry.digest}"
 
 
 def projector_errors() -> dict[str, float]:
     """Relative errors of the projector in float32, on the CPU and the first GPU, against `reference` in float64."""
-    step = math.pi / 60  # a scan that is symmetric as LoDoPaB-CT's is, and takes no time
-    angles = RegularAngles(count=60, first=step / 2, step=step)
+    step = math.pi / 60
+    angles = RegularAngles(count=60, first=step / 2, step=step)  # symmetric, as LoDoPaB-CT's are
     geometry = ParallelBeam(angles=angles, cells=67, cell_size=0.0055, image_shape=(47, 47), pixel_size=0.26 / 47)
     errors: dict[str, float] = {}
     for batch in (1, 4):  # which use different kernels
         random = torch.Generator().manual_seed(batch)
         image = torch.rand(batch, *geometry.image_shape, generator=random)
         sinogram = torch.rand(batch, *geometry.sinogram_shape, generator=random)
-        disc = soft_disc(geometry).expand(batch, -1, -1)
-        scan = reference.project(disc.double(), geometry).float()
         for device in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]:
             where = f"on {device}, {batch} at a time"
             projected = project(image.to(device), geometry).cpu().double()
@@ -254,19 +245,18 @@ def projector_errors() -> dict[str, float]:
             errors |= {
                 f"project {where}": relative_error(projected, reference.project(image.double(), geometry)),
                 f"backproject {where}": relative_error(smeared, reference.backproject(sinogram.double(), geometry)),
-                f"fbp {where}": relative_error(fbp(scan.to(device), geometry, "none").cpu(), disc),
             }
     return errors
 
 
 def measure_speed(cpus: int | None) -> float:
     """The time of the FBP of LoDoPaB-CT's geometry in batches of four, on so many processors, in ms an image."""
+    geometry = ParallelBeam.lodopab()
+    sinograms = torch.rand(4, *geometry.sinogram_shape)
+    times = []
     before = torch.get_num_threads()
     torch.set_num_threads(min(processors(), cpus or processors()))
     try:
-        geometry = ParallelBeam.lodopab()
-        sinograms = torch.rand(4, *geometry.sinogram_shape)
-        times = []
         with torch.inference_mode():
             for _ in range(8):
                 begin = time.perf_counter()

@@ -40,7 +40,7 @@ REPORT = MachineReport(
     temporary="/tmp",
     disks={},
     data=None,
-    errors={"project on cpu": 1e-7, "fbp on cpu": 0.05},
+    errors={"project on cpu": 1e-7},
     ms=None,
     problems={},
 )
@@ -180,7 +180,7 @@ def test_a_folder_too_long_for_rays_sockets_is_a_fault() -> None:
     (fault,) = checks.check_disks({THIS: long})
     assert fault.state == "fault"
     assert "TMPDIR is /xxx" in fault.found
-    assert "at most 39 characters" in fault.found
+    assert "leave 39 characters" in fault.found
     assert "such as /tmp" in fault.remedy
     assert not list(checks.check_disks({THIS: short}))
 
