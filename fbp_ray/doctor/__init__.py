@@ -115,7 +115,8 @@ def examine_machines(config: DoctorConfig, machines: Sequence[Machine]) -> Itera
     place = places.get(first, storage)
     asked = {}
     for machine in machines:
-        request = Request(place, mark, data, machine in trainers and not config.quick, machine.cpus)
+        trains = machine in trainers
+        request = Request(place, mark, data, trains, trains and not config.quick, machine.cpus)
         asked[machine] = start(machine, examine_machine, request)
     reports, silent = collect(asked, SECONDS)
     if mark:
@@ -142,13 +143,13 @@ def examine_machines(config: DoctorConfig, machines: Sequence[Machine]) -> Itera
         if not refused:
             used = ", ".join(sorted({interface.split()[0] for interface, _ in addresses.values()}))
             yield say("network", addresses, "ok", f"they reach each other over {used}")
-    if mark:
-        yield from checks.check_storage(reports, storage)
-    if data:
-        yield from checks.check_data(reports)
+    yield from checks.check_problems(reports)
+    if mark and not any("storage" in report.problems for report in reports.values()):
+        text = f"{storage} can be read and written" + ", and all see what one writes" * (len(reports) > 1)
+        yield say("storage", reports, "ok", text)
+    yield from checks.check_data(reports)
     yield from checks.check_kernel(training)
-    if not config.quick:
-        yield from checks.check_speed(training)
+    yield from checks.check_speed(training)
 
 
 def ray_nodes() -> tuple[list[Machine], list[Finding]]:

@@ -141,36 +141,30 @@ def check_interface(machine: Machine, report: MachineReport, wanted: str | None,
     return say("interface", machine, "ok", f"{name} ({address})"), address
 
 
-def check_storage(reports: Reports, storage: str) -> Iterator[Finding]:
-    """Says where the storage cannot be used, or does not show what the first machine wrote."""
-    wrong = [say("storage", m, "fault", r.problems["storage"]) for m, r in reports.items() if "storage" in r.problems]
-    text = f"{storage} can be read and written" + ", and all see what one writes" * (len(reports) > 1)
-    yield from wrong or [say("storage", reports, "ok", text)]
+def check_problems(reports: Reports) -> Iterator[Finding]:
+    """A fault for whatever a machine could not do: use the storage or the data, compute, measure its speed."""
+    for machine, report in reports.items():
+        yield from (say(check, machine, "fault", problem) for check, problem in report.problems.items())
 
 
 def check_data(reports: Reports) -> Iterator[Finding]:
     """Compares what the machines find in the data folder."""
     found = {machine: report.data for machine, report in reports.items() if report.data is not None}
-    usual, like = majority(found)
-    for machine, report in reports.items():
-        if "data" in report.problems:
-            yield say("data", machine, "fault", report.problems["data"])
-        elif report.data != usual:
-            yield say("data", machine, "fault", f"{report.data}; but on {like}: {usual}")
     if found:
+        usual, like = majority(found)
+        for machine, data in found.items():
+            if data != usual:
+                yield say("data", machine, "fault", f"{data}; but on {like}: {usual}")
         yield Finding("data", like, "ok", usual)
 
 
 def check_kernel(reports: Reports) -> Iterator[Finding]:
     """Says whether the projector's errors are those of rounding."""
     for machine, report in reports.items():
-        if report.errors is None:
-            yield say("kernel", machine, "fault", report.problems["kernel"])
-            continue
         wrong = [f"{what} is off by {e:.2g}" for what, e in report.errors.items() if not e <= EXACT]  # or is NaN
         if wrong:
             yield say("kernel", machine, "fault", f"{'; '.join(wrong)} (at most {EXACT:g} is right)")
-        else:
+        elif report.errors:
             devices = "the CPU and the GPU" if report.gpus else "the CPU"
             yield say("kernel", machine, "ok", f"right to {max(report.errors.values()):.1g} on {devices}")
 
@@ -178,18 +172,17 @@ def check_kernel(reports: Reports) -> Iterator[Finding]:
 def check_speed(reports: Reports) -> Iterator[Finding]:
     """Compares the speed with the usual one; a machine may be three times slower."""
     for machine, report in reports.items():
-        if report.ms is None:
-            yield say("speed", machine, "fault", report.problems["speed"])
-            continue
-        threads = min(report.processors, machine.cpus or report.processors)
-        usual = PROCESSOR_MS / min(threads, MOST_PROCESSORS)
-        text = f"FBP: {report.ms:.1f} ms an image on {threads} of {report.processors} processors; {usual:.1f} is usual"
-        yield say("speed", machine, "warning" if report.ms > SLOW * usual else "ok", text)
+        if report.ms is not None:
+            threads = min(report.processors, machine.cpus or report.processors)
+            usual = PROCESSOR_MS / min(threads, MOST_PROCESSORS)
+            text = f"FBP: {report.ms:.1f} ms an image on {threads} of {report.processors} processors"
+            state: State = "warning" if report.ms > SLOW * usual else "ok"
+            yield say("speed", machine, state, f"{text}; {usual:.1f} is usual")
 
 
 def majority(values: Mapping[Machine, str]) -> tuple[str, str]:
     """The value that most have, of several such the first, and the names of the machines that have it."""
-    usual = Counter(values.values()).most_common(1)[0][0] if values else ""
+    usual = Counter(values.values()).most_common(1)[0][0]
     return usual, names(machine for machine, value in values.items() if value == usual)
 
 

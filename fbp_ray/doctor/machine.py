@@ -56,6 +56,7 @@ class Request(NamedTuple):
     storage: str  # an absolute path or a URI
     mark: str | None = None  # a file that another machine left there; without it the storage is not tried
     data: str | None = None
+    kernel: bool = True
     speed: bool = False
     cpus: int | None = None  # to measure speed with; all by default
 
@@ -76,9 +77,9 @@ class MachineReport:
     temporary: str  # where Ray puts its folder when it is started there
     disks: dict[str, tuple[float, float]]  # GiB in all and free, of the folders by what they hold
     data: str | None  # what is in the data folder
-    errors: dict[str, float] | None  # of the projector, relative, by what was computed
+    errors: dict[str, float]  # of the projector, relative, by what was computed; none where it fails
     ms: float | None  # an image, in an FBP of LoDoPaB-CT's geometry
-    problems: dict[str, str]  # why storage, data, kernel or speed could not be looked at
+    problems: dict[str, str]  # by check: why storage, data, kernel or speed could not be looked at
 
 
 def examine_machine(request: Request) -> MachineReport:
@@ -109,7 +110,7 @@ def examine_machine(request: Request) -> MachineReport:
         temporary=temporary(),
         disks=attempt("storage", lambda: disks(request.storage)) or {},
         data=attempt("data", lambda: open_data(data)) if data else None,
-        errors=attempt("kernel", projector_errors),
+        errors=(attempt("kernel", projector_errors) if request.kernel else None) or {},
         ms=attempt("speed", lambda: measure_speed(request.cpus)) if request.speed else None,
         problems=problems,
     )

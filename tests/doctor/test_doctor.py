@@ -235,19 +235,17 @@ def share(first: Path | str, *others: Path | str) -> tuple[list[Finding], str]:
     place = leave_mark(str(first), mark)
     reports = [examine_machine(Request(str(there), mark)) for there in (place, *others)]
     open_folder(place).remove(mark)
-    return list(checks.check_storage(named(*reports), str(first))), place
+    return list(checks.check_problems(named(*reports))), place
 
 
 def test_a_storage_that_all_share_passes_and_nothing_is_left_in_it(tmp_path: Path) -> None:
-    (finding,), place = share(tmp_path / "new" / "runs", tmp_path)
-    assert (finding.state, finding.machine, place) == ("ok", "a, b", str(tmp_path))
+    assert share(tmp_path / "new" / "runs", tmp_path) == ([], str(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
 def test_an_object_store_passes_and_nothing_is_left_in_it(object_store: str) -> None:
     storage = f"{object_store}/{uuid4().hex}/runs"
-    (finding,), _ = share(storage, storage)
-    assert finding.state == "ok"
+    assert share(storage, storage) == ([], storage)
     assert not open_folder(storage).names()
 
 
@@ -289,7 +287,8 @@ def test_a_storage_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
 
 
 def check_data(*folders: Path) -> list[Finding]:
-    return list(checks.check_data(named(*(examine_machine(Request("s3://none", data=str(f))) for f in folders))))
+    reports = named(*(examine_machine(Request("s3://none", data=str(folder))) for folder in folders))
+    return [*checks.check_problems(reports), *checks.check_data(reports)]
 
 
 def test_the_same_data_everywhere_pass(scan: Path) -> None:
@@ -329,7 +328,7 @@ def test_a_projector_that_fails_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("no compiler")
 
     monkeypatch.setattr(machine_facts, "backproject", fail)
-    (fault,) = checks.check_kernel({THIS: examine_machine(Request("s3://none"))})
+    (fault,) = checks.check_problems({THIS: examine_machine(Request("s3://none"))})
     assert (fault.state, fault.found) == ("fault", "OSError: no compiler")
 
 
