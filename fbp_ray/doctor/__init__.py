@@ -1,9 +1,7 @@
 """The doctor: `python -m fbp_ray.doctor` says what is wrong with a machine or a cluster, and what to do about it.
 
-machines        asking the machine of this process, and those of a Ray cluster
-machine_checks  versions, processors, GPUs, disks: what each machine has
-kernel          the projector: what it computes, and how fast
-cluster_checks  network, storage and data: what the machines must have in common
+This module asks every machine for a report (`machine`) and has the machines connect to each other; what they report is
+compared (`checks`).
 """
 
 from __future__ import annotations
@@ -12,27 +10,33 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
+from threading import Thread
+from typing import Any, TypeVar
+from uuid import uuid4
 
 from pydantic import Field
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from fbp_ray.cli import parse
 from fbp_ray.config import RayConfig
-from fbp_ray.doctor.cluster_checks import check_data, check_network, check_storage
-from fbp_ray.doctor.kernel import check_kernel, check_speed
-from fbp_ray.doctor.machine_checks import SAME_ENVIRONMENT, check_hardware, check_versions, installed
-from fbp_ray.doctor.machines import Finding, Machine, ask, names, ray_nodes
+from fbp_ray.doctor import checks
+from fbp_ray.doctor.checks import Finding, say
+from fbp_ray.doctor.machine import Machine, Request, examine_machine, leave_mark, why
 from fbp_ray.errors import FbpRayError
 from fbp_ray.settings import Frozen
-from fbp_ray.storage import absolute
+from fbp_ray.storage import absolute, open_folder
+
+T = TypeVar("T")
 
 COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
+SECONDS = 240.0
+"""In which a machine has to report. A slow one compiles for a minute."""
+
+STOPPED = (1, 4)
+"""Ray's reasons for the end of a node that was stopped, or taken away because it was idle."""
 
 
 class DataPlace(Frozen):
@@ -73,107 +77,196 @@ class DoctorConfig(Frozen):
 def main(argv: Sequence[str]) -> None:
     """Looks, prints what it finds, and exits with 1 if there is a fault."""
     config = parse(DoctorConfig, argv, "python -m fbp_ray.doctor")
-    found = show(examine(config), config.as_json)
+    with Console(stderr=True).status("looking"):
+        found = examine(config)
+    show(found, config.as_json)
     if any(finding.state == "fault" for finding in found):
         sys.exit(1)
 
 
-def examine(config: DoctorConfig) -> Iterator[Finding]:
-    """What is found, as it is found: on the cluster that the settings or RAY_ADDRESS name, else on this machine."""
+def examine(config: DoctorConfig) -> list[Finding]:
+    """What is found on the cluster that the settings or RAY_ADDRESS name, else on this machine."""
     address = config.ray.address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
-        this = Machine(f"this machine ({socket.gethostname()})")
-        yield from examine_machines(config, [this], [this])
-        return
+        return list(examine_machines(config, [Machine(f"this machine ({socket.gethostname()})")]))
     from fbp_ray.train.cluster import cluster  # here, not above: Ray takes seconds to import
 
     driver = Machine(f"this process ({socket.gethostname()})")
-    with ExitStack() as stack:
+    try:
+        with cluster(address):
+            nodes, lost = ray_nodes()
+            return [*lost, *examine_machines(config, [driver, *nodes])]
+    except FbpRayError as error:
+        check = "versions" if "other versions" in str(error) else "cluster"
+        return [say(check, driver, "fault", str(error)), *examine_machines(config, [driver])]
+
+
+def examine_machines(config: DoctorConfig, machines: Sequence[Machine]) -> Iterator[Finding]:
+    """What is found on this machine, which comes first, and on the nodes of the cluster, of which each trains."""
+    first = machines[0]
+    trainers = machines[1:] or machines
+    storage = absolute(config.run.storage)
+    data = None if config.data.dir is None else str(config.data.dir.absolute())
+    mark: str | None = f"doctor-{uuid4().hex}"
+    places, failed = collect({first: start(first, leave_mark, storage, mark)}, 60)
+    for reason in failed.values():
+        mark = None
+        yield say("storage", first, "fault", f"{storage} cannot be used: {reason}")
+    place = places.get(first, storage)
+    asked = {}
+    for machine in machines:
+        trains = machine in trainers
+        request = Request(place, mark, data, trains, trains and not config.quick, machine.cpus)
+        asked[machine] = start(machine, examine_machine, request)
+    reports, silent = collect(asked, SECONDS)
+    if mark:
+        collect({first: start(first, open_folder(place).remove, mark)}, 60)
+    yield from (say("cluster", m, "fault", f"the machine does not answer: {reason}") for m, reason in silent.items())
+    training = {machine: report for machine, report in reports.items() if machine in trainers}
+    if not training:
+        return
+    if trainers is not machines:
+        yield say("cluster", training, "ok", f"{len(training)} of the cluster's {len(trainers)} machines answer")
+    yield from checks.check_versions(reports)
+    yield from checks.check_hardware(training)
+    yield from checks.check_disks(training)
+    several = len({machine.address for machine in training}) > 1
+    addresses = {}
+    for machine, report in training.items():
+        finding, address = checks.check_interface(machine, report, config.scaling.interface, several)
+        yield finding
+        if address:
+            addresses[machine] = (finding.found, address)
+    if several and len(addresses) > 1:
+        refused = connect(addresses)
+        yield from (say("network", machine, "fault", reason) for machine, reason in refused.items())
+        if not refused:
+            used = ", ".join(sorted({interface.split()[0] for interface, _ in addresses.values()}))
+            yield say("network", addresses, "ok", f"they reach each other over {used}")
+    yield from checks.check_problems(reports)
+    if mark and not any("storage" in report.problems for report in reports.values()):
+        text = f"{storage} can be read and written" + ", and all see what one writes" * (len(reports) > 1)
+        yield say("storage", reports, "ok", text)
+    yield from checks.check_data(reports)
+    yield from checks.check_kernel(training)
+    yield from checks.check_speed(training)
+
+
+def ray_nodes() -> tuple[list[Machine], list[Finding]]:
+    """The nodes of the cluster that this process has joined, and a warning for each lost one."""
+    import ray  # here, not above: it takes seconds to import
+
+    alive, lost = [], []
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    for node in nodes:
+        address, has = node["NodeManagerAddress"], node["Resources"]
+        name = f"{address} ({node['NodeManagerHostname']})"
+        machine = Machine(name, node["NodeID"], address, int(has.get("CPU", 0)), int(has.get("GPU", 0)))
+        if node["Alive"]:
+            alive.append(machine)
+        elif node.get("DeathReason") not in STOPPED:
+            reason = node.get("DeathReasonMessage") or "Ray does not say why"
+            lost.append(say("cluster", machine, "warning", f"the cluster has lost the machine: {reason}"))
+    names = [machine.name for machine in alive]
+    return alive, [finding for finding in lost if finding.machine not in names]
+
+
+def start(machine: Machine, function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """Has a machine call a function of this package: a node in a Ray task, this machine in a thread.
+
+    The thread does not keep the process from ending, as a file system may hang for ever.
+    """
+    future: Future[T] = Future()
+    if machine.node is not None:
+        import ray
+
+        future = ray.remote(function).options(max_retries=0, **_on(machine)).remote(*arguments).future()
+        return future
+
+    def call() -> None:
         try:
-            stack.enter_context(cluster(address))
-        except FbpRayError as error:
-            check, remedy = "cluster", "start the cluster (`ray start --head`), or give its address"
-            if "other versions" in str(error):
-                check, remedy = "versions", SAME_ENVIRONMENT
-            yield Finding(check, driver.name, "fault", str(error), remedy)
-            yield from examine_machines(config, [driver], [driver])
-            return
-        nodes, lost = ray_nodes()
-        yield from lost
-        yield from examine_machines(config, [driver, *nodes], nodes)
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+
+    Thread(target=call, daemon=True).start()
+    return future
 
 
-def examine_machines(
-    config: DoctorConfig, machines: Sequence[Machine], trainers: Sequence[Machine]
-) -> Iterator[Finding]:
-    """What is found on machines. Those that do not answer at all are left out of the checks.
+def _on(machine: Machine) -> dict[str, Any]:
+    """The options of a Ray task or actor that is to run on a node, also where all processors are taken."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(str(machine.node), soft=False)}
+
+
+def collect(futures: Mapping[Machine, Future[T]], seconds: float) -> tuple[dict[Machine, T], dict[Machine, str]]:
+    """What machines answer in so many seconds, and why others do not."""
+    wait(futures.values(), timeout=seconds)
+    answers, failed = {}, {}
+    for machine, future in futures.items():
+        if not future.done():
+            failed[machine] = f"no answer within {seconds:g} s"
+        elif (error := future.exception()) is not None:
+            failed[machine] = why(error)
+        else:
+            answers[machine] = future.result()
+    return answers, failed
+
+
+class Peer:
+    """An actor that takes connections at an address of its machine, and opens some from there."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def listen(self) -> int:
+        """Takes connections from now on; returns the port."""
+        family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
+        self.server = socket.create_server((self.address, 0), family=family, backlog=1024)  # which nobody has to accept
+        return int(self.server.getsockname()[1])
+
+    def reach(self, others: Mapping[str, tuple[str, int]]) -> str:
+        """Connects to the addresses and ports of others, by name; says which is the first that it does not reach."""
+        for name, place in others.items():
+            try:
+                socket.create_connection(place, timeout=5, source_address=(self.address, 0)).close()
+            except OSError as error:
+                return f"opens no connection to {name}: {error}"
+        return ""
+
+
+def connect(ends: Mapping[Machine, tuple[str, str]]) -> dict[Machine, str]:
+    """Has nodes listen and connect to each other; returns what went wrong on those that do not reach all others.
 
     Args:
-        config: what to look for.
-        machines: all that must have the same code and see the same files, the driver in front.
-        trainers: those of them that train.
+        ends: of each node, its interface for people, and the address to use.
     """
-    remedy = (
-        "see that the machine runs and has memory, and that Ray there runs in an environment with fbp-ray of this "
-        "version; then start Ray there again"
-    )
-    seconds = 120  # in which a process starts, and imports torch
-    known, silent = ask("cluster", dict.fromkeys(machines, installed), seconds, remedy)
-    yield from (finding._replace(found=f"the machine does not answer: {finding.found}") for finding in silent)
-    machines = list(known)
-    answering = [machine for machine in trainers if machine in known]
-    if answering and trainers[0].cpus is not None:
-        text = f"{len(answering)} of the cluster's {len(trainers)} machines answer"
-        yield Finding("cluster", names(answering), "ok", text)
-    if not known:
-        return
-    storage = absolute(config.run.storage)
-    yield from check_versions(known)
-    yield from check_hardware(answering, storage)
-    yield from check_network(answering, config.scaling.interface)
-    yield from check_storage(machines, storage)
-    if config.data.dir is not None:
-        yield from check_data(machines, config.data.dir)
-    yield from check_kernel(answering)
-    if not config.quick:
-        yield from check_speed(answering)
+    import ray
+
+    peers: dict[Machine, Any] = {
+        m: ray.remote(Peer).options(**_on(m)).remote(address) for m, (_, address) in ends.items()
+    }
+    ports, deaf = collect({machine: peer.listen.remote().future() for machine, peer in peers.items()}, 60)
+    places = {f"{machine.name}, {ends[machine][0]}": (ends[machine][1], port) for machine, port in ports.items()}
+    reaching = {machine: peers[machine].reach.remote(places).future() for machine in ports}
+    refused, failed = collect(reaching, 60)
+    refused = {machine: f"{ends[machine][0]} {reason}" for machine, reason in refused.items() if reason}
+    return deaf | failed | refused
 
 
-def show(findings: Iterable[Finding], as_json: bool) -> list[Finding]:
-    """Prints findings and their remedies: as JSON, as a table on a terminal, else as lines while they come."""
-    console = Console()
-    found = []
+def show(findings: Sequence[Finding], as_json: bool) -> None:
+    """Prints findings, faults last with their remedies, and how many there are; or all of them as JSON."""
     if as_json:
-        found = list(findings)
-        print(json.dumps([finding._asdict() for finding in found], indent=2))
-        return found
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in ("state", "check", "machine", "found"):
-        table.add_column(heading, no_wrap=heading in ("state", "check"), overflow="fold")
-    with console.status("looking") as status:
-        for finding in findings:
-            found.append(finding)
-            text = " ".join(finding.found.split())
-            if console.is_terminal:
-                status.update(f"looking: {finding.check}")
-                state = f"[{COLOURS[finding.state]}]{finding.state}[/]"
-                table.add_row(state, finding.check, escape(finding.machine), escape(text))
-            else:  # a log is to show how far it is
-                print(f"{finding.state:<8}{finding.check:<12}{finding.machine}: {text}", flush=True)
-    if console.is_terminal:
-        console.print(table)
-    for text in summary(found):
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-    return found
-
-
-def summary(findings: Sequence[Finding]) -> list[str]:
-    """What is wrong, with the remedies, faults last; and how much of it there is."""
-    lines, counts = [], []
-    for state in ("warning", "fault"):
-        wrong = [finding for finding in findings if finding.state == state]
-        for finding in wrong:
-            text = " ".join(finding.found.split())
-            lines += ["", f"{state}: {finding.check}, {finding.machine}: {text}", f"  remedy: {finding.remedy}"]
-        counts.append(f"{len(wrong) or 'no'} {state}{'s' * (len(wrong) != 1)}")
-    return [*lines, "", ", ".join(reversed(counts))]
+        print(json.dumps([finding._asdict() for finding in findings], indent=2))
+        return
+    console = Console()
+    count = dict.fromkeys(COLOURS, 0)
+    width = max((len(finding.machine) for finding in findings), default=0)
+    for finding in sorted(findings, key=lambda finding: list(COLOURS).index(finding.state)):
+        count[finding.state] += 1
+        text = f"{finding.state:<8}{finding.check:<12}{finding.machine:<{width}}  {' '.join(finding.found.split())}"
+        console.print(text, style=COLOURS[finding.state], markup=False, highlight=False, soft_wrap=True)
+        if finding.remedy:
+            console.print(f"        remedy: {finding.remedy}", markup=False, highlight=False, soft_wrap=True)
+    print(", ".join(f"{count[s] or 'no'} {s}{'s' * (count[s] != 1)}" for s in ("fault", "warning")))

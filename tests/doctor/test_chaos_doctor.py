@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import fbp_ray
-from fbp_ray.doctor.machines import Finding
+from fbp_ray.doctor.checks import Finding
 from tests.support.hosts import PORT, Host, two_hosts
 from tests.support.scans import write_scan
 
@@ -145,7 +145,7 @@ def test_a_cluster_of_another_ray_is_a_finding(hosts: tuple[Host, Host], folder:
     process = hosts[0].start([sys.executable, "-c", code], tmp_path / "log")
     assert process.wait(SECONDS) == 1
     said = (tmp_path / "log").read_text()
-    assert "fault: versions, this process" in said
+    assert "fault   versions    this process" in said
     assert "Ray: 2.61.0" in said
     assert "Traceback" not in said
 
