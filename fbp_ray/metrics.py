@@ -70,6 +70,11 @@ def has_range(target: Tensor) -> Tensor:
     return _range(target.double(), None) > 0
 
 
+def relative_error(image: Tensor, truth: Tensor) -> float:
+    """|image - truth| / |truth|, both of the same shape."""
+    return float((image - truth).norm() / truth.norm())
+
+
 def _pair(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     for image in (prediction, target):
         check_tensor(image, "an image")

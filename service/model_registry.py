@@ -14,14 +14,17 @@ import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from fbp_ray.checkpoint import Checkpoint, put_weights, read_checkpoint, write_checkpoint
+from fbp_ray.data.layout import MU_MAX, MU_WATER
 from fbp_ray.errors import CheckpointError, FbpRayError
 from fbp_ray.filters import WindowName
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.metrics import relative_error
 from fbp_ray.model import LearnableFBP
-from fbp_ray.phantom import relative_error, soft_disc
 from fbp_ray.projector import project
 from fbp_ray.run import RunFolder
 from fbp_ray.storage import Folder, LocalFolder, absolute, open_folder
@@ -284,6 +287,18 @@ def _completed(run: Folder, written: float) -> float | None:
     except (OSError, ValueError, TypeError, FbpRayError):  # damaged, or not of a run
         return None
     return written if status.get("state") == "completed" else None
+
+
+def soft_disc(geometry: ParallelBeam) -> Tensor:
+    """A disc of water with a soft edge and a denser spot in it: (H, W), attenuation / MU_MAX."""
+    reach = min(abs(geometry.x[0]), abs(geometry.y[0]), geometry.cells * geometry.cell_size / 2)
+    x, y = geometry.x[:, None] / reach, geometry.y[None, :] / reach
+
+    def disc(centre: float, radius: float) -> np.ndarray:
+        return np.asarray(1 / (1 + np.exp((np.hypot(x - centre, y) - radius) / 0.05)))
+
+    image = MU_WATER / MU_MAX * (disc(0.0, 0.6) + 0.5 * disc(0.25, 0.15))
+    return torch.from_numpy(image.astype(np.float32))
 
 
 def verify(engine: Engine, source: str, batch: int = 4) -> float:

@@ -19,7 +19,7 @@ ORDER = (
     ("model",),
     ("metrics", "losses", "storage", "client"),
     ("checkpoint", "baseline", "data", "cli"),
-    ("phantom", "trackers"),
+    ("trackers",),
     ("pictures",),
     ("config",),
     ("run", "simulate"),

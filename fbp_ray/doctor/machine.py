@@ -27,8 +27,8 @@ from fbp_ray.checkpoint import versions
 from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import FbpRayError, RunError
 from fbp_ray.geometry import ParallelBeam, RegularAngles
+from fbp_ray.metrics import relative_error
 from fbp_ray.model import fbp
-from fbp_ray.phantom import relative_error
 from fbp_ray.projector import backproject, project, reference
 from fbp_ray.storage import LocalFolder, open_folder, probe
 from fbp_ray.threads import processors
