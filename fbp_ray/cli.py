@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib import resources
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from packaging.requirements import Requirement
 from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliSettingsSource, DotEnvSettingsSource, EnvSettingsSource, SettingsError
 from rich.console import Console
@@ -25,10 +26,17 @@ from fbp_ray.errors import ConfigError, FbpRayError
 from fbp_ray.settings import NO_FILE, SettingsFile, expand_home, explain
 
 Config = TypeVar("Config", bound=BaseModel)
+FRAGILE = ("ray", "torch", "numba", "llvmlite")
 
 
 def run_program(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs `main` on the command line. An `FbpRayError` becomes a message on stderr and an exit code."""
+    """Runs `main` on the command line. An `FbpRayError` becomes a message on stderr and an exit code.
+
+    Packages whose next release may change what this one relies on are named in a line first, if they are not of the
+    versions that were tested.
+    """
+    for text in unmet_requirements(FRAGILE).values():
+        print(f"warning: {text}", file=sys.stderr)
     try:
         main(sys.argv[1:])
     except FbpRayError as error:
@@ -37,6 +45,23 @@ def run_program(main: Callable[[Sequence[str]], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def unmet_requirements(names: Collection[str] | None = None) -> dict[str, str]:
+    """The requirements of the installed fbp-ray that do not hold, each as a sentence, by package.
+
+    Args:
+        names: look at these packages only; at all by default.
+    """
+    found = {}
+    with suppress(metadata.PackageNotFoundError):
+        for needed in map(Requirement, metadata.requires("fbp-ray") or []):
+            wanted = names is None or needed.name in names
+            if wanted and (needed.marker is None or needed.marker.evaluate({"extra": ""})):
+                version = next((d.version for d in metadata.distributions(name=needed.name)), None)
+                if version is None or not needed.specifier.contains(version, prereleases=True):
+                    found[needed.name] = f"{needed.name} is {version or 'not installed'}, but fbp-ray needs {needed}"
+    return found
 
 
 def parse(model: type[Config], argv: Sequence[str], program: str) -> Config:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from fbp_ray.cli import parse_with_recipe, read_recipe, run_program
+from fbp_ray.cli import parse_with_recipe, read_recipe, run_program, unmet_requirements
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, RunError
 
@@ -122,3 +123,28 @@ def test_an_error_is_a_message_and_an_exit_code(
         run_program(fail)
     assert ended.value.code == code
     assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_what_is_missing_or_outside_the_tested_range_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs = [
+        "numpy>=99",
+        "torch>=2",
+        "ray[train]<2",
+        "no-such-package",
+        "other-system; sys_platform == 'none'",
+        "extra-one; extra == 'x'",
+    ]
+    folder = tmp_path / "fbp_ray-0.1.0.dist-info"
+    folder.mkdir()
+    lines = "".join(f"Requires-Dist: {need}\n" for need in needs)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: fbp-ray\nVersion: 0.1.0\n{lines}")
+    monkeypatch.syspath_prepend(tmp_path)
+    numpy, ray, missing = unmet_requirements().values()
+    assert re.fullmatch(r"numpy is 2.*, but fbp-ray needs numpy>=99", numpy)
+    assert re.fullmatch(r"ray is 2.*, but fbp-ray needs ray\[train\]<2", ray)
+    assert missing == "no-such-package is not installed, but fbp-ray needs no-such-package"
+
+    run_program(lambda argv: None)  # of these, only Ray may change what the programs rely on
+    assert capsys.readouterr().err == f"warning: {ray}\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import math
@@ -13,17 +12,16 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple, TypeVar
 
 import psutil
 import torch
-from packaging.requirements import Requirement
 
 import fbp_ray
 from fbp_ray.checkpoint import versions
+from fbp_ray.cli import unmet_requirements
 from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import FbpRayError, RunError
 from fbp_ray.geometry import ParallelBeam, RegularAngles
@@ -99,7 +97,7 @@ def examine_machine(request: Request) -> MachineReport:
     cards = Path("/proc/driver/nvidia/gpus")
     return MachineReport(
         versions=versions() | {CODE: digest(Path(fbp_ray.__file__).parent)},
-        unmet=unmet(),
+        unmet=unmet_requirements(),
         processors=processors(),
         gpus=[torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count()) if torch.cuda.is_available()],
         cards=len(list(cards.iterdir())) if cards.is_dir() else 0,
@@ -131,18 +129,6 @@ def digest(package: Path) -> str:
         whole.update(f"{path.relative_to(package).as_posix()}\0".encode())
         whole.update(path.read_bytes())
     return whole.hexdigest()[:8]
-
-
-def unmet() -> dict[str, str]:
-    """The requirements of the installed package that do not hold: nothing where the package is not installed."""
-    found = {}
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        for needed in map(Requirement, metadata.requires("fbp-ray") or []):
-            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
-                version = next((d.version for d in metadata.distributions(name=needed.name)), None)
-                if version is None or not needed.specifier.contains(version, prereleases=True):
-                    found[needed.name] = f"{needed.name} is {version or 'not installed'}, but fbp-ray needs {needed}"
-    return found
 
 
 def interfaces() -> dict[str, list[str]]:

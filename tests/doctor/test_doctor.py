@@ -106,28 +106,6 @@ def test_the_code_is_known_by_a_digest(tmp_path: Path) -> None:
     assert machine_facts.digest(tmp_path) != first
 
 
-def test_what_is_missing_or_outside_the_tested_range_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    needs = [
-        "numpy>=99",
-        "torch>=2",
-        "ray[train]<2",
-        "no-such-package",
-        "other-system; sys_platform == 'none'",
-        "extra-one; extra == 'x'",
-    ]
-    folder = tmp_path / "fbp_ray-0.1.0.dist-info"
-    folder.mkdir()
-    lines = "".join(f"Requires-Dist: {need}\n" for need in needs)
-    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: fbp-ray\nVersion: 0.1.0\n{lines}")
-    monkeypatch.syspath_prepend(tmp_path)
-    numpy, ray, missing = machine_facts.unmet().values()
-    assert re.fullmatch(r"numpy is 2.*, but fbp-ray needs numpy>=99", numpy)
-    assert re.fullmatch(r"ray is 2.*, but fbp-ray needs ray\[train\]<2", ray)
-    assert missing == "no-such-package is not installed, but fbp-ray needs no-such-package"
-
-
 # Processors, GPUs, disks
 
 
