@@ -125,8 +125,7 @@ class AsyncClient:
 
     async def models(self) -> list[Model]:
         """The models that serve."""
-        call = Call("GET", "/models")
-        return answers.documents(Model, call, await self._connection.exchange(call), "models")
+        return (await self._get(answers.Models, Call("GET", "/models"))).models
 
     async def model(self, name: str) -> Model:
         """One of them."""
@@ -167,7 +166,7 @@ class AsyncClient:
     async def jobs(self, status: str | None = None, limit: int = 100) -> list[Job]:
         """The jobs, all or those of a status, the newest in front; without their progress."""
         call = Call("GET", "/jobs", {"limit": str(limit)} | ({"status": status} if status else {}))
-        return answers.documents(Job, call, await self._connection.exchange(call), "jobs")
+        return (await self._get(answers.Jobs, call)).jobs
 
     async def job(self, id: str) -> Job:
         """One of them, with its progress."""

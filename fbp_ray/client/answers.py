@@ -100,6 +100,18 @@ class Job(Document):
         return self.status in ("succeeded", "failed", "stopped", "lost")
 
 
+class Models(Document):
+    """The models that serve."""
+
+    models: list[Model]
+
+
+class Jobs(Document):
+    """Some of the jobs."""
+
+    jobs: list[Job]
+
+
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 
@@ -149,44 +161,20 @@ def reconstruction(call: Call, answer: httpx.Response, axes: int) -> Reconstruct
 
 def document(kind: type[AnyDocument], call: Call, answer: httpx.Response) -> AnyDocument:
     """A JSON answer as what it should be; raises ServiceError."""
-    return _validate(kind, call, _json(call, answer))
+    try:
+        return kind.model_validate_json(answer.content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "all of it"
+        raise unexpected(call, answer, f"JSON for {kind.__name__}", f"{where}: {first['msg']}") from None
 
 
-def documents(kind: type[AnyDocument], call: Call, answer: httpx.Response, name: str) -> list[AnyDocument]:
-    """The list of that name in a JSON answer; raises ServiceError."""
-    content = _json(call, answer)
-    found = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(found, list):
-        raise unexpected(call, answer, f"JSON with a list `{name}`", None)
-    return [_validate(kind, call, item) for item in found]
-
-
-def unexpected(call: Call, answer: httpx.Response, expected: str, error: Exception | None) -> ServiceError:
+def unexpected(call: Call, answer: httpx.Response, expected: str, why: object) -> ServiceError:
     """The error of an answer that the service does not give."""
     kind = answer.headers.get("content-type", "no type")
-    why = f" ({str(error)[:200]})" if error else ""
     return ServiceError(
-        f"the answer to {call} should be {expected}, but it has {len(answer.content)} bytes of {kind}{why}; is it the "
-        f"fbp-ray service that answers at {answer.url.host}?",
+        f"the answer to {call} should be {expected}, but it has {len(answer.content)} bytes of {kind} "
+        f"({str(why)[:200]}); is it the fbp-ray service, and of this version, that answers at {answer.url.host}?",
         status=answer.status_code,
         request_id=request_id(answer),
     )
-
-
-def _json(call: Call, answer: httpx.Response) -> Any:
-    try:
-        return answer.json()
-    except ValueError as error:
-        raise unexpected(call, answer, "JSON", error) from None
-
-
-def _validate(kind: type[AnyDocument], call: Call, content: Any) -> AnyDocument:
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ServiceError(
-            f"the answer to {call} should be a {kind.__name__.lower()}, but {where}: {first['msg']}; is it the fbp-ray "
-            "service that answers there, and of this version?"
-        ) from None

@@ -153,12 +153,12 @@ def examine_machines(config: DoctorConfig, machines: Sequence[Machine]) -> Itera
 
 
 def ray_nodes() -> tuple[list[Machine], list[Finding]]:
-    """The nodes of the cluster that this process has joined, and a warning for each lost one."""
+    """The nodes of the cluster that this process has joined, the head first, and a warning for each lost one."""
     import ray  # here, not above: it takes seconds to import
 
     alive, lost = [], []
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    for node in nodes:
+    for node in sorted(nodes, key=lambda node: "node:__internal_head__" not in node["Resources"]):
         address, has = node["NodeManagerAddress"], node["Resources"]
         name = f"{address} ({node['NodeManagerHostname']})"
         machine = Machine(name, node["NodeID"], address, int(has.get("CPU", 0)), int(has.get("GPU", 0)))
