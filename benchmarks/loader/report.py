@@ -59,7 +59,7 @@ def need_table(found: dict[Case, list[float]]) -> str:
     head = ["files", "read by", "1 process", "2 processes", "x", f"processes for {NEED:.0f}/s"]
     rows = []
     for case in CASES:
-        if case.processes == 1 and case.how != "h5py alone":
+        if case.processes == 1 and not case.how.startswith("h5py"):
             one, two = rate(found, case), rate(found, case._replace(processes=2))
             count = needed(found, case)
             words = f"{count}" if count <= 2 else f"{count}, extrapolated"
