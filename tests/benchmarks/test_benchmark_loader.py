@@ -43,7 +43,7 @@ def test_as_many_files_as_lodopab(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_speed_table_has_a_line_a_case() -> None:
     lines = report.speed_table(FOUND).splitlines()
     assert len(lines) == 2 + len(CASES)
-    loader = [cell.strip() for cell in lines[3].strip("|").split("|")]
+    loader = [cell.strip() for cell in lines[4].strip("|").split("|")]
     assert loader == ["a chunk a row", "loader", "1", "3000", "1500", "9000", "150%", "75%"]
 
 
