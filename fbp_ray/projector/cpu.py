@@ -23,8 +23,17 @@ from torch import Tensor
 
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.projector import reference
-from fbp_ray.projector.kernels import backprojector, projector
-from fbp_ray.projector.lanes import BAND_ANGLES, BAND_CELLS, BLOCK, PAD_CELLS, PAD_PIXELS, SIDE, TILE
+from fbp_ray.projector.kernels import (
+    BAND_ANGLES,
+    BAND_CELLS,
+    BLOCK,
+    PAD_CELLS,
+    PAD_PIXELS,
+    SIDE,
+    TILE,
+    backprojector,
+    projector,
+)
 from fbp_ray.projector.layout import Views, layout, mirror_views, plain_views, steep_views
 from fbp_ray.threads import parallel_for
 

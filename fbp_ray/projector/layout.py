@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.projector.compiler import Kernel
-from fbp_ray.projector.lanes import PAD_CELLS, PAD_PIXELS
+from fbp_ray.projector.kernels import PAD_CELLS, PAD_PIXELS
 
 _SAME_ANGLE = 1e-9  # radians: a pixel's position then agrees to far less than the rounding of float32
 _IDENTITY, _MIRROR, _TRANSPOSE, _TURN = (1, 0, 0, 1), (-1, 0, 0, 1), (0, 1, 1, 0), (0, -1, 1, 0)
