@@ -14,6 +14,8 @@ OTHERS = {
     "reading beside h5py": "python -m benchmarks.loader",
     "the projector beside other projects": "python -m benchmarks.projector",
     "requests to the service": "python -m benchmarks.service",
+    "what a fixed seed trains": "python -m benchmarks.golden",
+    "hands an epoch passes, loop to screen": "docs/architecture.md",
 }
 """The figures that take longer, and the commands that measure them."""
 
