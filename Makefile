@@ -30,7 +30,7 @@ docs: .venv/installed  ## the API reference from the docstrings, in build/docs
 figures: .venv/installed  ## the size of the code, the private names, the words of the README; where the other figures come from
 	$(BIN)/python -m benchmarks.house
 
-chaos: .venv/installed  ## kill workers, drivers and machines in the middle of runs (minutes; best as root)
+chaos: .venv/installed  ## kill workers, drivers and machines in the middle of runs (a quarter of an hour; best as root)
 	$(BIN)/python -m pytest -m chaos
 
 check-deploy: .venv/installed  ## docker/: linters, schemas, and what the images run, run on four hosts of this machine

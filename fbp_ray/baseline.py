@@ -24,7 +24,7 @@ FINE = (-0.06, -0.04, -0.02, 0.02, 0.04, 0.06)
 
 
 class Quality(NamedTuple):
-    """The four figures of merit of one image, or their means over several."""
+    """PSNR and SSIM of one image, with its own range and with a fixed one; or their means over several images."""
 
     psnr: float
     ssim: float
@@ -33,7 +33,7 @@ class Quality(NamedTuple):
 
 
 def quality(prediction: Tensor, target: Tensor) -> list[Quality]:
-    """The figures of merit of each image of (B, H, W)."""
+    """The quality of each image of (B, H, W)."""
     columns = (
         psnr(prediction, target),
         ssim(prediction, target),

@@ -34,7 +34,7 @@ class CheckpointError(FbpRayError):
 
 
 class ConfigError(FbpRayError, ValueError):
-    """An option, a recipe or a configuration file that does not hold."""
+    """An option, a recipe or a configuration file that is not valid."""
 
 
 class RunError(FbpRayError):
@@ -44,7 +44,7 @@ class RunError(FbpRayError):
 
 
 class ServiceError(FbpRayError):
-    """A service that does not answer its client, or that says no.
+    """A service that does not answer its client, or that refuses a request.
 
     Args:
         message: what was asked, what came and the way out.

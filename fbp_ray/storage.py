@@ -1,4 +1,4 @@
-"""Folders on a disk or in an object store, and files in them that are whole or not there.
+"""Folders on a disk or in an object store, whose files are written whole or not at all.
 
 A place is a path, or a URI that pyarrow or fsspec knows: `runs`, `/mnt/shared/runs`, `s3://bucket/runs`, `gs://..`.
 Who may write to an object store, and at which address it answers, its own settings say (`AWS_ACCESS_KEY_ID`,

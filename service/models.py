@@ -1,4 +1,4 @@
-"""The models over HTTP: what callers are told of them, and the routes."""
+"""The models over HTTP: response schemas and routes."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -176,10 +177,13 @@ def check(shape: Any, dtype: Any, max_bytes: int) -> None:
         raise Refused(f"its array of shape {tuple(shape)} takes {size} bytes, but {max_bytes} are allowed")
 
 
+READERS: dict[Kind, Callable[[bytes, int], Any]] = {"h5": read_h5, "tif": read_tif}
+
+
 def answer(kind: Kind, content: bytes, max_bytes: int) -> tuple[dict[str, Any], bytes]:
     """What a file holds, or why it is refused."""
     try:
-        array = np.asarray((read_h5 if kind == "h5" else read_tif)(content, max_bytes))
+        array = np.asarray(READERS[kind](content, max_bytes))
         check(array.shape, array.dtype, max_bytes)
         array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
         return {"shape": array.shape, "dtype": array.dtype.str}, array.tobytes()

@@ -1,4 +1,4 @@
-"""Which learning rate, which window to learn and from which start, and which scheduler give the best images.
+"""Which learning rate and schedule, and which window to learn from which start, give the best images.
 
     python sweeps/learning_rate.py --data.dir data/mine --sweep.name rates --sweep.trials 32
 

@@ -24,7 +24,7 @@ from fbp_ray.geometry import ParallelBeam
 
 
 class Sample(NamedTuple):
-    """What was measured and what was there. A batch of samples is one, too, with B in front of the shapes."""
+    """A measured sinogram and its ground-truth image; also a batch of them, with B in front of the shapes."""
 
     observation: Tensor
     """(A, D) float32: line integrals of attenuation divided by MU_MAX = 81.35858 /m, about 0 to 0.13 (metres)."""

@@ -35,7 +35,7 @@ WindowKind = Literal["fixed", "frequency", "angle_frequency"]
 
 
 class WindowConfig(Frozen):
-    """Which window stands before the ramp, and what it is at the start."""
+    """The kind of window, and what it is at the start."""
 
     kind: WindowKind = Field(
         default="frequency",

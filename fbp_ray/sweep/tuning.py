@@ -249,7 +249,7 @@ class TrialSearcher(Searcher):
         return len(self._interrupted) + len(self._new)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing, for Tune's own record."""
+        """Nothing: Tune need not keep the searcher in its own record."""
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:

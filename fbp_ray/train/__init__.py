@@ -3,10 +3,10 @@
 program      the command: options, checks, run folder, how the run ended
 loop         the training loop itself, which knows nothing of Ray
 process      the processes that train together, and how they exchange values
-record       where a run goes on from, the classic FBP to compare with, and what each epoch leaves
-events       what is told of a training while it goes on
+record       resuming, the baseline to compare with, and what is saved after each epoch
+events       the events of a run, for its display
 display      the terminal: a live table, or lines
 launch       Ray: the TorchTrainer
 ray_worker   Ray: what each worker does around the loop, and errors that name what went wrong
-cluster      Ray: joining a cluster or starting one, its machines, and who gets what of them
+cluster      Ray: joining a cluster or starting one, its machines, and what each worker gets
 """

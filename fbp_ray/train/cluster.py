@@ -122,7 +122,7 @@ def check_address(address: str) -> None:
 
 
 class Node(NamedTuple):
-    """A machine of a cluster, and what it has."""
+    """A machine of a cluster, with its processors and GPUs."""
 
     address: str
     processors: int

@@ -1,4 +1,4 @@
-"""What happens during a training, as the loop and Ray's controller tell it and the terminal shows it."""
+"""Events of a training run, sent by the loop and by Ray's controller and shown on the terminal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Step:
-    """A step is done. Not every step is told, but about one a second."""
+    """A step is done. Steps are reported about once a second."""
 
     epoch: int
     step: int

@@ -1,4 +1,4 @@
-"""The `TorchTrainer`: workers on the cluster, and their events to the driver."""
+"""Starts the `TorchTrainer` and forwards the workers' events to the driver."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _scaling(config: TrainConfig, resources: Resources) -> ray.train.ScalingConf
 
 @contextmanager
 def showing(resources: Resources, show: Show) -> Iterator[Queue]:
-    """A queue on this machine whose events a thread shows, until the block ends and none is left."""
+    """Gives an event queue on this machine; a thread shows its events until the block ends and none is left."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     thread = threading.Thread(target=_show_all, args=(queue, resources, show), daemon=True, name="events")
@@ -98,7 +98,7 @@ def showing(resources: Resources, show: Show) -> Iterator[Queue]:
 
 
 def _show_all(queue: Queue, resources: Resources, show: Show) -> None:
-    """Shows events until None comes; says what the workers wait for when for long there is no sign of them."""
+    """Shows events until None comes; says what the workers wait for when nothing is heard for PATIENCE seconds."""
     training = False
     while True:
         try:

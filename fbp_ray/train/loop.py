@@ -107,7 +107,7 @@ def train(
                 optimizer.zero_grad()
                 (loss.total * weight).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-                finite.look(step, loss.total.detach())
+                finite.record(step, loss.total.detach())
                 if weight:
                     sums.add(len(batch.observation), {"loss": loss.total, **loss.parts})
                 due = time.perf_counter() - shown >= STEP_SECONDS or step == steps
@@ -202,8 +202,8 @@ class _FirstNotFinite:
     def __init__(self, device: torch.device) -> None:
         self._first = torch.zeros((), dtype=torch.int64, device=device)
 
-    def look(self, step: int, loss: Tensor) -> None:
-        """Takes the loss of a step, a scalar on the device."""
+    def record(self, step: int, loss: Tensor) -> None:
+        """Notes whether the loss of a step, a scalar on the device, is finite."""
         fine = torch.isfinite(loss) | (self._first > 0)
         self._first = torch.where(fine, self._first, step)
 
@@ -213,7 +213,7 @@ class _FirstNotFinite:
 
 
 def _stand_in(batch: Sample) -> Sample:
-    """Something to compute with where the last step of an epoch has nothing for this process; it counts for nothing."""
+    """A dummy batch of weight 0 for a process with no samples in the last step: it still has to exchange gradients."""
     observation, ground_truth, _ = batch
     return Sample(
         observation.new_zeros(1, *observation.shape[1:]),

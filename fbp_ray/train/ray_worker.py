@@ -34,7 +34,7 @@ FLUSH_SECONDS = 30.0
 
 
 class Sender:
-    """Puts events into the driver's queue, in order, without waiting for it; where it is gone they are lost."""
+    """Puts events into the driver's queue, in order, without waiting; events are dropped if the queue is gone."""
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
@@ -156,7 +156,7 @@ def choose_interface(given: str | None) -> None:
 
 
 class Failures(UserCallback):
-    """Lives in Ray's controller: tells which workers were lost, and ends a run whose error would come again.
+    """Lives in Ray's controller: tells which workers were lost, and ends a run whose error would recur on a retry.
 
     Args:
         queue: takes the events to the driver.
@@ -170,7 +170,7 @@ class Failures(UserCallback):
 
     @cached_property
     def sender(self) -> Sender:
-        """Made in the controller, to which no thread can be sent."""
+        """Made late, in the controller: threads cannot be pickled."""
         return Sender(self.queue)
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:

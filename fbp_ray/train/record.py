@@ -1,4 +1,4 @@
-"""The run folder as the loop uses it: where to go on from, the baseline, and what each epoch leaves behind the loop."""
+"""Resuming a run, measuring its baseline, and saving each epoch's results behind the loop."""
 
 from __future__ import annotations
 

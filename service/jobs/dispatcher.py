@@ -1,4 +1,4 @@
-"""The thread that submits the jobs that wait, looks at those that run, and notices when their cluster is gone."""
+"""The thread that submits waiting jobs, polls running ones, and notices when their cluster is gone."""
 
 from __future__ import annotations
 
