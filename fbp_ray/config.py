@@ -1,22 +1,22 @@
 """The configuration of a training run: one frozen tree, the same on a command line, in a recipe and in a saved run.
 
-A part of the tree that configures a single module is defined in that module (`WindowConfig`, `LossConfig`). The other
-parts and the tree are here. `fbp_ray.cli` fills the tree from a recipe, a file and the command line, in that order.
+`fbp_ray.cli` fills the tree from a recipe, a file and the command line, in that order. Nothing here needs torch, so a
+program lists its options, or refuses one, without waiting for it.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from fbp_ray.filters import WindowConfig
-from fbp_ray.losses import LossConfig
-from fbp_ray.model import PostprocessingConfig
 from fbp_ray.settings import Frozen, LocalPath, PlaceName
-from fbp_ray.trackers import TrackConfig
 
 Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+WindowName = Literal["none", "shepp-logan", "cosine", "hamming", "hann"]
+WindowKind = Literal["fixed", "frequency", "angle_frequency"]
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
 class DataConfig(Frozen):
@@ -30,6 +30,59 @@ class DataConfig(Frozen):
     cache: Literal["none", "memory", "half"] = Field(
         default="none", description="keep samples in memory, once per machine: as they are, or in half precision"
     )
+
+
+class WindowConfig(Frozen):
+    """The kind of window, and what it is at the start."""
+
+    kind: WindowKind = Field(
+        default="frequency",
+        description="fixed: not learned; frequency: a weight a frequency, shared by the angles; "
+        "angle_frequency: a weight for every angle and frequency",
+    )
+    init: Literal["ones", "none", "shepp-logan", "cosine", "hamming", "hann"] = Field(
+        default="ones", description="the window at the start: ones, or an analytic one"
+    )
+    cutoff: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=1.0, description="the cut-off of the analytic window, a fraction of the Nyquist frequency"
+    )
+
+    @model_validator(mode="after")
+    def _ones_have_no_cutoff(self) -> WindowConfig:
+        if self.init == "ones" and self.cutoff != 1:
+            raise ValueError(
+                f"a window of ones has no cut-off, but cutoff is {self.cutoff}; set it to 1, or choose an init that "
+                "has one, for example none (the ideal low-pass)"
+            )
+        return self
+
+
+class PostprocessingConfig(Frozen):
+    """What happens to the image after the backprojection."""
+
+    kind: Literal["identity"] = Field(default="identity", description="identity: nothing")
+
+
+class LossConfig(Frozen):
+    """The weight of each term; a term of weight 0 is not computed."""
+
+    l1: Weight = Field(default=0.25, description="weight of the mean absolute error")
+    ms_ssim: Weight = Field(default=1.0, description="weight of 1 - MS-SSIM")
+    edge: Weight = Field(default=1.0, description="weight of the L1 distance of the Sobel gradients")
+    mse: Weight = Field(default=0.0, description="weight of the mean squared error")
+
+    @model_validator(mode="after")
+    def _something_to_minimise(self) -> LossConfig:
+        if not any(weight > 0 for weight in self.weights.values()):
+            raise ValueError(
+                f"all loss weights are 0; give at least one of {', '.join(self.weights)} a positive weight"
+            )
+        return self
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of every term by name."""
+        return dict(self)
 
 
 class OptimConfig(Frozen):
@@ -114,6 +167,24 @@ class RunConfig(Frozen):
     extend: Count | None = Field(
         default=None, description="train the completed run of this name for this many more epochs"
     )
+
+
+def _split_names(value: Any) -> Any:
+    """`none`, `a,b` or a list of names as a tuple that has each name once."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        return value
+    return () if list(names) == ["none"] else tuple(dict.fromkeys(names))
+
+
+class TrackConfig(Frozen):
+    """Where a run's curves and pictures go while it trains."""
+
+    to: Annotated[tuple[TrackerName, ...], BeforeValidator(_split_names)] = Field(
+        default=("tensorboard",), description="trackers, separated by commas; none for none"
+    )
+    images: Annotated[int, Field(ge=0)] = Field(default=2, description="validation samples shown as pictures")
+    every: Annotated[int, Field(ge=1)] = Field(default=1, description="epochs from one set of pictures to the next")
 
 
 class TrainConfig(Frozen):

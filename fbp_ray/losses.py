@@ -6,44 +6,23 @@
     mse      mean (prediction - target)^2
 
 Images are (B, H, W) with values about [0, 1]. Every term is a mean over the batch, so batches of different sizes
-combine by their sizes. A term is a function in `_TERMS` and a field of `LossConfig`.
+combine by their sizes. A term is a function in `_TERMS` and a field of
+`fbp_ray.config.LossConfig`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
+from fbp_ray.config import LossConfig
 from fbp_ray.errors import ConfigError
 from fbp_ray.geometry import check_tensor
-from fbp_ray.settings import Frozen
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 SMALLEST_FOR_MS_SSIM = 161  # five scales of an 11 x 11 window
-
-
-class LossConfig(Frozen):
-    """The weight of each term; a term of weight 0 is not computed."""
-
-    l1: Weight = Field(default=0.25, description="weight of the mean absolute error")
-    ms_ssim: Weight = Field(default=1.0, description="weight of 1 - MS-SSIM")
-    edge: Weight = Field(default=1.0, description="weight of the L1 distance of the Sobel gradients")
-    mse: Weight = Field(default=0.0, description="weight of the mean squared error")
-
-    @model_validator(mode="after")
-    def _something_to_minimise(self) -> LossConfig:
-        if not any(weight > 0 for weight in self.weights.values()):
-            raise ValueError(f"all loss weights are 0; give at least one of {', '.join(_TERMS)} a positive weight")
-        return self
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """The weight of every term by name."""
-        return {name: getattr(self, name) for name in _TERMS}
 
 
 class Loss(NamedTuple):

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from fbp_ray.filters import WindowConfig, WindowName, analytic_window, build_filter, filter_projections
+from fbp_ray.config import PostprocessingConfig, WindowConfig, WindowName
+from fbp_ray.filters import analytic_window, build_filter, filter_projections
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.projector import backproject, check_array
 from fbp_ray.settings import Frozen
-
-
-class PostprocessingConfig(Frozen):
-    """What happens to the image after the backprojection."""
-
-    kind: Literal["identity"] = Field(default="identity", description="identity: nothing")
 
 
 class ModelConfig(Frozen):

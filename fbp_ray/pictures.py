@@ -17,9 +17,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from fbp_ray.baseline import Baseline, Quality
+from fbp_ray.config import TrackConfig
 from fbp_ray.filters import TableWindow, analytic_window, frequencies
 from fbp_ray.model import LearnableFBP, fbp
-from fbp_ray.trackers import Pixels, TrackConfig
+from fbp_ray.trackers import Pixels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,22 +13,21 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field
 
+from fbp_ray.config import TrackConfig
 from fbp_ray.errors import ConfigError, RunError
-from fbp_ray.settings import Frozen, flatten
+from fbp_ray.settings import flatten
 from fbp_ray.storage import write_atomically
 
 if TYPE_CHECKING:
     from fbp_ray.baseline import Baseline, Figure
 
-TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 Pixels = NDArray[np.uint8]
 """A picture (H, W, 3): red, green and blue."""
 
@@ -40,24 +39,6 @@ MLFLOW_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_LOGGING_LEVEL": "WARNING",  # otherwise it reports each table that it creates
 }
-
-
-def _split_names(value: Any) -> Any:
-    """`none`, `a,b` or a list of names as a tuple that has each name once."""
-    names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list | tuple):
-        return value
-    return () if list(names) == ["none"] else tuple(dict.fromkeys(names))
-
-
-class TrackConfig(Frozen):
-    """Where a run's curves and pictures go while it trains."""
-
-    to: Annotated[tuple[TrackerName, ...], BeforeValidator(_split_names)] = Field(
-        default=("tensorboard",), description="trackers, separated by commas; none for none"
-    )
-    images: Annotated[int, Field(ge=0)] = Field(default=2, description="validation samples shown as pictures")
-    every: Annotated[int, Field(ge=1)] = Field(default=1, description="epochs from one set of pictures to the next")
 
 
 class Tracker(Protocol):

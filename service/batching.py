@@ -21,8 +21,8 @@ import psutil
 import torch
 from torch import Tensor
 
+from fbp_ray.config import WindowName
 from fbp_ray.data.layout import MU_MAX
-from fbp_ray.filters import WindowName
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, fbp
 from service.observability import Metrics

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from fbp_ray.checkpoint import Checkpoint, put_weights, read_checkpoint, write_checkpoint
+from fbp_ray.config import WindowName
 from fbp_ray.data.layout import MU_MAX, MU_WATER
 from fbp_ray.errors import CheckpointError, FbpRayError
-from fbp_ray.filters import WindowName
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.metrics import relative_error
 from fbp_ray.model import LearnableFBP

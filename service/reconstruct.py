@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
-from fbp_ray.filters import WindowName
+from fbp_ray.config import WindowName
 from service.access import Reconstruct
 from service.batching import UNIT, Engine
 from service.problems import Problem, documented

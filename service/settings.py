@@ -10,8 +10,8 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, SecretStr
 
 from fbp_ray.cli import parse_with_environment
+from fbp_ray.config import WindowName
 from fbp_ray.errors import ConfigError
-from fbp_ray.filters import WindowName
 from fbp_ray.settings import Frozen
 
 PREFIX = "FBPRAY"

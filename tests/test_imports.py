@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "fbp_ray"
 CORE = ("errors", "geometry", "projector", "filters", "model", "losses", "metrics", "baseline", "storage", "checkpoint")
 ORDER = (
     ("errors", "settings", "threads"),
+    ("config",),
     ("geometry",),
     ("projector",),
     ("filters",),
@@ -21,7 +22,6 @@ ORDER = (
     ("checkpoint", "baseline", "data", "cli"),
     ("trackers",),
     ("pictures",),
-    ("config",),
     ("run", "simulate"),
     ("train", "evaluate", "runs"),
     ("sweep", "doctor"),

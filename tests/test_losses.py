@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy.ndimage import sobel
 
+from fbp_ray.config import LossConfig
 from fbp_ray.errors import ConfigError
-from fbp_ray.losses import LossConfig, composite_loss
+from fbp_ray.losses import composite_loss
 
 
 def images(batch: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,10 +7,11 @@ import pytest
 import torch
 from skimage.transform import iradon
 
+from fbp_ray.config import LossConfig
 from fbp_ray.errors import ConfigError, GeometryError
 from fbp_ray.filters import WindowConfig
 from fbp_ray.geometry import ParallelBeam, RegularAngles
-from fbp_ray.losses import LossConfig, composite_loss
+from fbp_ray.losses import composite_loss
 from fbp_ray.metrics import psnr
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.projector import backproject, project

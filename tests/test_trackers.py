@@ -17,12 +17,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fbp_ray.baseline import Baseline
 from fbp_ray.cli import parse
+from fbp_ray.config import TrackConfig
 from fbp_ray.data import LoDoPaB
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.filters import WindowConfig
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.pictures import DIFFERENCE, GREY, HEADER, panels, strip
-from fbp_ray.trackers import TrackConfig, Tracker, TrackerGroup, check_trackers, open_tracker, scalars
+from fbp_ray.trackers import Tracker, TrackerGroup, check_trackers, open_tracker, scalars
 from tests.support.scans import COARSE, write_scan
 
 PICTURE = np.arange(6 * 9 * 3, dtype=np.uint8).reshape(6, 9, 3)

@@ -6,8 +6,9 @@ so a stage may blend several filtered copies by the noise of each ray, or smooth
 the stage that a `WindowConfig` names.
 """
 
+from fbp_ray.config import WindowConfig, WindowKind, WindowName
 from fbp_ray.filters.filtering import fft_length, filter_projections, frequencies, ramp
-from fbp_ray.filters.windows import TableWindow, WindowConfig, WindowKind, WindowName, analytic_window, build_filter
+from fbp_ray.filters.windows import TableWindow, analytic_window, build_filter
 
 __all__ = [
     "TableWindow",

@@ -10,54 +10,25 @@ up to there
     hann         cos^2(pi f / 2c)
 
 (Kak and Slaney 1988, section 3.3; Shepp and Logan 1974). A learned window starts as one of these. A new kind of window
-is a stage in this module, a branch in `build_filter` and a name in `WindowKind`.
+is a stage in this module, a branch in `build_filter` and a name in `fbp_ray.config.WindowKind`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from fbp_ray.config import WindowConfig, WindowName
 from fbp_ray.errors import ConfigError
 from fbp_ray.filters.filtering import filter_projections, frequencies, ramp
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.settings import Frozen
 
 Array = NDArray[np.float64]
-WindowName = Literal["none", "shepp-logan", "cosine", "hamming", "hann"]
-WindowKind = Literal["fixed", "frequency", "angle_frequency"]
-
-
-class WindowConfig(Frozen):
-    """The kind of window, and what it is at the start."""
-
-    kind: WindowKind = Field(
-        default="frequency",
-        description="fixed: not learned; frequency: a weight a frequency, shared by the angles; "
-        "angle_frequency: a weight for every angle and frequency",
-    )
-    init: Literal["ones", "none", "shepp-logan", "cosine", "hamming", "hann"] = Field(
-        default="ones", description="the window at the start: ones, or an analytic one"
-    )
-    cutoff: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        default=1.0, description="the cut-off of the analytic window, a fraction of the Nyquist frequency"
-    )
-
-    @model_validator(mode="after")
-    def _ones_have_no_cutoff(self) -> WindowConfig:
-        if self.init == "ones" and self.cutoff != 1:
-            raise ValueError(
-                f"a window of ones has no cut-off, but cutoff is {self.cutoff}; set it to 1, or choose an init that "
-                "has one, for example none (the ideal low-pass)"
-            )
-        return self
-
 
 _SHAPES: dict[str, Callable[[Array], Array]] = {
     "none": np.ones_like,

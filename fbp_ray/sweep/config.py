@@ -20,10 +20,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from fbp_ray.baseline import Baseline
-from fbp_ray.config import TrainConfig
+from fbp_ray.config import TrackConfig, TrainConfig
 from fbp_ray.errors import ConfigError
 from fbp_ray.settings import Frozen
-from fbp_ray.trackers import TrackConfig
 from fbp_ray.train.cluster import Node, cpus_per_worker
 
 Count = Annotated[int, Field(ge=1)]
