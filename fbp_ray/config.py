@@ -15,7 +15,9 @@ from fbp_ray.settings import Frozen, LocalPath, PlaceName
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 WindowName = Literal["none", "shepp-logan", "cosine", "hamming", "hann"]
-WindowKind = Literal["fixed", "frequency", "angle_frequency"]
+WindowKind = Literal[
+    "fixed", "frequency", "angle_frequency", "spline", "fourier_series", "low_rank", "ray_noise", "adaptive", "zeng"
+]
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
@@ -37,14 +39,29 @@ class WindowConfig(Frozen):
 
     kind: WindowKind = Field(
         default="frequency",
-        description="fixed: not learned; frequency: a weight a frequency, shared by the angles; "
-        "angle_frequency: a weight for every angle and frequency",
+        description="shared by the angles: spline, fourier_series (smooth) or frequency (a weight a frequency); one "
+        "for each angle: low_rank (smooth) or angle_frequency (a weight for every angle and frequency); by the noise "
+        "of each ray: ray_noise, adaptive (also by what stands out of it); not learned: fixed, zeng (by the noise)",
     )
     init: Literal["ones", "none", "shepp-logan", "cosine", "hamming", "hann"] = Field(
         default="ones", description="the window at the start: ones, or an analytic one"
     )
     cutoff: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         default=1.0, description="the cut-off of the analytic window, a fraction of the Nyquist frequency"
+    )
+    knots: Annotated[int, Field(ge=4, le=512)] = Field(
+        default=24, description="knots of a smooth window along the frequency, or terms of a fourier_series"
+    )
+    rank: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=3, description="low_rank: how many windows are mixed, in shares that depend on the angle"
+    )
+    photons: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["data", "estimate"] = Field(
+        default="data",
+        description="photons of a ray that meets nothing, from which ray_noise, adaptive and zeng know the noise: a "
+        "number, data (what the data set says), or estimate (from each sinogram)",
+    )
+    unit: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=81.35858, description="attenuation in 1/m that the value 1 stands for; LoDoPaB-CT's by default"
     )
 
     @model_validator(mode="after")

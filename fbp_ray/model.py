@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fbp_ray.config import PostprocessingConfig, WindowConfig, WindowName
-from fbp_ray.filters import analytic_window, build_filter, filter_projections
+from fbp_ray.filters import TableWindow, analytic_window, build_filter, filter_projections, frequencies
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.projector import backproject, check_array
 from fbp_ray.settings import Frozen
@@ -119,6 +119,6 @@ def _cached_filter(
     geometry: ParallelBeam, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor]:
     analytic_window(window, np.zeros(1), cutoff)  # an unknown name or a bad cut-off ends here, with the way out
-    config = WindowConfig(kind="fixed", init=window, cutoff=cutoff)
-    stage = build_filter(config, geometry, dtype).to(device)
+    start = torch.tensor(analytic_window(window, frequencies(geometry.cells), cutoff), dtype=dtype, device="cpu")
+    stage = TableWindow(geometry, start, learned=False).to(device)
     return stage.cell_weights, stage.response * stage.weight

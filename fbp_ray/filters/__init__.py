@@ -6,11 +6,20 @@ so a stage may blend several filtered copies by the noise of each ray, or smooth
 the stage that a `WindowConfig` names.
 """
 
+from __future__ import annotations
+
+import torch
+from torch import nn
+
 from fbp_ray.config import WindowConfig, WindowKind, WindowName
+from fbp_ray.filters.adaptive import BandWindow
 from fbp_ray.filters.filtering import fft_length, filter_projections, frequencies, ramp
-from fbp_ray.filters.windows import TableWindow, analytic_window, build_filter
+from fbp_ray.filters.windows import SmoothWindow, TableWindow, analytic_window, cosine_basis, spline_basis
+from fbp_ray.geometry import ParallelBeam
 
 __all__ = [
+    "BandWindow",
+    "SmoothWindow",
     "TableWindow",
     "WindowConfig",
     "WindowKind",
@@ -22,3 +31,26 @@ __all__ = [
     "frequencies",
     "ramp",
 ]
+
+
+def build_filter(config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The filter stage that `config` describes, for this geometry, on the CPU, with weights of `dtype`."""
+    if config.kind in ("ray_noise", "adaptive"):
+        return BandWindow(config, geometry, dtype)
+    frequency = frequencies(geometry.cells)
+    window = (
+        analytic_window("none", frequency)
+        if config.init == "ones"
+        else analytic_window(config.init, frequency, config.cutoff)
+    )
+    start = torch.tensor(window, dtype=dtype, device="cpu")
+    match config.kind:
+        case "spline":
+            return SmoothWindow(geometry, start, spline_basis(frequency, config.knots))
+        case "fourier_series":
+            return SmoothWindow(geometry, start, cosine_basis(frequency, config.knots))
+        case "low_rank":
+            return SmoothWindow(geometry, start, spline_basis(frequency, config.knots), config.rank)
+        case "angle_frequency":
+            start = start.expand(geometry.num_angles, -1).clone()
+    return TableWindow(geometry, start, learned=config.kind != "fixed")

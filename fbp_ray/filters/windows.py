@@ -23,12 +23,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fbp_ray.config import WindowConfig, WindowName
+from fbp_ray.config import WindowName
 from fbp_ray.errors import ConfigError
-from fbp_ray.filters.filtering import filter_projections, frequencies, ramp
+from fbp_ray.filters.filtering import filter_projections, ramp
 from fbp_ray.geometry import ParallelBeam
 
 Array = NDArray[np.float64]
+ANGLE_KNOTS = 9  # of a window that changes smoothly along the angle
 
 _SHAPES: dict[str, Callable[[Array], Array]] = {
     "none": np.ones_like,
@@ -56,6 +57,26 @@ def analytic_window(name: WindowName, frequency: Array, cutoff: float = 1.0) -> 
         raise ConfigError(f"a cut-off is a positive fraction of the Nyquist frequency, for example 0.8; got {cutoff}")
     ratio = np.asarray(frequency, dtype=np.float64) / cutoff
     return np.where(ratio <= 1, _SHAPES[name](np.minimum(ratio, 1)), 0.0)
+
+
+def spline_basis(frequency: Array, knots: int) -> Array:
+    """Cubic B-splines on knots that are evenly spaced in the frequency's square root, hence finer at low frequencies.
+
+    Args:
+        frequency: (F,), as fractions of the Nyquist frequency, 0 to 1.
+        knots: K, at least 4.
+
+    Returns:
+        (F, K); the splines add up to 1 everywhere.
+    """
+    distance = np.abs(np.sqrt(frequency)[:, None] * (knots - 3) + 1 - np.arange(knots))
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    return np.where(distance < 1, near, np.maximum(2 - distance, 0) ** 3 / 6)
+
+
+def cosine_basis(frequency: Array, terms: int) -> Array:
+    """cos(pi k f), k = 0 .. terms - 1: a Fourier series of a window that is even, as any is. (F, terms)."""
+    return np.cos(np.pi * frequency[:, None] * np.arange(terms))
 
 
 class TableWindow(nn.Module):
@@ -87,22 +108,46 @@ class TableWindow(nn.Module):
         else:
             self.register_buffer("weight", start, persistent=False)
 
+    def window(self) -> Tensor:
+        """(F,) or (A, F): the window as it is now."""
+        return self.weight
+
     def forward(self, sinogram: Tensor) -> Tensor:
         """(B, A, D) -> (B, A, D), so that `backproject` of the result is the image in absolute units."""
         if self.cell_weights is not None:
             sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
-        return filter_projections(sinogram, self.response * self.weight)
+        return filter_projections(sinogram, self.response * self.window())
 
 
-def build_filter(config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtype = torch.float32) -> TableWindow:
-    """The filter stage that `config` describes, for this geometry, on the CPU, with weights of `dtype`."""
-    frequency = frequencies(geometry.cells)
-    window = (
-        analytic_window("none", frequency)
-        if config.init == "ones"
-        else analytic_window(config.init, frequency, config.cutoff)
-    )
-    start = torch.tensor(window, dtype=dtype, device="cpu")
-    if config.kind == "angle_frequency":
-        start = start.expand(geometry.num_angles, -1).clone()
-    return TableWindow(geometry, start, learned=config.kind != "fixed")
+class SmoothWindow(TableWindow):
+    """ramp x window, where the window is an analytic one plus smooth functions with learned coefficients.
+
+    Args:
+        geometry: the scan.
+        start: (F,), the analytic window; its dtype is the coefficients'.
+        basis: (F, K), the functions of the frequency.
+        rank: for a window that differs from angle to angle, how many windows are mixed; 0 for one that is shared.
+    """
+
+    basis: Tensor
+    angle_basis: Tensor
+
+    def __init__(self, geometry: ParallelBeam, start: Tensor, basis: Array, rank: int = 0) -> None:
+        super().__init__(geometry, start, learned=False)
+        self.register_buffer("basis", torch.tensor(basis, dtype=start.dtype, device="cpu"), persistent=False)
+        self.coefficients = nn.Parameter(start.new_zeros((rank or 1, basis.shape[1])))
+        self.shares = None
+        if rank:
+            place = np.linspace(0, 1, geometry.num_angles) * (ANGLE_KNOTS - 1)
+            hats = np.maximum(1 - np.abs(place[:, None] - np.arange(ANGLE_KNOTS)), 0)
+            self.register_buffer("angle_basis", torch.tensor(hats, dtype=start.dtype, device="cpu"), persistent=False)
+            waves = np.cos(np.pi * np.outer(np.arange(rank), np.arange(ANGLE_KNOTS)) / (ANGLE_KNOTS - 1))
+            self.shares = nn.Parameter(torch.tensor(waves, dtype=start.dtype, device="cpu"))
+
+    def window(self) -> Tensor:
+        """(F,), or (A, F) for one that differs from angle to angle: the window as it is now."""
+        parts = (self.coefficients[:, None] * self.basis).sum(-1)
+        if self.shares is None:
+            return self.weight + parts[0]
+        shares = (self.angle_basis[:, None] * self.shares).sum(-1)
+        return self.weight + (shares[..., None] * parts).sum(1)

@@ -1,0 +1,134 @@
+"""Windows that depend on each ray's noise: what stands out of the noise is kept, the rest is smoothed.
+
+The filtered sinogram is a sum of frequency bands. The first, the lowest, is always kept; each of the others is
+multiplied by a gain that is looked up in a learned table and differs from place to place:
+
+    ray_noise   gain[m] = table[m](v)       v: the local variance of the line integrals
+    adaptive    gain[m] = table[m](v, e)    e: the band's local energy over that which noise of this variance gives it
+
+Both v and e are pure numbers, and enter by their logarithms: so a table serves other doses and other units. What lies
+between its entries is interpolated; what lies beyond takes the outermost. The bands are differences of M + 1 windows,
+each an analytic one plus a learned spline; at the start all gains are such that the sum is the plain analytic window.
+
+The nearest relatives: Zeng and Zamyatin, Med. Phys. 40 (2013) 031113, chose for each ray one of eleven fixed windows by
+its noise; Shtok, Elad and Zibulevsky, Int. J. Biomed. Imaging 2013, 609274, learned a shrinkage of sinograms.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fbp_ray.config import WindowConfig, WindowName
+from fbp_ray.filters.bands import apply_gains
+from fbp_ray.filters.filtering import fft_length, frequencies, ramp
+from fbp_ray.filters.noise import log_variance, smoothed
+from fbp_ray.filters.windows import analytic_window, spline_basis
+from fbp_ray.geometry import ParallelBeam
+
+CUTOFFS = (0.25, 0.5, 0.75, 1.0, 1.4)
+"""Of the windows that divide the bands, in multiples of the configured cut-off."""
+
+VARIANCES = (-4.5, 0.5, 11)
+"""log10 of v: first and last entry of a table, and their number; from 30 000 photons of a ray to a third of one."""
+
+ENERGIES = (-0.4, 2.0, 13)
+"""log10 of e. 0 is noise alone; at 2 the band has 100 times the noise's energy."""
+
+_LEAST_ENERGY = 1e-3  # of the noise's: a blank region has a logarithm too
+_STEP = 0.2  # of a window's coefficients: they move this much more slowly than the gains at the same learning rate
+
+
+class BandWindow(nn.Module):
+    """ramp x window, where the window has a gain for each band and place.
+
+    Args:
+        config: its kind is ray_noise or adaptive.
+        geometry: the scan.
+        dtype: of the weights.
+    """
+
+    responses: Tensor
+    basis: Tensor
+    ramp: Tensor
+    start: Tensor
+    angle_scale: Tensor | None
+    cell_weights: Tensor | None
+
+    def __init__(self, config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config = config
+        frequency = frequencies(geometry.cells)
+        outer: WindowName = "none" if config.init == "ones" else config.init
+        inner: WindowName = "hann" if outer == "none" else outer
+        names = (inner, inner, inner, outer, outer)
+        windows = [analytic_window(n, frequency, c * config.cutoff) for n, c in zip(names, CUTOFFS, strict=True)]
+        scale = geometry.angle_weights * geometry.cell_size / geometry.pixel_size**2
+        even = np.ptp(scale) <= 1e-9 * scale.max()
+
+        def constant(name: str, values: object) -> None:  # follows from the configuration: no learned state
+            tensor = None if values is None else torch.tensor(np.asarray(values), dtype=dtype, device="cpu")
+            self.register_buffer(name, tensor, persistent=False)
+
+        constant("start", np.stack(windows))
+        constant("basis", spline_basis(frequency, config.knots))
+        constant("ramp", ramp(geometry.cells, geometry.cell_size) * scale.mean())
+        constant("angle_scale", None if even else (scale / scale.mean())[:, None])
+        cells = geometry.cell_weights
+        constant("cell_weights", cells if np.ptp(cells) > 0 else None)
+        gains = torch.tensor([1.0] * (len(CUTOFFS) - 2) + [0.0], dtype=dtype, device="cpu")
+        entries = (VARIANCES[2], ENERGIES[2] if config.kind == "adaptive" else 1)
+        self.gains = nn.Parameter(gains[:, None, None].expand(-1, *entries).clone())
+        self.coefficients = nn.Parameter(torch.zeros(len(CUTOFFS), config.knots, dtype=dtype, device="cpu"))
+
+    def windows(self) -> Tensor:
+        """(M + 1, F): the window up to and including each band."""
+        return self.start + _STEP * (self.coefficients[..., None] * self.basis.T).sum(1)
+
+    def bands(self) -> Tensor:
+        """(M + 1, F): the window of each band."""
+        windows = self.windows()
+        return torch.cat([windows[:1], windows[1:] - windows[:-1]])
+
+    def forward(self, sinogram: Tensor) -> Tensor:
+        """(B, A, D) -> (B, A, D), so that `backproject` of the result is the image in absolute units."""
+        if self.cell_weights is not None:
+            sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
+        learning = sinogram.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learning):
+            responses = (self.bands() * self.ramp).to(sinogram.dtype)
+            noise = _mean_square(responses[1:], fft_length(sinogram.shape[-1])) / self.config.unit**2
+
+            def gate(rays: Tensor, energies: Tensor) -> Tensor:
+                return self._gains(rays, energies, noise)
+
+            filtered = apply_gains(sinogram, responses, gate, by_energy=self.config.kind == "adaptive")
+            return filtered if self.angle_scale is None else filtered * self.angle_scale.to(filtered.dtype)
+
+    def _gains(self, sinogram: Tensor, energies: Tensor, noise: Tensor) -> Tensor:
+        photons = self.config.photons if isinstance(self.config.photons, float) else None
+        variance = log_variance(sinogram, self.config.unit, photons)[:, None]
+        across = _coordinate(variance, VARIANCES).expand(-1, len(self.gains), -1, -1)
+        if self.config.kind == "adaptive":
+            excess = smoothed(energies) / (noise[:, None, None] * 10**variance)
+            along = _coordinate(torch.log10(excess + _LEAST_ENERGY), ENERGIES)
+        else:
+            along = torch.zeros_like(across)
+        places = torch.stack([along, across], -1).transpose(0, 1).flatten(1, 2)  # (M, B S, T, 2)
+        table = self.gains[:, None].to(sinogram.dtype)
+        found = functional.grid_sample(table, places, padding_mode="border", align_corners=True)
+        return found.reshape(len(self.gains), len(sinogram), *variance.shape[-2:]).transpose(0, 1).contiguous()
+
+
+def _coordinate(value: Tensor, entries: tuple[float, float, int]) -> Tensor:
+    """-1 at the first entry of a table, 1 at the last."""
+    first, last, _ = entries
+    return (value - first) * (2 / (last - first)) - 1
+
+
+def _mean_square(responses: Tensor, length: int) -> Tensor:
+    """What each response makes of white noise of variance 1: its mean square over all frequencies."""
+    squares = responses.square()
+    return (2 * squares.sum(-1) - squares[:, 0] - squares[:, -1]) / length

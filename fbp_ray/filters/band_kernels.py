@@ -1,0 +1,124 @@
+"""The CPU kernels of `fbp_ray.filters.bands`: means over tiles of angles and cells, and gains between the tiles.
+
+A tile's value stands at its centre; beyond the outermost centres it is constant. Each kernel works on one sample's
+arrays, float32 or float64: A angles, D cells, S and T tiles.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fbp_ray.projector.compiler import Kernel
+
+TILE = 4  # angles and cells; the loops over a tile's cells are written out for it
+
+
+@Kernel
+def tile_means(values: Any, squared: bool, means: Any) -> None:
+    """(A, D) -> (S, T)."""
+    angles, cells = values.shape
+    column = np.empty(cells, values.dtype)
+    for s in range(means.shape[0]):
+        first, last = TILE * s, min(TILE * s + TILE, angles)
+        column[:] = 0
+        for a in range(first, last):
+            if squared:
+                for d in range(cells):
+                    column[d] += values[a, d] * values[a, d]
+            else:
+                for d in range(cells):
+                    column[d] += values[a, d]
+        for t in range(means.shape[1]):
+            end = min(TILE * t + TILE, cells)
+            total = column[TILE * t]
+            for d in range(TILE * t + 1, end):
+                total += column[d]
+            means[s, t] = total / ((last - first) * (end - TILE * t))
+
+
+@Kernel
+def times_means(values: Any, means: Any) -> None:
+    """In place: values (A, D) -> the gradient to them, where the mean squares' gradients are `means` (S, T)."""
+    angles, cells = values.shape
+    for a in range(angles):
+        s = a // TILE
+        rows = min(TILE * s + TILE, angles) - TILE * s
+        for d in range(cells):
+            t = d // TILE
+            columns = min(TILE * t + TILE, cells) - TILE * t
+            values[a, d] *= 2 * means[s, t] / (rows * columns)
+
+
+@Kernel
+def add_interpolated(band: Any, gains: Any, first: int, result: Any) -> None:
+    """result (angles from `first` on, D) += gains (S, T), interpolated, x band (A, D)."""
+    count_s, count_t = gains.shape
+    cells = band.shape[1]
+    row = np.empty(count_t + 2, gains.dtype)
+    spread = np.empty((count_t, TILE), gains.dtype)
+    flat = spread.reshape(count_t * TILE)
+    for n in range(result.shape[0]):
+        a = first + n
+        position = min(max((a + 0.5) / TILE - 0.5, 0.0), count_s - 1.0)
+        s = int(position)
+        low = gains.dtype.type(position - s)
+        after = min(s + 1, count_s - 1)
+        for t in range(count_t):
+            row[t + 1] = gains[s, t] + low * (gains[after, t] - gains[s, t])
+        row[0], row[count_t + 1] = row[1], row[count_t]
+        for t in range(count_t):
+            here, left, right = row[t + 1], row[t] - row[t + 1], row[t + 2] - row[t + 1]
+            spread[t, 0] = here + gains.dtype.type(0.375) * left
+            spread[t, 1] = here + gains.dtype.type(0.125) * left
+            spread[t, 2] = here + gains.dtype.type(0.125) * right
+            spread[t, 3] = here + gains.dtype.type(0.375) * right
+        for d in range(cells):
+            result[n, d] += flat[d] * band[a, d]
+
+
+@Kernel
+def interpolated(along: Any, gains: Any, result: Any) -> None:
+    """result (A, D) = gains (S, T), interpolated, x along (A, D)."""
+    count_s, count_t = gains.shape
+    angles, cells = along.shape
+    row = np.empty(count_t + 2, gains.dtype)
+    for a in range(angles):
+        position = min(max((a + 0.5) / TILE - 0.5, 0.0), count_s - 1.0)
+        s = int(position)
+        low = position - s
+        after = min(s + 1, count_s - 1)
+        for t in range(count_t):
+            row[t + 1] = gains[s, t] + low * (gains[after, t] - gains[s, t])
+        row[0], row[count_t + 1] = row[1], row[count_t]
+        for d in range(cells):
+            t = d // TILE
+            offset = (d - TILE * t + 0.5) / TILE - 0.5
+            other = row[t] if offset < 0 else row[t + 2]
+            result[a, d] = (row[t + 1] + abs(offset) * (other - row[t + 1])) * along[a, d]
+
+
+@Kernel
+def sum_to_tiles(along: Any, band: Any, gains: Any) -> None:
+    """gains (S, T) += what `interpolated` spreads, gathered: the sum over (A, D) of along x band x its weights."""
+    count_s, count_t = gains.shape
+    angles, cells = along.shape
+    row = np.empty(count_t + 2, gains.dtype)
+    for a in range(angles):
+        position = min(max((a + 0.5) / TILE - 0.5, 0.0), count_s - 1.0)
+        s = int(position)
+        low = position - s
+        after = min(s + 1, count_s - 1)
+        row[:] = 0
+        for d in range(cells):
+            t = d // TILE
+            offset = (d - TILE * t + 0.5) / TILE - 0.5
+            product = along[a, d] * band[a, d]
+            row[t + 1] += (1 - abs(offset)) * product
+            row[t + (0 if offset < 0 else 2)] += abs(offset) * product
+        row[1] += row[0]
+        row[count_t] += row[count_t + 1]
+        for t in range(count_t):
+            gains[s, t] += (1 - low) * row[t + 1]
+            gains[after, t] += low * row[t + 1]

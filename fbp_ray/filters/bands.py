@@ -1,0 +1,320 @@
+"""Splitting a sinogram into frequency bands, and adding them up again with a gain for every place in it.
+
+    bands[m] = inverse FFT(FFT(sinogram) x responses[m])            m = 0 .. M, along the detector
+    result   = bands[0] + sum over m >= 1 of gain[m] x bands[m]
+
+Gains are smooth, so they are given for tiles of 4 angles x 4 cells and interpolated between the tiles' centres. What
+they depend on, the bands' local energies and the sinogram's local means, are means over the same tiles.
+
+On a CPU the bands exist for a few samples at a time, and the gradients compute them anew rather than keep them, which
+would take many times the memory of the sinogram. On other devices, under torch.compile, within torch.func and for
+second derivatives the same is done in torch's own operations, the functions called `reference_...`, which the kernels
+are tested against.
+
+Dimensions: B batch, A angles, D cells, F frequencies, M bands beside the first, S = ceil(A / 4) and T = ceil(D / 4).
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fbp_ray.filters.filtering import fft_length
+from fbp_ray.threads import parallel_for_torch
+
+TILE = 4
+ANGLES_AT_ONCE = 16 * TILE  # the spectra and bands of so many projections stay in a second-level cache
+SAMPLES_AT_ONCE = 8
+
+Gate = Callable[[Tensor, Tensor], Tensor]
+"""(B, A, D) sinogram and (B, M, S, T) energies of its bands -> (B, M, S, T) gains, each sample's on its own."""
+
+
+def apply_gains(sinogram: Tensor, responses: Tensor, gate: Gate, by_energy: bool = True) -> Tensor:
+    """The sum of the sinogram's bands, each with the gains that `gate` works out.
+
+    Args:
+        sinogram: (B, A, D), float32 or float64.
+        responses: (M + 1, F), real, of the same dtype; the first band is kept whole.
+        gate: gives the gains.
+        by_energy: whether they depend on the energies; if not, `gate` gets an empty tensor in their place.
+
+    Returns:
+        (B, A, D). On a CPU it depends neither on the number of threads nor on what else is in the batch.
+    """
+    if not _on_kernels(sinogram):
+        bands = reference_bands(sinogram, responses)
+        energies = tile_means(bands[:, 1:].square()) if by_energy else sinogram.new_empty(0)
+        return reference_sum(bands, gate(sinogram, energies))
+    if torch.is_grad_enabled():
+        energies = _Energies.apply(sinogram, responses) if by_energy else sinogram.new_empty(0)
+        return _Sum.apply(sinogram, responses, gate(sinogram, energies))  # type: ignore[no-any-return]
+    result = torch.empty_like(sinogram, memory_format=torch.contiguous_format)
+    for first in range(0, len(sinogram), SAMPLES_AT_ONCE):
+        samples = sinogram[first : first + SAMPLES_AT_ONCE]
+        bands = _split(samples, responses)
+        energies = _energies(bands) if by_energy else sinogram.new_empty(0)
+        gains = _each_sample(lambda n, s=samples, e=energies: gate(s[n], e[n]), len(samples))  # type: ignore[misc]
+        _add_up(bands, gains, result[first : first + SAMPLES_AT_ONCE])
+    return result
+
+
+def tiles(sinogram: Tensor) -> tuple[int, int]:
+    """(S, T), how many tiles cover the last two dimensions."""
+    angles, cells = sinogram.shape[-2:]
+    return -(-angles // TILE), -(-cells // TILE)
+
+
+def tile_means(values: Tensor) -> Tensor:
+    """(..., A, D) -> (..., S, T), the mean over each tile; those at the ends may be smaller."""
+    pooled = functional.avg_pool2d(values.flatten(0, -3)[:, None], TILE, ceil_mode=True, count_include_pad=False)
+    return pooled.reshape(*values.shape[:-2], *tiles(values))
+
+
+def reference_bands(sinogram: Tensor, responses: Tensor) -> Tensor:
+    """(B, A, D) -> (B, M + 1, A, D)."""
+    length, cells = fft_length(sinogram.shape[-1]), sinogram.shape[-1]
+    spectrum = torch.fft.rfft(sinogram, n=length)[:, None] * responses[:, None]
+    filtered: Tensor = torch.fft.irfft(spectrum, n=length)
+    return filtered[..., :cells]
+
+
+def reference_sum(bands: Tensor, gains: Tensor) -> Tensor:
+    """(B, M + 1, A, D) and (B, M, S, T) -> (B, A, D)."""
+    size = [TILE * count for count in gains.shape[-2:]]
+    whole = functional.interpolate(gains, size=size, mode="bilinear", align_corners=False)
+    return bands[:, 0] + (whole[..., : bands.shape[-2], : bands.shape[-1]] * bands[:, 1:]).sum(1)
+
+
+def _reference_energies(sinogram: Tensor, responses: Tensor) -> Tensor:
+    return tile_means(reference_bands(sinogram, responses[1:]).square())
+
+
+def _reference_result(sinogram: Tensor, responses: Tensor, gains: Tensor) -> Tensor:
+    return reference_sum(reference_bands(sinogram, responses), gains)
+
+
+class _Anew(torch.autograd.Function):
+    """A function of tensors whose kernels keep nothing but its inputs; `reference` says what it is."""
+
+    reference: Callable[..., Tensor]
+    to_inputs: Callable[..., tuple[Tensor | None, ...]]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @classmethod
+    def differentiate(cls, ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return cls.to_inputs(gradient, ctx.needs_input_grad, *inputs)
+        backward = torch.func.vjp(cls.reference, *inputs)[1]  # a second derivative is wanted
+        return backward(gradient)  # type: ignore[no-any-return]
+
+
+def _bands_along(ctx: Any, along: Tensor | None, responses_along: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The bands, and how they change along a change of the sinogram and of the responses."""
+    sinogram, responses = ctx.saved_tensors[:2]
+    change = torch.zeros_like(sinogram) if along is None else along
+    change = reference_bands(change, responses)
+    if responses_along is not None:
+        change = change + reference_bands(sinogram, responses_along)
+    return reference_bands(sinogram, responses), change
+
+
+class _Energies(_Anew):
+    """(B, A, D), (M + 1, F) -> (B, M, S, T): the mean squares of the bands after the first."""
+
+    reference = staticmethod(_reference_energies)
+
+    @staticmethod
+    def forward(sinogram: Tensor, responses: Tensor) -> Tensor:
+        firsts = range(0, len(sinogram), SAMPLES_AT_ONCE)
+        return torch.cat([_energies(_split(sinogram[n : n + SAMPLES_AT_ONCE], responses)) for n in firsts])
+
+    @staticmethod
+    def to_inputs(
+        gradient: Tensor, needed: tuple[bool, ...], sinogram: Tensor, responses: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        kernels = _kernels(sinogram.dtype)
+
+        def to_bands(number: int, bands: Tensor) -> Tensor:
+            for band, means in zip(bands[1:], gradient[number], strict=True):
+                kernels.times_means(band.numpy(), means.contiguous().numpy())
+            bands[0] = 0
+            return bands
+
+        return _through_bands(to_bands, needed, sinogram, responses)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _Energies.differentiate(ctx, gradients[0])
+
+    @staticmethod
+    def jvp(ctx: Any, *along: Tensor | None) -> Tensor:
+        bands, change = _bands_along(ctx, *along)
+        return tile_means(2 * bands[:, 1:] * change[:, 1:])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[Tensor, int]:
+        return torch.func.vmap(_reference_energies, in_dims)(*inputs), 0
+
+
+class _Sum(_Anew):
+    """(B, A, D), (M + 1, F), (B, M, S, T) -> (B, A, D): the sum of the bands with their gains."""
+
+    reference = staticmethod(_reference_result)
+
+    @staticmethod
+    def forward(sinogram: Tensor, responses: Tensor, gains: Tensor) -> Tensor:
+        result = torch.empty_like(sinogram, memory_format=torch.contiguous_format)
+        for first in range(0, len(sinogram), SAMPLES_AT_ONCE):
+            part = slice(first, first + SAMPLES_AT_ONCE)
+            _add_up(_split(sinogram[part], responses), gains[part].contiguous(), result[part])
+        return result
+
+    @staticmethod
+    def to_inputs(
+        gradient: Tensor, needed: tuple[bool, ...], sinogram: Tensor, responses: Tensor, gains: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        to_gains, kernels = torch.zeros_like(gains), _kernels(sinogram.dtype)
+
+        def to_bands(number: int, bands: Tensor) -> Tensor:
+            along = gradient[number].contiguous().numpy()
+            for m, band in enumerate(bands[1:].numpy()):
+                kernels.sum_to_tiles(along, band, to_gains[number, m].numpy())
+                kernels.interpolated(along, gains[number, m].contiguous().numpy(), band)
+            bands[0] = gradient[number]
+            return bands
+
+        return *_through_bands(to_bands, needed, sinogram, responses), to_gains
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _Sum.differentiate(ctx, gradients[0])
+
+    @staticmethod
+    def jvp(ctx: Any, along: Tensor | None, responses_along: Tensor | None, gains_along: Tensor | None) -> Tensor:
+        bands, change = _bands_along(ctx, along, responses_along)
+        result = reference_sum(change, ctx.saved_tensors[2])
+        return result if gains_along is None else result + reference_sum(bands, gains_along) - bands[:, 0]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[Tensor, int]:
+        return torch.func.vmap(_reference_result, in_dims)(*inputs), 0
+
+
+def _through_bands(
+    to_bands: Callable[[int, Tensor], Tensor], needed: tuple[bool, ...], sinogram: Tensor, responses: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients to sinogram and responses, where `to_bands` turns a sample's bands into the gradients to them."""
+    cells = sinogram.shape[-1]
+    length = fft_length(cells)
+    to_sinogram = torch.empty_like(sinogram, memory_format=torch.contiguous_format) if needed[0] else None
+    to_responses = sinogram.new_zeros((len(sinogram), *responses.shape)) if needed[1] else None
+
+    def one_sample(number: int) -> None:
+        spectra, bands = [], sinogram.new_empty((len(responses), *sinogram.shape[1:]))
+        for block in _blocks(sinogram):
+            spectra.append(torch.fft.rfft(sinogram[number, block], n=length))
+            bands[:, block] = torch.fft.irfft(spectra[-1] * responses[:, None], n=length)[..., :cells]
+        bands = to_bands(number, bands)
+        for block, spectrum in zip(_blocks(sinogram), spectra, strict=True):
+            along = torch.fft.rfft(bands[:, block], n=length)
+            if to_responses is not None:
+                to_responses[number] += (along * spectrum.conj_physical()).real.sum(1)
+            if to_sinogram is not None:
+                back = torch.fft.irfft((along * responses[:, None]).sum(0), n=length)
+                to_sinogram[number, block] = back[:, :cells]
+
+    parallel_for_torch(one_sample, len(sinogram))
+    if to_responses is None:
+        return to_sinogram, None
+    total = to_responses.sum(0) * (2 / length)  # every frequency but the first and last stands for its negative too
+    total[:, [0, -1]] /= 2
+    return to_sinogram, total
+
+
+def _on_kernels(sinogram: Tensor) -> bool:
+    return sinogram.device.type == "cpu" and not torch.compiler.is_compiling() and _kernels(sinogram.dtype) is not None
+
+
+@functools.cache
+def _kernels(dtype: torch.dtype) -> Any:
+    """The module of the kernels; None, with a warning, where they cannot be compiled."""
+    try:
+        from fbp_ray.filters import band_kernels  # here, not above: numba takes half a second to import
+
+        one = torch.ones((1, 1), dtype=dtype, device="cpu").numpy()
+        band_kernels.tile_means(one, False, one)
+    except Exception as error:  # another version of Numba or llvmlite may raise anything
+        warnings.warn(
+            "windows by noise run in plain torch, several times slower than they could, because their kernels cannot "
+            f"be compiled: {type(error).__name__}: {error}",
+            stacklevel=2,
+        )
+        return None
+    return band_kernels
+
+
+def _blocks(sinogram: Tensor) -> list[slice]:
+    return [slice(first, first + ANGLES_AT_ONCE) for first in range(0, sinogram.shape[-2], ANGLES_AT_ONCE)]
+
+
+def _split(samples: Tensor, responses: Tensor) -> Tensor:
+    """(B, A, D) -> (B, M + 1, A, D)."""
+    bands = samples.new_empty((len(samples), len(responses), *samples.shape[1:]))
+    blocks, length = _blocks(samples), fft_length(samples.shape[-1])
+
+    def split_block(number: int) -> None:
+        sample, block = number // len(blocks), blocks[number % len(blocks)]
+        spectrum = torch.fft.rfft(samples[sample, block], n=length)
+        for band, response in zip(bands[sample], responses, strict=True):
+            band[block] = torch.fft.irfft(spectrum * response, n=length)[:, : samples.shape[-1]]
+
+    parallel_for_torch(split_block, len(samples) * len(blocks))
+    return bands
+
+
+def _energies(bands: Tensor) -> Tensor:
+    """(B, M + 1, A, D) -> (B, M, S, T)."""
+    energies = bands.new_empty((len(bands), bands.shape[1] - 1, *tiles(bands)))
+    kernels = _kernels(bands.dtype)
+
+    def one_band(number: int) -> None:
+        sample, band = number // energies.shape[1], number % energies.shape[1]
+        kernels.tile_means(bands[sample, band + 1].numpy(), True, energies[sample, band].numpy())
+
+    parallel_for_torch(one_band, len(energies) * energies.shape[1])
+    return energies
+
+
+def _each_sample(gate: Callable[[slice], Tensor], count: int) -> Tensor:
+    gains: list[Tensor] = [torch.empty(0)] * count
+
+    def one_sample(number: int) -> None:
+        gains[number] = gate(slice(number, number + 1))
+
+    parallel_for_torch(one_sample, count)
+    return torch.cat(gains)
+
+
+def _add_up(bands: Tensor, gains: Tensor, result: Tensor) -> None:
+    blocks, kernels = _blocks(result), _kernels(result.dtype)
+
+    def add_block(number: int) -> None:
+        sample, block = number // len(blocks), blocks[number % len(blocks)]
+        out = result[sample].numpy()
+        out[block] = bands[sample, 0, block].numpy()
+        for m in range(gains.shape[1]):
+            kernels.add_interpolated(bands[sample, m + 1].numpy(), gains[sample, m].numpy(), block.start, out[block])
+
+    parallel_for_torch(add_block, len(result) * len(blocks))

@@ -1,0 +1,58 @@
+"""How noisy each ray of a sinogram is: the variance of its line integral.
+
+A detector that counts n photons of N measures the line integral p = -ln(n / N) with a variance of about 1 / n, hence
+exp(p) / N. N is known, or estimated: noise differs from cell to cell and a smooth object hardly does, so the mean of
+(y[j - 1] - 2 y[j] + y[j + 1])^2 / 6 over a small tile is the variance there, or more where there are edges. Times
+exp(-p) each tile gives its own 1 / N, and their median is taken.
+
+Dimensions: B batch, A angles, D cells, S and T tiles of 4 angles x 4 cells.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fbp_ray.filters.bands import tile_means
+
+_FEWEST, _MOST = 1.0, 1e9
+"""Bounds of an estimate: a sinogram without noise would give no limit."""
+
+
+def log_variance(sinogram: Tensor, unit: float, photons: float | None) -> Tensor:
+    """The decimal logarithm of the variance of the line integrals, smoothed over about 12 angles x 12 cells.
+
+    Args:
+        sinogram: (B, A, D), line integrals in multiples of `unit`.
+        unit: 1/m, so that `unit` x sinogram is free of a unit.
+        photons: N, or None to estimate it from each sinogram.
+
+    Returns:
+        (B, S, T), of the line integrals without unit.
+    """
+    integrals = unit * smoothed(tile_means(sinogram))
+    if photons is not None:
+        return (integrals - math.log(photons)) / math.log(10)
+    return (integrals - estimated_photons(sinogram, unit).log()[:, None, None]) / math.log(10)
+
+
+def estimated_photons(sinogram: Tensor, unit: float) -> Tensor:
+    """(B, A, D) -> (B,): the photons of a ray that meets nothing, from the noise of the sinogram itself."""
+    if sinogram.shape[-1] < 3:
+        return sinogram.new_full((len(sinogram),), _MOST)
+    curvature = sinogram[..., 2:] - 2 * sinogram[..., 1:-1] + sinogram[..., :-2]
+    variance = tile_means(curvature.square()) * (unit**2 / 6)
+    inverse = variance * torch.exp(-unit * tile_means(sinogram[..., 1:-1]))
+    return (1 / inverse.flatten(1).median(1).values.clamp(min=1 / _MOST)).clamp(min=_FEWEST)
+
+
+def smoothed(values: Tensor) -> Tensor:
+    """(..., S, T): each tile's mean with its neighbours, a quarter, a half and a quarter along either dimension."""
+    padded = functional.pad(values.flatten(0, -3)[:, None], (1, 1, 1, 1), mode="replicate").reshape(
+        *values.shape[:-2], values.shape[-2] + 2, values.shape[-1] + 2
+    )
+    across = padded[..., :-2] / 4 + padded[..., 1:-1] / 2 + padded[..., 2:] / 4
+    return across[..., :-2, :] / 4 + across[..., 1:-1, :] / 2 + across[..., 2:, :] / 4
