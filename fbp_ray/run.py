@@ -31,7 +31,7 @@ from pydantic import ValidationError
 from fbp_ray.checkpoint import versions
 from fbp_ray.config import DataConfig, RunConfig, TrainConfig
 from fbp_ray.errors import RunError
-from fbp_ray.settings import explain, flatten
+from fbp_ray.settings import as_json, explain, flatten
 from fbp_ray.storage import LocalFolder, Place, open_folder
 
 State = Literal["running", "completed", "stopped", "failed"]
@@ -191,7 +191,7 @@ class RunFolder:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """A JSON file of the folder."""
-        self.folder.write(name, json.dumps(content, indent=2))
+        self.folder.write(name, as_json(content))
 
 
 def this_process() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ from fbp_ray.data import Batches, LoDoPaB, Sample, SharedCache, describe, geomet
 from fbp_ray.data.sampler import samples_for_rank
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.losses import composite_loss
-from fbp_ray.metrics import psnr, ssim
+from fbp_ray.metrics import psnr, ssim, where_ranged
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import ResolvedConfig, RunFolder
 from fbp_ray.train.events import EpochEnd, Event, Started, Step, Warned
@@ -27,6 +28,7 @@ from fbp_ray.train.process import Process, Sums
 from fbp_ray.train.record import CheckpointWriter, measure_baseline, resume, tracking
 
 Report = Callable[[Event], None]
+FIGURES = {"psnr": psnr, "ssim": ssim}
 STEP_SECONDS = 1.0  # a step is shown, and a GPU waited for, no more often than this
 
 
@@ -131,6 +133,11 @@ def train(
                 "seconds": time.perf_counter() - began,
                 "time": time.time(),
             }
+            if not math.isfinite(validated["loss"]):
+                raise RunError(
+                    f"the loss on the validation part is not finite after epoch {epoch}; try a smaller learning rate "
+                    f"than --optim.lr {config.optim.lr}. The checkpoints of earlier epochs are kept."
+                )
             scheduler.step(validated["loss"])
             if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
                 raise RunError(f"a weight stopped being finite in epoch {epoch}; try a smaller --optim.lr")
@@ -191,7 +198,7 @@ def _validate(
             target = batch.ground_truth.to(process.device, non_blocking=True)
             prediction = model(batch.observation.to(process.device, non_blocking=True))
             loss = composite_loss(prediction, target, config.loss)
-            figures = {"psnr": psnr(prediction, target).mean(), "ssim": ssim(prediction, target).mean()}
+            figures = {name: where_ranged(of(prediction, target), target) for name, of in FIGURES.items()}
             sums.add(len(prediction), {"loss": loss.total, **loss.parts, **figures})
     return sums.means()
 
