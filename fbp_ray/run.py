@@ -125,8 +125,8 @@ class RunFolder:
             )
         if more is not None:
             epochs = earlier.train.epochs
-            if status.get("state") == "completed":
-                epochs += more
+            if status.get("state") == "completed":  # it may have ended early
+                epochs = (len(self.read_history()) or epochs) + more
             elif earlier.run.extend != more:
                 raise RunError(f"the run {self} is not complete; go on with it without --run.extend {more} first")
             config, earlier = _with_epochs(config, epochs), _with_epochs(earlier, epochs)
