@@ -6,6 +6,7 @@ validation part.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from fbp_ray.errors import DataError
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.metrics import FIXED_RANGE, psnr, ssim
+from fbp_ray.metrics import FIXED_RANGE, has_range, psnr, ssim, where_ranged
 from fbp_ray.model import fbp
 from fbp_ray.settings import Frozen
 
@@ -33,10 +34,10 @@ class Quality(NamedTuple):
 
 
 def quality(prediction: Tensor, target: Tensor) -> list[Quality]:
-    """The quality of each image of (B, H, W)."""
+    """The quality of each image of (B, H, W); without a range of its own, an image has a psnr and an ssim of nan."""
     columns = (
-        psnr(prediction, target),
-        ssim(prediction, target),
+        where_ranged(psnr(prediction, target), target),
+        where_ranged(ssim(prediction, target), target),
         psnr(prediction, target, FIXED_RANGE),
         ssim(prediction, target, FIXED_RANGE),
     )
@@ -44,9 +45,10 @@ def quality(prediction: Tensor, target: Tensor) -> list[Quality]:
 
 
 def mean_quality(rows: Iterable[Quality]) -> Quality:
-    """The mean of each figure over the images."""
-    rows = list(rows)
-    return Quality(*(sum(column) / len(rows) for column in zip(*rows, strict=True)))
+    """The mean of each figure over the images; those without a range of their own count for the fixed range alone."""
+    psnrs, ssims, *fixed = zip(*rows, strict=True)
+    columns = ([value for value in column if not math.isnan(value)] for column in (psnrs, ssims))
+    return Quality(*(sum(column) / len(column) if column else math.nan for column in (*columns, *fixed)))
 
 
 class Baseline(Frozen):
@@ -60,6 +62,16 @@ class Baseline(Frozen):
 
     hann_psnr_cutoff: float
     hann_ssim_cutoff: float
+
+    without_range: int = 0
+    """Images of one value throughout, which no mean of PSNR or SSIM takes in."""
+
+    @property
+    def left_out(self) -> str:
+        """How many images no mean takes in, as a sentence; empty for none."""
+        if not self.without_range:
+            return ""
+        return f"{self.without_range} of the validation images have one value throughout: PSNR and SSIM leave them out"
 
     def of(self, figure: Figure) -> float:
         """The baseline's psnr or ssim."""
@@ -91,17 +103,26 @@ def best_hann(
     """
 
     def scores(cutoffs: Iterable[float]) -> dict[float, list[float]]:
-        """The sums of PSNR and SSIM over all images, for each cut-off."""
+        """The sums of PSNR and SSIM over all images that have a range, and their number, for each cut-off."""
         cutoffs = list(cutoffs)
         sums: Tensor | None = None
         with torch.no_grad():
             for observation, target in pairs():
                 images = [fbp(observation, geometry, "hann", cutoff) for cutoff in cutoffs]
-                figures = torch.stack([torch.stack([psnr(i, target).sum(), ssim(i, target).sum()]) for i in images])
+                ranged = has_range(target)
+                figures = torch.stack(
+                    [
+                        torch.stack([psnr(i, target)[ranged].sum(), ssim(i, target)[ranged].sum(), ranged.sum()])
+                        for i in images
+                    ]
+                )
                 sums = figures if sums is None else sums + figures
-        if sums is None:
-            raise DataError("there is no image to choose the Hann cut-off on; give more validation samples")
-        return dict(zip(cutoffs, over_processes(sums).tolist(), strict=True))
+        if sums is None or not (sums := over_processes(sums))[0, 2]:
+            raise DataError(
+                "there is no image to choose the Hann cut-off on: each has one value throughout; give validation "
+                "samples that show something"
+            )
+        return dict(zip(cutoffs, sums.tolist(), strict=True))
 
     found = scores(COARSE)
     around = {max(found, key=lambda cutoff: found[cutoff][figure]) for figure in (0, 1)}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from typing import Annotated, Any, NamedTuple
 
 import safetensors.torch
 import torch
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from torch import Tensor
 
 from fbp_ray.errors import CheckpointError
@@ -37,13 +38,24 @@ SUFFIXES = {"weights": "safetensors", "training": "pt"}
 PACKAGES = ("fbp-ray", "torch", "numpy", "numba", "piq", "ray", "h5py", "pydantic", "safetensors")
 
 
+def _finite_alone(metrics: Any) -> Any:
+    """JSON has no number that is not finite, and null is none: such a figure is left out."""
+    if not isinstance(metrics, dict):
+        return metrics
+    return {
+        name: value
+        for name, value in metrics.items()
+        if value is not None and not (isinstance(value, float) and not math.isfinite(value))
+    }
+
+
 class Manifest(Frozen):
     """What a checkpoint is: the content of manifest.json. A role is `weights` or `training`."""
 
     format: int = Field(default=1, ge=1, le=1)
     model: ModelConfig
     epoch: int
-    metrics: dict[str, float]
+    metrics: Annotated[dict[str, float], BeforeValidator(_finite_alone)]
     data: dict[str, Any]
     versions: dict[str, str]
     created: datetime

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fbp_ray.errors import ConfigError, FbpRayError
-from fbp_ray.settings import NO_FILE, SettingsFile, expand_home, explain
+from fbp_ray.settings import NO_FILE, SettingsFile, expand_home, explain, no_such, option_names
 
 Config = TypeVar("Config", bound=BaseModel)
 FRAGILE = ("ray", "torch", "numba", "llvmlite")
@@ -68,8 +68,8 @@ def parse(model: type[Config], argv: Sequence[str], program: str) -> Config:
     """The options of a command line as a `model`: `--name value`, nested fields as `--part.name value`.
 
     Raises:
-        ConfigError: a value that the model refuses.
-        SystemExit: `--help` (0), or an option that does not exist (2).
+        ConfigError: an option that does not exist, or a value that the model refuses.
+        SystemExit: `--help`.
     """
     return _validate(model, _options(_settings(model), argv, program))
 
@@ -181,17 +181,32 @@ def _settings(model: type[BaseModel], config_file: bool = False) -> type[BaseSet
 
 def _options(settings: type[BaseSettings], argv: Sequence[str], program: str) -> dict[str, Any]:
     """What the command line gives, as nested dictionaries that are not validated yet."""
-    source: CliSettingsSource[Any] = CliSettingsSource(
-        settings,
-        cli_prog_name=program,
-        cli_parse_args=list(argv),
-        cli_implicit_flags=True,
-        cli_avoid_json=True,
-        cli_hide_none_type=True,
-        cli_use_class_docs_for_groups=True,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    return source()
+    try:
+        source: CliSettingsSource[Any] = CliSettingsSource(
+            settings,
+            cli_prog_name=program,
+            cli_parse_args=list(argv),
+            cli_implicit_flags=True,
+            cli_avoid_json=True,
+            cli_hide_none_type=True,
+            cli_use_class_docs_for_groups=True,
+            cli_exit_on_error=False,  # it would print the usage, all options, before the line that helps
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        return source()
+    except SettingsError as error:
+        raise ConfigError(_what_is_wrong(str(error).removeprefix("error parsing CLI: "), settings)) from None
+
+
+def _what_is_wrong(error: str, settings: type[BaseSettings]) -> str:
+    """The message for an error of the parser of command lines."""
+    unknown = error.removeprefix("unrecognized arguments: ")
+    if unknown == error:
+        return error.removeprefix("argument ").replace("expected one argument", "a value is missing")
+    names = [word.split("=")[0] for word in unknown.split() if word.startswith("--")]
+    known = option_names(settings)
+    lines = [f"{name}: {no_such('option', name.removeprefix('--'), known)}" for name in names]
+    return "\n       ".join(lines) or f"{unknown!r} belongs to no option; an option is --name value, --help lists them"
 
 
 def _config_file(values: dict[str, Any]) -> SettingsFile:

@@ -21,6 +21,29 @@ WindowKind = Literal[
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
+class StartWindowConfig(WindowConfig):
+    """The kind of window, and what it is at the start."""
+
+    # In a model it is a number.
+    cutoff: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["best"] | None = Field(  # type: ignore[assignment]
+        default=None,
+        description="the cut-off of the analytic window, a fraction of the Nyquist frequency; best: the one with which "
+        "a Hann has the best PSNR on the validation part; without it best for a Hann, 1 for the others",
+    )
+
+    @model_validator(mode="after")
+    def _ones_have_no_cutoff(self) -> StartWindowConfig:
+        if self.cutoff == "best" and self.init != "hann":
+            raise ValueError(f"best is the cut-off of a Hann, but init is {self.init}; give a number, or init hann")
+        self.with_best(1.0)
+        return self
+
+    def with_best(self, cutoff: float) -> WindowConfig:
+        """The window of a model, where `cutoff` is the best one; raises pydantic's ValidationError."""
+        known = self.cutoff if isinstance(self.cutoff, float) else cutoff if self.init == "hann" else 1.0
+        return WindowConfig.model_validate({**dict(self), "cutoff": known})
+
+
 class DataConfig(Frozen):
     """Where the data is, and how much of it to use."""
 
@@ -122,6 +145,9 @@ class LoopConfig(Frozen):
         default=8,
         description="samples per step, shared among the workers, whose number changes no step and no learning rate",
     )
+    patience: Annotated[int, Field(ge=0)] = Field(
+        default=10, description="end after so many epochs without a better validation loss; 0 for never"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of all random numbers")
 
 
@@ -209,7 +235,7 @@ class TrainConfig(Frozen):
 
     recipe: str = Field(default="quickstart", description="the settings to start from: quickstart or reference")
     data: DataConfig = DataConfig()
-    window: WindowConfig = WindowConfig()
+    window: StartWindowConfig = StartWindowConfig()
     postprocessing: PostprocessingConfig = PostprocessingConfig()
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -24,7 +24,7 @@ from fbp_ray.errors import DataError, RunError
 from fbp_ray.filters import TableWindow
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.pictures import as_png, comparison, evenly_spaced, window_figure
-from fbp_ray.settings import Frozen, LocalPath, PlaceName
+from fbp_ray.settings import Frozen, LocalPath, PlaceName, as_json
 from fbp_ray.storage import Folder, open_folder
 
 BATCH = 8  # images at a time: enough to keep the kernels busy, small enough for any machine
@@ -97,12 +97,14 @@ def evaluate(config: EvaluateConfig) -> None:
                 qualities[name] += quality(method.reconstruct(observation), target)
                 advance(len(target))
     means = {name: mean_quality(of_images) for name, of_images in qualities.items()}
+    without_range = sum(math.isnan(row.psnr) for row in qualities["ramp"])
     about = {
         "checkpoint": str(checkpoint.absolute()),
         "epoch": read_manifest(checkpoint).epoch,
         "data": str(dataset.folder.absolute()),
         "split": config.split,
         "samples": len(dataset),
+        "samples_without_range": without_range,
         "hann_psnr_cutoff": cutoffs.psnr,
         "hann_ssim_cutoff": cutoffs.ssim,
         "versions": versions(),
@@ -114,10 +116,16 @@ def evaluate(config: EvaluateConfig) -> None:
     for name, content in pictures.items():
         out.write(name, content)
     out.write("images.csv", _as_csv(dataset, qualities))
-    out.write("evaluation.json", json.dumps(about, indent=2))
-    out.write("metrics.json", json.dumps({name: mean._asdict() for name, mean in means.items()}, indent=2))
+    out.write("evaluation.json", as_json(about))
+    out.write("metrics.json", as_json({name: mean._asdict() for name, mean in means.items()}))
     console = Console(soft_wrap=True)
     console.print(_table(f"{config.split} part, {len(dataset)} images", methods, means))
+    if without_range:
+        console.print(
+            f"{without_range} of the {len(dataset)} images have one value throughout: the means of PSNR and SSIM leave "
+            "them out, those of the fixed range do not",
+            highlight=False,
+        )
     console.print(f"figures  {out}/metrics.json, {out}/images.csv", highlight=False)
     console.print("pictures " + ", ".join(f"{out}/{name}" for name in pictures), highlight=False)
 

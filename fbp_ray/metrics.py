@@ -70,6 +70,11 @@ def has_range(target: Tensor) -> Tensor:
     return _range(target.double(), None) > 0
 
 
+def where_ranged(figures: Tensor, target: Tensor) -> Tensor:
+    """Figures (...) of images, nan for those whose ground truth (..., H, W) has no range."""
+    return torch.where(has_range(target), figures, torch.nan)
+
+
 def relative_error(image: Tensor, truth: Tensor) -> float:
     """|image - truth| / |truth|, both of the same shape."""
     return float((image - truth).norm() / truth.norm())

@@ -31,7 +31,7 @@ from pydantic import ValidationError
 from fbp_ray.checkpoint import versions
 from fbp_ray.config import DataConfig, RunConfig, TrainConfig
 from fbp_ray.errors import RunError
-from fbp_ray.settings import explain, flatten
+from fbp_ray.settings import as_json, explain, flatten
 from fbp_ray.storage import LocalFolder, Place, open_folder
 
 State = Literal["running", "completed", "stopped", "failed"]
@@ -125,8 +125,8 @@ class RunFolder:
             )
         if more is not None:
             epochs = earlier.train.epochs
-            if status.get("state") == "completed":
-                epochs += more
+            if status.get("state") == "completed":  # it may have ended early
+                epochs = (len(self.read_history()) or epochs) + more
             elif earlier.run.extend != more:
                 raise RunError(f"the run {self} is not complete; go on with it without --run.extend {more} first")
             config, earlier = _with_epochs(config, epochs), _with_epochs(earlier, epochs)
@@ -191,7 +191,7 @@ class RunFolder:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """A JSON file of the folder."""
-        self.folder.write(name, json.dumps(content, indent=2))
+        self.folder.write(name, as_json(content))
 
 
 def this_process() -> dict[str, Any]:

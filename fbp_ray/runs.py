@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import socket
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -19,12 +19,12 @@ from fbp_ray.baseline import Baseline, Figure
 from fbp_ray.cli import parse, run_program
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.run import RunFolder, is_alive
-from fbp_ray.settings import Frozen
+from fbp_ray.settings import Frozen, as_json
 from fbp_ray.storage import Folder, Place, open_folder
 
 T = TypeVar("T")
 
-FIGURES = ("epoch", "validation_psnr", "validation_ssim")  # what the list needs of history.csv
+FIGURES = ("epoch", "validation_loss", "validation_psnr", "validation_ssim")  # what the list needs of history.csv
 SHORT = 100  # characters of a reason that is not in JSON
 WIDE = 100  # columns of a terminal that has room for the time
 GONE = "its process is gone; the command that began it goes on with it"
@@ -40,14 +40,14 @@ COLOURS = {
 
 
 class RunsConfig(Frozen):
-    """Lists the runs of a storage: state, epochs, best PSNR and SSIM beside the classic FBP, path."""
+    """Lists the runs of a storage: state, epochs, PSNR and SSIM of the best weights beside the classic FBP, path."""
 
     storage: str = Field(default="runs", description="folder that holds the run folders, or the URI of one")
     as_json: bool = Field(default=False, alias="json", description="print JSON, with all that is known")
 
 
 class Best(NamedTuple):
-    """The best value of a figure on the validation part, and the epoch that it is from."""
+    """A figure of the best weights (`best/`) on the validation part, and the epoch that they are from."""
 
     value: float
     epoch: int
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> None:
     runs = list_runs(config.storage)
     console = Console()
     if config.as_json:
-        print(json.dumps([_as_json(run) for run in runs], indent=2))
+        print(as_json([_as_dict(run) for run in runs]))
     elif not runs:
         print(f"no run in {config.storage}; make one with python -m fbp_ray.train, or name another folder: --storage")
     elif console.is_terminal:
@@ -149,7 +149,8 @@ def _state(status: dict[str, Any]) -> str:
 def _best(rows: list[dict[str, float]], figure: Figure, baseline: Baseline | None) -> Best | None:
     if not rows:
         return None
-    row = max(rows, key=lambda row: row[f"validation_{figure}"])
+    losses = [row["validation_loss"] if math.isfinite(row["validation_loss"]) else math.inf for row in rows]
+    row = rows[losses.index(min(losses))]  # the first of the lowest, as the training keeps it
     value = row[f"validation_{figure}"]
     return Best(value, int(row["epoch"]), baseline.gain(figure, value) if baseline else None)
 
@@ -175,7 +176,7 @@ def _print_table(console: Console, runs: list[Run]) -> None:
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
-        caption="in brackets the epoch",
+        caption="of the weights in best/; in brackets their epoch",
         caption_justify="left",
     )
     shown = HEADINGS[:-1] if console.width >= WIDE else HEADINGS[:-2]
@@ -199,7 +200,7 @@ def _print_lines(runs: list[Run]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _as_json(run: Run) -> dict[str, Any]:
+def _as_dict(run: Run) -> dict[str, Any]:
     known = run._asdict() | {name: best and best._asdict() for name, best in (("psnr", run.psnr), ("ssim", run.ssim))}
     return known | {"changed": run.changed and run.changed.isoformat(timespec="seconds")}
 

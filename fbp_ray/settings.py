@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -38,6 +40,19 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def as_json(content: Any) -> str:
+    """Text that every reader of JSON takes: a number that is not finite, which JSON does not have, is null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: finite(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(inner) for inner in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(content), indent=2)
+
+
 class SettingsFile(NamedTuple):
     """The settings in a file, and its name for messages."""
 
@@ -46,6 +61,20 @@ class SettingsFile(NamedTuple):
 
 
 NO_FILE = SettingsFile("", {})
+
+PLAIN = {
+    "missing": "is needed, but was not given",
+    "int_": "must be a whole number",
+    "float_": "must be a number",
+    "bool_": "must be true or false",
+    "string_type": "must be text",
+    "path_type": "must be the name of a file or a folder",
+    "string_pattern_mismatch": "must be letters, digits and . _ - alone, must begin with a letter or a digit, and must "
+    "not be long",
+    "model_": "has settings of its own, and no value; --help lists them",
+    "dict_": "has settings of its own, and no value; --help lists them",
+}
+"""What errors of pydantic say to a person, by the begin of their type. The only pattern is that of names."""
 
 
 def explain(error: ValidationError, model: type[BaseModel] | None = None, file: SettingsFile = NO_FILE) -> str:
@@ -58,22 +87,49 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None, file: 
     """
     fields = _fields(model) if model else {}
     secrets = [name for name, field in fields.items() if "SecretStr" in repr(field.annotation)]
-    lines = []
+    found: dict[tuple[str, str], list[str]] = {}  # messages by option and origin: a setting of several types has many
     for item in error.errors(include_url=False, include_context=False):
         place, given = item["loc"], item["input"]
-        option = ".".join(part for part in place if isinstance(part, str))
-        message = item["msg"].removeprefix("Value error, ")
         unknown = item["type"] == "extra_forbidden"
-        if unknown:
-            nearest = "".join(f", the nearest is --{name}" for name in get_close_matches(option, fields, n=1))
-            message = f"there is no such setting{nearest}; --help lists them"
+        while not unknown and fields and place and _option(place) not in fields:  # one of the types of the setting
+            place = place[:-1]
+        option = _option(place)
+        message = no_such("setting", option, fields) if unknown else _in_plain_words(item["type"], item["msg"])
+        if item["type"] == "missing" and isinstance(place[-1], int):
+            message = "has too few values"
         secret = any(f"{option}.".startswith(f"{name}.") for name in secrets)
         origin = [] if unknown or secret or isinstance(given, dict | BaseModel) else [f"got {given!r}"]
         if _contains(file.settings, place, given):
             origin.append(f"in {file.name}")
-        message += f" ({', '.join(origin)})" if origin else ""
-        lines.append(f"--{option}: {message}" if option else message)
+        found.setdefault((option, f" ({', '.join(origin)})" if origin else ""), []).append(message)
+    lines = []
+    for (option, came), (first, *others) in found.items():
+        message = " or ".join([first, *(other.removeprefix("must be ") for other in others)])
+        lines.append(f"--{option}: {message}{came}" if option else f"{message}{came}")
     return "\n       ".join(lines)
+
+
+def no_such(what: str, name: str, known: Collection[str]) -> str:
+    """What is wrong about a name that is not known, and the known one that is nearest."""
+    nearest = "".join(f", the nearest is --{found}" for found in get_close_matches(name, known, n=1))
+    return f"there is no such {what}{nearest}; --help lists them"
+
+
+def option_names(model: type[BaseModel]) -> list[str]:
+    """The names that the settings of a model have on the command line."""
+    return list(_fields(model))
+
+
+def _option(place: Sequence[int | str]) -> str:
+    return ".".join(part for part in place if isinstance(part, str))
+
+
+def _in_plain_words(kind: str, message: str) -> str:
+    """The message of an error of pydantic without the words of a library."""
+    for start, plain in PLAIN.items():
+        if kind.startswith(start):
+            return plain
+    return message.removeprefix("Value error, ").replace("Input should be", "must be")
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:

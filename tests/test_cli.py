@@ -62,13 +62,23 @@ def test_a_saved_configuration_is_a_configuration_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("--optim.lr", "-1"), r"optim.lr: Input should be greater than 0 \(got '-1'\)"),
-        (("--window.kind", "learned"), "window.kind: Input should be 'fixed', 'frequency' or 'angle_frequency'"),
+        (("--optim.lr", "-1"), r"^--optim.lr: must be greater than 0 \(got '-1'\)$"),
+        (("--window.kind", "learned"), "^--window.kind: must be 'fixed', 'frequency' or 'angle_frequency'"),
+        (("--window.cutoff", "bset"), r"^--window.cutoff: must be a number or 'best' \(got 'bset'\)$"),
+        (("--train.epochs", "few"), r"^--train.epochs: must be a whole number \(got 'few'\)$"),
+        (("--optim", "0.1"), "^--optim: has settings of its own, and no value"),
+        (("--optim.lr",), "^--optim.lr: a value is missing$"),
+        (("--loss.ms_sim", "1"), "^--loss.ms_sim: there is no such option, the nearest is --loss.ms_ssim; --help"),
+        (
+            ("--train.epoch=3", "--foo", "1"),
+            r"^--train.epoch: .* is --train.epochs; .*\n +--foo: there is no such",
+        ),
+        (("mine",), "'mine' belongs to no option"),
         (("--recipe", "slow"), "no recipe is called 'slow'; there are quickstart, reference"),
         (("--recipe", "../secret"), "no recipe is called"),
         (("--config", "/nowhere.yaml"), "cannot be read"),
         (("--loss.l1", "0", "--loss.ms_ssim", "0", "--loss.edge", "0"), "all loss weights are 0"),
-        (("--run.name", "../up"), "run.name"),
+        (("--run.name", "../up"), "^--run.name: must be letters, digits and . _ - alone"),
     ],
 )
 def test_bad_values_name_the_option(argv: tuple[str, ...], message: str) -> None:
@@ -85,7 +95,7 @@ def test_bad_values_name_the_option(argv: tuple[str, ...], message: str) -> None
             "optin: {lr: 1}",
             r"optin: there is no such setting, the nearest is --optim; --help lists them \(in .*bad.yaml\)",
         ),
-        ("optim: {lr: -1}", r"optim.lr: Input should be greater than 0 \(got -1, in .*bad.yaml\)"),
+        ("optim: {lr: -1}", r"optim.lr: must be greater than 0 \(got -1, in .*bad.yaml\)"),
         ("a: [", "not valid YAML"),
         ("3", "mapping"),
     ],
@@ -102,14 +112,7 @@ def test_a_file_is_not_blamed_for_the_command_line(tmp_path: Path) -> None:
     file.write_text("optim: {lr: 0.5}")
     with pytest.raises(ConfigError) as refused:
         parse("--config", str(file), "--optim.lr", "-1")
-    assert str(refused.value) == "--optim.lr: Input should be greater than 0 (got '-1')"
-
-
-def test_an_unknown_option_ends_the_program_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        parse("--optim.learning_rate", "1")
-    assert ended.value.code == 2
-    assert "--optim.learning_rate" in capsys.readouterr().err
+    assert str(refused.value) == "--optim.lr: must be greater than 0 (got '-1')"
 
 
 @pytest.mark.parametrize(("error", "code"), [(ConfigError("no"), 2), (RunError("stopped"), 1)])

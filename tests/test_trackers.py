@@ -73,7 +73,7 @@ def test_a_file_may_name_them_as_a_word_or_a_list() -> None:
 
 @pytest.mark.parametrize("given", ["visdom", "none,mlflow", ""])
 def test_an_unknown_tracker_is_refused(given: str) -> None:
-    with pytest.raises(ConfigError, match=r"track.to: Input should be 'tensorboard', 'mlflow' or 'wandb'"):
+    with pytest.raises(ConfigError, match=r"track.to: must be 'tensorboard', 'mlflow' or 'wandb'"):
         parse(Options, ["--track.to", given], "train")
 
 

@@ -61,7 +61,7 @@ class Outcome(NamedTuple):
 
     def objective(self, metric: Metric, baseline: Baseline) -> float | None:
         """The figure it is ranked by; None where it has failed, or has not ended."""
-        if self.status not in ("completed", "stopped") or not self.metrics:
+        if self.status not in ("completed", "stopped") or not {"psnr", "ssim"} <= self.metrics.keys():
             return None
         return objective(metric, self.metrics["psnr"], self.metrics["ssim"], baseline)
 

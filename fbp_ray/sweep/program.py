@@ -135,6 +135,8 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
         resources = allocate_trials(tree, nodes())
         batches = Batches(validation, tree.train.batch_size, seed=None)
         baseline = measure_baseline(folder.run, validation, batches, Process(0, 1, torch.device("cpu")))
+        if baseline.left_out:
+            console.print(baseline.left_out, highlight=False, soft_wrap=True)
         before = read_results(folder, keys, tree.sweep.metric)
         progress = SweepProgress(search.total, tree.train.epochs, before, console)
         if begun:

@@ -107,8 +107,9 @@ class TrainingDisplay:
                 f"{workers}, {batch} a step ({shares}); a change of workers changes the shares, not the batch or the "
                 "learning rate"
             )
-        if event.cache:
-            self._once(event.cache)
+        for text in (event.cache, event.baseline.left_out):
+            if text:
+                self._once(text)
         if not self._live:
             by = event.baseline
             self._once(

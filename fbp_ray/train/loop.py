@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,14 +20,16 @@ from fbp_ray.data import Batches, LoDoPaB, Sample, SharedCache, describe, geomet
 from fbp_ray.data.sampler import samples_for_rank
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.losses import composite_loss
-from fbp_ray.metrics import psnr, ssim
+from fbp_ray.metrics import psnr, ssim, where_ranged
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import ResolvedConfig, RunFolder
 from fbp_ray.train.events import EpochEnd, Event, Started, Step, Warned
 from fbp_ray.train.process import Process, Sums
-from fbp_ray.train.record import CheckpointWriter, measure_baseline, resume, tracking
+from fbp_ray.train.record import CheckpointWriter, Row, measure_baseline, resume, tracking
 
 Report = Callable[[Event], None]
+FIGURES = {"psnr": psnr, "ssim": ssim}
+BETTER = 1e-4  # a loss is better where it is lower by this part of the best, as the scheduler has it
 STEP_SECONDS = 1.0  # a step is shown, and a GPU waited for, no more often than this
 
 
@@ -37,7 +40,9 @@ def train(
     report: Report,
     caches: tuple[SharedCache, SharedCache] | None = None,
 ) -> None:
-    """Trains a `LearnableFBP` for `config.train.epochs` epochs, from the last finished one of `run` on.
+    """Trains a `LearnableFBP` for `config.train.epochs` epochs, or until nothing improves (`config.train.patience`).
+
+    It goes on from the last finished epoch of `run`.
 
     Every process calls this; with more than one, a default process group must stand. The first writes the run folder.
     A step takes `config.train.batch_size` samples, shared among the processes in proportion, so that their number
@@ -69,7 +74,9 @@ def train(
         _batches(config, validation_set, process, False, caches and caches[1]),
     )
 
-    model = LearnableFBP(ModelConfig(geometry=geometry, window=config.window, postprocessing=config.postprocessing))
+    baseline = measure_baseline(run, validation_set, validation, process)
+    window = config.window.with_best(baseline.hann_psnr_cutoff)
+    model = LearnableFBP(ModelConfig(geometry=geometry, window=window, postprocessing=config.postprocessing))
     model.to(device)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(f"a {config.window.kind} window learns nothing; use --window.kind frequency")
@@ -82,7 +89,6 @@ def train(
     history = resume(config, run, model, optimizer, scheduler, process, warn)
     parallel = DistributedDataParallel(model) if process.world_size > 1 else model
 
-    baseline = measure_baseline(run, validation_set, validation, process)
     about_data = _about_data(config, training_set, validation_set)
     steps = len(training)
     world = process.world_size
@@ -94,6 +100,8 @@ def train(
         CheckpointWriter(run) as writer,
     ):
         for epoch in range(len(history) + 1, config.train.epochs + 1):
+            if is_stalled(config, history):
+                break
             began = shown = time.perf_counter()
             _seed(config.train.seed, epoch, process.rank)
             parallel.train()
@@ -131,6 +139,11 @@ def train(
                 "seconds": time.perf_counter() - began,
                 "time": time.time(),
             }
+            if not math.isfinite(validated["loss"]):
+                raise RunError(
+                    f"the loss on the validation part is not finite after epoch {epoch}; try a smaller learning rate "
+                    f"than --optim.lr {config.optim.lr}. The checkpoints of earlier epochs are kept."
+                )
             scheduler.step(validated["loss"])
             if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
                 raise RunError(f"a weight stopped being finite in epoch {epoch}; try a smaller --optim.lr")
@@ -141,6 +154,22 @@ def train(
                 last = pack(model, epoch=epoch, metrics=_metrics(row), data=about_data, training=state)
                 writer.write(last, row["validation_loss"] < best_so_far, history, log_epoch(model, row))
             report(EpochEnd(row))
+
+
+def is_stalled(config: TrainConfig, history: list[Row]) -> bool:
+    """Whether so many epochs as `train.patience` says have brought no better validation loss.
+
+    The history alone decides, so a run that was interrupted ends where it would have. An extended run counts the epochs
+    of its extension.
+    """
+    before = config.train.epochs - config.run.extend if config.run.extend else 0
+    best, since = math.inf, 0
+    for row in history:
+        if row["validation_loss"] < best * (1 - BETTER):
+            best, since = row["validation_loss"], 0
+        elif row["epoch"] > before:
+            since += 1
+    return 0 < config.train.patience <= since
 
 
 def check_shares(config: TrainConfig, training: int, validation: int, workers: int) -> None:
@@ -191,7 +220,7 @@ def _validate(
             target = batch.ground_truth.to(process.device, non_blocking=True)
             prediction = model(batch.observation.to(process.device, non_blocking=True))
             loss = composite_loss(prediction, target, config.loss)
-            figures = {"psnr": psnr(prediction, target).mean(), "ssim": ssim(prediction, target).mean()}
+            figures = {name: where_ranged(of(prediction, target), target) for name, of in FIGURES.items()}
             sums.add(len(prediction), {"loss": loss.total, **loss.parts, **figures})
     return sums.means()
 

@@ -53,18 +53,21 @@ class Sums:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.names: list[str] = []
-        self.total = torch.zeros(0)
-        self.count = 0
+        self.total = torch.zeros(0, 2)
 
     def add(self, count: int, figures: dict[str, Tensor]) -> None:
-        """Adds the means of figures over `count` samples."""
-        values = torch.stack([figure.detach().double() for figure in figures.values()]) * count
+        """Adds figures of `count` samples: each one's mean, or its value for each sample, nan where it has none."""
+        values = torch.stack([_sum_and_count(figure.detach().double(), count) for figure in figures.values()])
         self.total = values if not self.names else self.total + values
         self.names = list(figures)
-        self.count += count
 
     def means(self) -> dict[str, float]:
         """The mean of each figure over the samples of all processes."""
-        count = torch.tensor([self.count], dtype=torch.float64, device=self.process.device)
-        packed = self.process.add_up(torch.cat([self.total.to(self.process.device), count]))
-        return dict(zip(self.names, (packed[:-1] / packed[-1]).tolist(), strict=True))
+        sums, counts = self.process.add_up(self.total.to(self.process.device)).unbind(1)
+        return dict(zip(self.names, (sums / counts).tolist(), strict=True))
+
+
+def _sum_and_count(figure: Tensor, count: int) -> Tensor:
+    if figure.ndim == 0:
+        return torch.stack([figure * count, torch.full_like(figure, count)])
+    return torch.stack([figure.nansum(), (~figure.isnan()).sum()])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from datetime import datetime
 
 import torch
 
-from fbp_ray.checkpoint import check_geometry
+from fbp_ray.baseline import Baseline
+from fbp_ray.checkpoint import check_geometry, read_manifest
 from fbp_ray.cli import parse_with_recipe
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import LoDoPaB, geometry_of
@@ -20,6 +22,7 @@ from fbp_ray.storage import absolute, open_folder
 from fbp_ray.trackers import check_trackers
 from fbp_ray.train.display import TrainingDisplay
 from fbp_ray.train.loop import check_shares
+from fbp_ray.train.record import BASELINE
 
 
 def main(argv: Sequence[str]) -> None:
@@ -35,7 +38,6 @@ def train(config: TrainConfig) -> None:
     resolved = run.begin(resolved)
     print(f"run {run}", flush=True)
     train_run(resolved, run)
-    print(f"best and last checkpoint: {run.best}, {run.last}")
 
 
 def train_run(config: ResolvedConfig, run: RunFolder) -> None:
@@ -50,6 +52,34 @@ def train_run(config: ResolvedConfig, run: RunFolder) -> None:
         _set_failed(run, str(error))
         raise
     run.set_status("completed")
+    print(ended_early(config, len(run.read_history())), end="")
+    print(f"best and last checkpoint: {run.best}, {run.last}")
+    print(beside_hann(run))
+
+
+def ended_early(config: TrainConfig, epochs: int) -> str:
+    """A line that says why so many epochs were enough; empty where all were trained."""
+    if epochs >= config.train.epochs:
+        return ""
+    return (
+        f"ended after epoch {epochs} of {config.train.epochs}: {config.train.patience} epochs without a better "
+        "validation loss (--train.patience)\n"
+    )
+
+
+def beside_hann(run: RunFolder) -> str:
+    """Whether the best weights of a run are better than the best Hann windows on the validation part, in a line."""
+    baseline = Baseline.model_validate(run.read_json(BASELINE))
+    manifest = read_manifest(run.folder)
+    psnr, ssim = (manifest.metrics.get(figure, math.nan) for figure in ("psnr", "ssim"))
+    gains = baseline.gain("psnr", psnr), baseline.gain("ssim", ssim)
+    better = [name for name, gain in zip(("PSNR", "SSIM"), gains, strict=True) if gain > 0]
+    verdict = {0: "no better", 1: f"better in {better[0]} alone" if better else "", 2: "better"}[len(better)]
+    return (
+        f"{verdict} than the best Hann on the validation part (epoch {manifest.epoch}): PSNR {psnr:.3f} dB, "
+        f"{gains[0]:+.3f} beside Hann {baseline.hann_psnr_cutoff:.2f}; SSIM {ssim:.4f}, {gains[1]:+.4f} beside Hann "
+        f"{baseline.hann_ssim_cutoff:.2f}"
+    )
 
 
 def _set_failed(run: RunFolder, reason: str) -> None:

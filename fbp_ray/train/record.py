@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Subset
 
-from fbp_ray.baseline import Baseline, best_hann
+from fbp_ray.baseline import Baseline, BestCutoffs, best_hann
 from fbp_ray.checkpoint import (
     Checkpoint,
     check_geometry,
@@ -32,8 +33,8 @@ from fbp_ray.checkpoint import (
 )
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import Batches, LoDoPaB
-from fbp_ray.errors import RunError
-from fbp_ray.metrics import psnr, ssim
+from fbp_ray.errors import DataError, RunError
+from fbp_ray.metrics import has_range, psnr, ssim, where_ranged
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.pictures import panels
 from fbp_ray.run import RunFolder
@@ -107,29 +108,43 @@ def measure_baseline(run: RunFolder, dataset: LoDoPaB, batches: Batches, process
         process: which of the processes this is.
     """
     known = process.from_first(lambda: run.read_json(BASELINE))
-    if known is not None:
+    if known is not None and all(isinstance(value, int | float) and math.isfinite(value) for value in known.values()):
         return Baseline.model_validate(known)
     geometry = dataset.geometry
-    mine = range(process.rank, min(CUTOFF_SAMPLES, len(dataset)), process.world_size)
-    chosen = DataLoader(Subset(dataset, mine), 4)
 
-    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in chosen:
-            yield batch.observation.to(process.device), batch.ground_truth.to(process.device)
+    def search(samples: int) -> BestCutoffs:
+        mine = range(process.rank, min(samples, len(dataset)), process.world_size)
 
-    cutoffs = best_hann(pairs, geometry, process.add_up)
+        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in DataLoader(Subset(dataset, mine), 4):
+                yield batch.observation.to(process.device), batch.ground_truth.to(process.device)
+
+        return best_hann(pairs, geometry, process.add_up)
+
+    try:
+        cutoffs = search(max(CUTOFF_SAMPLES, process.world_size))
+    except DataError:  # blank images come first
+        cutoffs = search(len(dataset))
     sums = Sums(process)
     with torch.no_grad():
         for batch in batches.epoch(0):
             observation, target = batch.observation.to(process.device), batch.ground_truth.to(process.device)
             if len(target):
-                by_psnr = psnr(fbp(observation, geometry, "hann", cutoffs.psnr), target).mean()
-                by_ssim = ssim(fbp(observation, geometry, "hann", cutoffs.ssim), target).mean()
-                sums.add(len(target), {"hann_psnr": by_psnr, "hann_ssim": by_ssim})
-    figures = Baseline(**sums.means(), hann_psnr_cutoff=cutoffs.psnr, hann_ssim_cutoff=cutoffs.ssim)
+                by_psnr = psnr(fbp(observation, geometry, "hann", cutoffs.psnr), target)
+                by_ssim = ssim(fbp(observation, geometry, "hann", cutoffs.ssim), target)
+                figures = {"hann_psnr": where_ranged(by_psnr, target), "hann_ssim": where_ranged(by_ssim, target)}
+                sums.add(len(target), {**figures, "without_range": (~has_range(target)).float().mean()})
+    means = sums.means()
+    found = Baseline(
+        hann_psnr=means["hann_psnr"],
+        hann_ssim=means["hann_ssim"],
+        hann_psnr_cutoff=cutoffs.psnr,
+        hann_ssim_cutoff=cutoffs.ssim,
+        without_range=round(means["without_range"] * len(dataset)),
+    )
     if process.rank == 0:
-        run.write_json(BASELINE, figures.model_dump())
-    return figures
+        run.write_json(BASELINE, found.model_dump())
+    return found
 
 
 class CheckpointWriter:

@@ -38,7 +38,7 @@ class JobActivation(BaseModel):
 
 
 class Figure(BaseModel):
-    """The best value of a figure so far."""
+    """A figure of the best weights so far."""
 
     value: float | None = Field(description="on the validation part, or of an evaluation on its part")
     epoch: int | None = Field(default=None, description="the epoch that it is from")
@@ -46,7 +46,7 @@ class Figure(BaseModel):
 
 
 class Best(BaseModel):
-    """The best metrics so far."""
+    """The metrics of the best weights so far: those of the lowest validation loss."""
 
     psnr: Figure | None = Field(default=None, description="peak signal-to-noise ratio, dB")
     ssim: Figure | None = Field(default=None, description="structural similarity")
@@ -193,7 +193,11 @@ def _read_evaluation(place: str, config: dict[str, Any]) -> Progress:
     folder = open_folder(place)
     if not folder.has("metrics.json"):
         return Progress(unit="evaluation", total=1)
-    figures: dict[str, dict[str, float]] = json.loads(folder.read("metrics.json"))
+    read: dict[str, dict[str, float | None]] = json.loads(folder.read("metrics.json"))
+    figures = {
+        method: {name: math.nan if value is None else value for name, value in row.items()}
+        for method, row in read.items()
+    }
     psnr, ssim = (
         _figure(figures["learned"][name], figures["learned"][name] - figures[f"hann_{name}"][name])
         for name in ("psnr", "ssim")

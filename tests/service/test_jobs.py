@@ -279,8 +279,9 @@ def history(place: str, epochs: int) -> None:
     run.begin(TrainConfig.model_validate({"train": {"epochs": 5}}))
     baseline = Baseline(hann_psnr=30.0, hann_ssim=0.8, hann_psnr_cutoff=0.9, hann_ssim_cutoff=0.7)
     run.write_json("baseline.json", baseline.model_dump())
-    row = {"validation_ssim": 0.9, "validation_loss": float("nan")}
-    run.write_history([{"epoch": n, "validation_psnr": 30.0 + n, **row} for n in range(1, epochs + 1)])
+    row = {"validation_ssim": 0.9, "train_loss": float("nan")}
+    rows = [{"epoch": n, "validation_loss": 1 / n, "validation_psnr": 30.0 + n, **row} for n in range(1, epochs + 1)]
+    run.write_history(rows)
 
 
 def test_progress_is_by_epoch_beside_the_classic_fbp(service: Service) -> None:
@@ -291,9 +292,9 @@ def test_progress_is_by_epoch_beside_the_classic_fbp(service: Service) -> None:
         assert time.monotonic() < end, progress
     assert (progress["unit"], progress["done"], progress["total"]) == ("epoch", 2, 5)
     assert progress["rows"][1]["validation_psnr"] == 32
-    assert progress["rows"][1]["validation_loss"] is None
+    assert progress["rows"][1]["train_loss"] is None
     assert progress["best"]["psnr"] == {"value": 32.0, "epoch": 2, "over_fbp": 2.0}
-    Path(job["place"], "history.csv").write_text("epoch,validation_psnr,validation_ssim\n1,x,y\n")
+    Path(job["place"], "history.csv").write_text("epoch,validation_loss,validation_psnr,validation_ssim\n1,2,x,y\n")
     service.cluster.now(job["id"], "succeeded")
     service.until(job["id"], "succeeded")
     assert "cannot be read" in service.get(job["id"])["progress"]["problem"]

@@ -12,16 +12,22 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
+from fbp_ray.baseline import Baseline
 from fbp_ray.checkpoint import load_model, read_manifest
-from fbp_ray.config import TrainConfig
+from fbp_ray.config import LoopConfig, TrainConfig
 from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
+from fbp_ray.filters import WindowConfig, build_filter
+from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import RunFolder
 from fbp_ray.storage import Place
 from fbp_ray.train import loop
 from fbp_ray.train.events import EpochEnd, Event, Step, Warned
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
+from fbp_ray.train.program import beside_hann, ended_early
+from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, write_scan
 
 ALONE = Process(rank=0, world_size=1, device=torch.device("cpu"))
@@ -62,7 +68,7 @@ def weights(folder: Place) -> torch.Tensor:
 
 
 def test_training_lowers_the_loss_and_beats_the_best_hann(scan: Path, tmp_path: Path) -> None:
-    made = run(tmp_path / "run", settings(scan, train={"epochs": 40}, optim={"lr": 0.05}))
+    made = run(tmp_path / "run", settings(scan, train={"epochs": 40, "patience": 0}, optim={"lr": 0.05}))
     with (Path(str(made)) / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == list(range(1, 41))
@@ -143,6 +149,78 @@ def test_a_damaged_last_checkpoint_costs_an_epoch_and_changes_nothing(scan: Path
     assert [event.row["epoch"] for event in events if isinstance(event, EpochEnd)] == [3, 4, 5]
     for name in ("best", "last"):
         assert torch.equal(weights(whole.folder / name), weights(cut.folder / name))
+
+
+def test_a_hann_starts_at_the_cutoff_that_is_best_and_the_model_holds_the_number(scan: Path, tmp_path: Path) -> None:
+    barely = {"optim": {"lr": 1e-9}, "train": {"epochs": 1}}
+    made = run(tmp_path / "run", settings(scan, window={"init": "hann"}, **barely))
+    cutoff = json.loads((Path(str(made)) / "baseline.json").read_text())["hann_psnr_cutoff"]
+    assert 0.2 < cutoff < 1
+    window = read_manifest(made.folder).model.window
+    assert window == WindowConfig(kind="frequency", init="hann", cutoff=cutoff)
+    torch.testing.assert_close(weights(made.last), build_filter(window, COARSE).weight.detach(), atol=1e-6, rtol=0)
+    explicit = run(tmp_path / "explicit", settings(scan, window={"init": "hann", "cutoff": cutoff}, **barely))
+    assert torch.equal(weights(made.last), weights(explicit.last))
+    cosine = run(tmp_path / "cosine", settings(scan, window={"init": "cosine"}, **barely))
+    assert read_manifest(cosine.folder).model.window.cutoff == 1
+
+
+@pytest.mark.parametrize(
+    ("window", "message"),
+    [
+        ({"init": "cosine", "cutoff": "best"}, "give a number, or init hann"),
+        ({"init": "ones", "cutoff": "best"}, "give a number, or init hann"),
+        ({"init": "ones", "cutoff": 0.5}, "has no cut-off"),
+    ],
+)
+def test_a_cutoff_that_the_window_does_not_have_is_refused(scan: Path, window: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        settings(scan, window=window)
+
+
+def test_a_run_ends_where_nothing_improves_and_stays_ended_until_it_is_extended(scan: Path, tmp_path: Path) -> None:
+    train = {"epochs": 9, "patience": 2}
+    config = settings(scan, optim={"lr": 1e-9}, train=train)
+    made = run(tmp_path / "run", config)
+    assert len(made.read_history()) == 3
+    run(tmp_path / "run", config)  # an interrupted one that was about to end
+    assert len(made.read_history()) == 3
+    made.set_status("completed")
+    extended = settings(scan, optim={"lr": 1e-9}, train=train, run={"extend": 4})
+    assert len(run(tmp_path / "run", extended).read_history()) == 5
+    assert "ended after epoch 5 of 7" in ended_early(extended.model_copy(update={"train": LoopConfig(epochs=7)}), 5)
+
+
+def test_patience_counts_epochs_without_a_better_loss_and_short_runs_have_it_all(scan: Path) -> None:
+    def stalled(losses: list[float], **train: Any) -> bool:
+        rows = [{"epoch": epoch, "validation_loss": loss} for epoch, loss in enumerate(losses, start=1)]
+        return loop.is_stalled(settings(scan, train={"epochs": 99, **train}), rows)
+
+    assert not stalled([1.0] * 10)
+    assert stalled([1.0] * 11)
+    assert not stalled([1.0, 0.9, 0.9, 0.8], patience=1)
+    assert stalled([1.0, 0.9, 0.9], patience=1)
+    assert stalled([1.0, 1.0 - 1e-6, 1.0 - 2e-6], patience=2)  # no better, as the learning rate's scheduler has it
+    assert not stalled([1.0] * 50, patience=0)
+
+
+@pytest.mark.parametrize(
+    ("psnr", "ssim", "verdict"),
+    [
+        (31.0, 0.8, "better than the best Hann"),
+        (29.0, 0.8, "better in SSIM alone than the best Hann"),
+        (29.0, 0.6, "no better than the best Hann"),
+    ],
+)
+def test_the_end_says_whether_the_best_hann_is_beaten(tmp_path: Path, psnr: float, ssim: float, verdict: str) -> None:
+    made = RunFolder(tmp_path / "run")
+    classic = Baseline(hann_psnr=30.0, hann_ssim=0.7, hann_psnr_cutoff=0.54, hann_ssim_cutoff=0.4)
+    made.write_json("baseline.json", classic.model_dump())
+    model = LearnableFBP(ModelConfig(geometry=COARSE))
+    save_checkpoint(made.best, model, epoch=7, metrics={"psnr": psnr, "ssim": ssim})
+    line = beside_hann(made)
+    assert line.startswith(f"{verdict} on the validation part (epoch 7): PSNR {psnr:.3f} dB, {psnr - 30:+.3f} beside")
+    assert line.endswith(f"SSIM {ssim:.4f}, {ssim - 0.7:+.4f} beside Hann 0.40")
 
 
 def test_a_warm_start_takes_the_weights_and_where_asked_the_optimiser(scan: Path, tmp_path: Path) -> None:
