@@ -184,7 +184,7 @@ def _options(settings: type[BaseSettings], argv: Sequence[str], program: str) ->
     source: CliSettingsSource[Any] = CliSettingsSource(
         settings,
         cli_prog_name=program,
-        cli_parse_args=list(argv),
+        cli_parse_args=[_underscored(option) for option in argv],
         cli_implicit_flags=True,
         cli_avoid_json=True,
         cli_hide_none_type=True,
@@ -192,6 +192,12 @@ def _options(settings: type[BaseSettings], argv: Sequence[str], program: str) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return source()
+
+
+def _underscored(option: str) -> str:
+    """`--root_path` for `--root-path`; what is no option, and `--no-OPTION`, as it is."""
+    name, equals, value = option.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") and name[:5] != "--no-" else option
 
 
 def _config_file(values: dict[str, Any]) -> SettingsFile:
