@@ -152,7 +152,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     """The settings of a recipe that ships with the package."""
     folder = resources.files("fbp_ray") / "recipes"
     file = folder / f"{name}.yaml"
-    if not name.replace("_", "").isalnum() or not file.is_file():
+    if not name.replace("-", "").isalnum() or not file.is_file():
         known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
         raise ConfigError(f"no recipe is called {name!r}; there are {', '.join(known)}. For a file use --config FILE")
     return _parse_yaml(file.read_text(encoding="utf-8"), name)
@@ -185,7 +185,7 @@ def _options(settings: type[BaseSettings], argv: Sequence[str], program: str) ->
         source: CliSettingsSource[Any] = CliSettingsSource(
             settings,
             cli_prog_name=program,
-            cli_parse_args=list(argv),
+            cli_parse_args=[_underscored(option) for option in argv],
             cli_implicit_flags=True,
             cli_avoid_json=True,
             cli_hide_none_type=True,
@@ -207,6 +207,12 @@ def _what_is_wrong(error: str, settings: type[BaseSettings]) -> str:
     known = option_names(settings)
     lines = [f"{name}: {no_such('option', name.removeprefix('--'), known)}" for name in names]
     return "\n       ".join(lines) or f"{unknown!r} belongs to no option; an option is --name value, --help lists them"
+
+
+def _underscored(option: str) -> str:
+    """`--root_path` for `--root-path`; what is no option, and `--no-OPTION`, as it is."""
+    name, equals, value = option.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") and name[:5] != "--no-" else option
 
 
 def _config_file(values: dict[str, Any]) -> SettingsFile:

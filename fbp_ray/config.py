@@ -21,29 +21,6 @@ WindowKind = Literal[
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
-class StartWindowConfig(WindowConfig):
-    """The kind of window, and what it is at the start."""
-
-    # In a model it is a number.
-    cutoff: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["best"] | None = Field(  # type: ignore[assignment]
-        default=None,
-        description="the cut-off of the analytic window, a fraction of the Nyquist frequency; best: the one with which "
-        "a Hann has the best PSNR on the validation part; without it best for a Hann, 1 for the others",
-    )
-
-    @model_validator(mode="after")
-    def _ones_have_no_cutoff(self) -> StartWindowConfig:
-        if self.cutoff == "best" and self.init != "hann":
-            raise ValueError(f"best is the cut-off of a Hann, but init is {self.init}; give a number, or init hann")
-        self.with_best(1.0)
-        return self
-
-    def with_best(self, cutoff: float) -> WindowConfig:
-        """The window of a model, where `cutoff` is the best one; raises pydantic's ValidationError."""
-        known = self.cutoff if isinstance(self.cutoff, float) else cutoff if self.init == "hann" else 1.0
-        return WindowConfig.model_validate({**dict(self), "cutoff": known})
-
-
 class DataConfig(Frozen):
     """Where the data is, and how much of it to use."""
 
@@ -81,7 +58,7 @@ class WindowConfig(Frozen):
     photons: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["data", "estimate"] = Field(
         default="data",
         description="photons of a ray that meets nothing, from which ray_noise, adaptive and zeng know the noise: a "
-        "number, data (what the data set says), or estimate (from each sinogram)",
+        "number, data (what the data set says, else estimate), or estimate (from each sinogram)",
     )
     unit: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         default=81.35858, description="attenuation in 1/m that the value 1 stands for; LoDoPaB-CT's by default"
@@ -97,6 +74,38 @@ class WindowConfig(Frozen):
         return self
 
 
+class StartWindowConfig(WindowConfig):
+    """The kind of window, and what it is at the start."""
+
+    # In a model it is a number.
+    cutoff: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["best"] | None = Field(  # type: ignore[assignment]
+        default=None,
+        description="the cut-off of the analytic window, a fraction of the Nyquist frequency; best: the one with which "
+        "a Hann has the best PSNR on the validation part; without it best for a Hann, 1 for the others",
+    )
+
+    @model_validator(mode="after")
+    def _ones_have_no_cutoff(self) -> StartWindowConfig:
+        if self.cutoff == "best" and self.init != "hann":
+            raise ValueError(f"best is the cut-off of a Hann, but init is {self.init}; give a number, or init hann")
+        self.with_best(1.0)
+        return self
+
+    def with_best(self, cutoff: float, photons: float | None = None) -> WindowConfig:
+        """The window of a model.
+
+        Args:
+            cutoff: the best one of a Hann.
+            photons: those of the data, None where they are not known and have to be estimated.
+
+        Raises:
+            pydantic.ValidationError: the window cannot have this cut-off.
+        """
+        known = self.cutoff if isinstance(self.cutoff, float) else cutoff if self.init == "hann" else 1.0
+        counts = (photons or "estimate") if self.photons == "data" else self.photons
+        return WindowConfig.model_validate({**dict(self), "cutoff": known, "photons": counts})
+
+
 class PostprocessingConfig(Frozen):
     """What happens to the image after the backprojection."""
 
@@ -110,6 +119,8 @@ class LossConfig(Frozen):
     ms_ssim: Weight = Field(default=1.0, description="weight of 1 - MS-SSIM")
     edge: Weight = Field(default=1.0, description="weight of the L1 distance of the Sobel gradients")
     mse: Weight = Field(default=0.0, description="weight of the mean squared error")
+    log_mse: Weight = Field(default=0.0, description="weight of log10(mean squared error / range^2) = -PSNR / 10")
+    local_ssim: Weight = Field(default=0.0, description="weight of 1 - SSIM, the SSIM that is reported")
 
     @model_validator(mode="after")
     def _something_to_minimise(self) -> LossConfig:
@@ -126,9 +137,12 @@ class LossConfig(Frozen):
 
 
 class OptimConfig(Frozen):
-    """Adam, and when its learning rate falls (ReduceLROnPlateau on the validation loss)."""
+    """Adam, and how its learning rate falls: on a plateau of the validation loss, or step by step along a cosine."""
 
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(default=1e-3, description="learning rate of Adam")
+    schedule: Literal["plateau", "cosine"] = Field(
+        default="plateau", description="plateau: when the validation loss no longer falls; cosine: to 0 over the epochs"
+    )
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.5, description="the learning rate is multiplied by this on a plateau"
     )

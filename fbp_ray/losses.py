@@ -1,12 +1,15 @@
 """The training loss: a weighted sum of named terms.
 
-    l1       mean |prediction - target|
-    ms_ssim  1 - MS-SSIM of both images clamped to [0, 1]              (Wang, Simoncelli, Bovik 2003; piq)
-    edge     mean |Gx p - Gx t| + mean |Gy p - Gy t|, G the 3 x 3 Sobel operator, on the pixels that have all neighbours
-    mse      mean (prediction - target)^2
+    l1          mean |prediction - target|
+    ms_ssim     1 - MS-SSIM of both images clamped to [0, 1]              (Wang, Simoncelli, Bovik 2003; piq)
+    edge        mean |Gx p - Gx t| + mean |Gy p - Gy t|, G the 3 x 3 Sobel operator, where all neighbours are
+    mse         mean (prediction - target)^2
+    log_mse     mean over the images of log10(mean squared error / range^2) = -PSNR / 10, range that of the target
+    local_ssim  1 - SSIM as `fbp_ray.metrics` has it
 
-Images are (B, H, W) with values about [0, 1]. Every term is a mean over the batch, so batches of different sizes
-combine by their sizes. A term is a function in `_TERMS` and a field of
+The last two are what is reported: a noisy image weighs no more than a clean one. An image whose target has one value
+throughout has neither, and counts as 0. Images are (B, H, W) with values about [0, 1]. Every term is a mean over the
+batch, so batches of different sizes combine by their sizes. A term is a function in `_TERMS` and a field of
 `fbp_ray.config.LossConfig`.
 """
 
@@ -21,6 +24,7 @@ from torch import Tensor
 from fbp_ray.config import LossConfig
 from fbp_ray.errors import ConfigError
 from fbp_ray.geometry import check_tensor
+from fbp_ray.metrics import has_range, psnr, ssim
 
 SMALLEST_FOR_MS_SSIM = 161  # five scales of an 11 x 11 window
 
@@ -87,4 +91,27 @@ def _edge(prediction: Tensor, target: Tensor) -> Tensor:
     return along_x.abs().mean() + along_y.abs().mean()
 
 
-_TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": _l1, "ms_ssim": _ms_ssim, "edge": _edge, "mse": _mse}
+def _log_mse(prediction: Tensor, target: Tensor) -> Tensor:
+    return _over_ranged(lambda p, t: -psnr(p, t) / 10, prediction, target)
+
+
+def _local_ssim(prediction: Tensor, target: Tensor) -> Tensor:
+    return _over_ranged(lambda p, t: 1 - ssim(p, t), prediction, target)
+
+
+def _over_ranged(figure: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, target: Tensor) -> Tensor:
+    """The mean over the batch; the others are taken out first, since their gradient would be no number."""
+    ranged = has_range(target)
+    if not ranged.any():
+        return 0 * prediction.sum()
+    return (figure(prediction[ranged], target[ranged]).sum() / len(target)).to(target.dtype)
+
+
+_TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": _l1,
+    "ms_ssim": _ms_ssim,
+    "edge": _edge,
+    "mse": _mse,
+    "log_mse": _log_mse,
+    "local_ssim": _local_ssim,
+}

@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import models, observability, problems, reconstruct
 from service.batching import Batcher
@@ -74,7 +75,23 @@ def create_app(settings: Settings, other_jobs: Any = None) -> FastAPI:
             expose_headers=["*"],
         )
     app.add_middleware(RequestObserver, metrics=metrics)
+    app.add_middleware(Below, root_path=settings.root_path)
     return app
+
+
+class Below:
+    """Tells the application the path that a proxy has it below, and puts that back where the proxy strips it."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self.app = app
+        self.root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on."""
+        if self.root_path and scope["type"] == "http":
+            path = scope["path"].removeprefix(self.root_path)
+            scope = {**scope, "root_path": self.root_path, "path": self.root_path + path}
+        await self.app(scope, receive, send)
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import psutil
 from fastapi import Request
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -106,7 +107,10 @@ class BodyBudget:
 
 
 class JsonLimits:
-    """Refuses large and deep JSON before anything parses it, on all routes but /reconstruct."""
+    """Refuses large and deep JSON before anything parses it, on all routes but /reconstruct.
+
+    Bodies that are compressed as a whole are refused on every route: limits hold for what is sent.
+    """
 
     def __init__(self, app: ASGIApp, limits: LimitsConfig) -> None:
         self.app = app
@@ -115,7 +119,21 @@ class JsonLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it."""
-        if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY or scope["path"] == "/reconstruct":
+        if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY:
+            await self.app(scope, receive, send)
+            return
+        request_id = scope.get("state", {}).get("request_id", "")
+        encoding = Headers(scope=scope).get("content-encoding", "identity")
+        if encoding.strip().lower() not in ("identity", ""):
+            refusal = Problem(
+                415,
+                f"a body with Content-Encoding: {encoding[:40]} is not taken; send it as it is, or sinograms in a file "
+                "that compresses its own arrays (.npz, .h5)",
+                {"Accept-Encoding": "identity", "Connection": "close"},
+            )
+            await problem_response(refusal, request_id)(scope, receive, send)
+            return
+        if scope["path"].removeprefix(scope.get("root_path", "")) == "/reconstruct":
             await self.app(scope, receive, send)
             return
         body = b""
@@ -133,7 +151,7 @@ class JsonLimits:
         elif depth(body) > self.max_depth:
             problem = Problem(422, f"a JSON body may be nested {self.max_depth} deep; a configuration needs no more")
         if problem is not None:
-            await problem_response(problem, scope.get("state", {}).get("request_id", ""))(scope, receive, send)
+            await problem_response(problem, request_id)(scope, receive, send)
             return
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -131,7 +131,7 @@ def get_model(request: Request, name: Name) -> ModelDocument:
     return ModelDocument.of(_registry(request).get(name))
 
 
-@router.post("/models/{name}/activate", dependencies=[Operate], responses=documented(400, 401, 403, 413, 422, 503))
+@router.post("/models/{name}/activate", dependencies=[Operate], responses=documented(400, 401, 403, 413, 415, 422, 503))
 def activate_model(request: Request, name: Name, activation: Activation) -> ModelDocument:
     """Loads a model, verifies it on the built-in phantom, and then serves it; on any failure the old one serves on."""
     return ModelDocument.of(_registry(request).activate(name, activation.source))

@@ -132,13 +132,16 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
 
 
 def read_h5(content: bytes, max_bytes: int) -> Any:
-    """The array of a file in the layout of LoDoPaB-CT."""
+    """The array of a file in the layout of LoDoPaB-CT, or of one that MATLAB wrote, with its axes in MATLAB's order."""
     import h5py
 
+    matlab = content.startswith(b"MATLAB")
     with h5py.File(io.BytesIO(content), "r") as file:
-        name = next((name for name in ARRAY_NAMES if name in file), None)
-        if name is None:
-            raise Refused(f"it has no data set `data`, only {sorted(file)[:8]}")
+        names = [name for name in file if not (matlab and name.startswith("#"))]  # those are MATLAB's own
+        known = [name for name in ARRAY_NAMES if name in names]
+        if not known and len(names) != 1:
+            raise Refused(f"it should hold one data set, or one called `data`, but holds {sorted(names)[:8]}")
+        name = (known or names)[0]
         # Links and external storage would let a stranger read other files of this machine.
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise Refused(f"`{name}` is a link; store the data in the file itself")
@@ -148,7 +151,14 @@ def read_h5(content: bytes, max_bytes: int) -> Any:
         if data.is_virtual or data.external:
             raise Refused(f"`{name}` is stored in other files; store it in this one")
         check(data.shape, data.dtype, max_bytes)
-        return data[()]
+        stored = data.id.get_create_plist()
+        for code, _, _, what in map(stored.get_filter, range(stored.get_nfilters())):
+            if not h5py.h5z.filter_avail(code):
+                raise Refused(
+                    f"`{name}` is compressed by the filter {code} ({what.decode(errors='replace')}), which is not read "
+                    "here; write it again with gzip, for example with `h5repack -f GZIP=4 in.h5 out.h5`, or send .npy"
+                )
+        return data[()].T if matlab else data[()]
 
 
 def read_tif(content: bytes, max_bytes: int) -> Any:
@@ -163,7 +173,18 @@ def read_tif(content: bytes, max_bytes: int) -> Any:
             raise Refused(f"it holds {count} images of different shapes or types; write one image, or a stack of equal")
         shape = first.shape if count == 1 else (count, *first.shape)
         check(shape, first.dtype, max_bytes)
-        return np.stack([series.asarray(maxworkers=1) for series in file.series]).reshape(shape)
+        try:
+            return np.stack([series.asarray(maxworkers=1) for series in file.series]).reshape(shape)
+        except Exception as error:
+            page = first.keyframe
+            names = [tifffile.COMPRESSION(page.compression).name, tifffile.PREDICTOR(page.predictor).name]
+            if names == ["NONE", "NONE"]:
+                raise
+            raise Refused(
+                f"its compression, {names[0]} with predictor {names[1]}, cannot be undone here "
+                f"({str(error)[:100]}); write it again without, for example with `tiffcp -c none in.tif out.tif`, or "
+                "send .npy. Whoever runs the service may install imagecodecs beside it"
+            ) from None
 
 
 def check(shape: Any, dtype: Any, max_bytes: int) -> None:

@@ -26,11 +26,14 @@ from fbp_ray.geometry import ParallelBeam
 from service.problems import Problem
 from service.reader_pool import ARRAY_NAMES, ReaderPool, Refused
 
-FORMATS = ".npy, .npz, .h5 (LoDoPaB-CT's layout), .tif, or raw little-endian float32 with X-Shape: angles,cells"
+FORMATS = (
+    ".npy, .npz, .h5 (LoDoPaB-CT's layout), .mat (v7.3), .tif, or raw little-endian float32 with X-Shape: angles,cells"
+)
 MAX_VALUE = 1e6
 """No line integral is as large in any unit; beyond it images would not be finite."""
 MAX_NPY_HEADER = 1024
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_USER_BLOCKS = (0, *(512 << doubled for doubled in range(8)))  # where HDF5 begins; MATLAB puts 512 bytes before it
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _SHAPE = re.compile(r"\s*\d{1,7}(\s*[,x]\s*\d{1,7}){1,2}\s*")
 
@@ -79,13 +82,16 @@ def _read(body: bytes | bytearray, shape: str | None, reader_pool: ReaderPool) -
         return read_npy(body)
     if body.startswith(b"PK\x03\x04"):
         return read_npz(body, reader_pool.max_bytes)
+    hdf5 = any(body.startswith(_HDF5, begin) for begin in _USER_BLOCKS)
     try:
-        if body.startswith(_HDF5):
+        if hdf5:
             return reader_pool.read("h5", bytes(body))
         if body.startswith(_TIFF):
             return reader_pool.read("tif", bytes(body))
     except Refused as error:
-        raise Problem(400, f"the {'HDF5' if body.startswith(_HDF5) else 'TIFF'} file {error}") from None
+        raise Problem(400, f"the {'HDF5' if hdf5 else 'TIFF'} file {error}") from None
+    if body.startswith(b"MATLAB 5"):
+        raise Problem(415, "this .mat file is of an older version than 7.3; write it with save(..., '-v7.3')")
     raise Problem(415, f"the body begins with {bytes(body[:8])!r}, which is no format that is known; send {FORMATS}")
 
 

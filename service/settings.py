@@ -89,6 +89,9 @@ class Settings(Frozen):
 
     host: str = Field(default="127.0.0.1", description="address to listen on; beyond loopback only with tokens")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8000, description="port; 0 takes a free one")
+    root_path: Annotated[str, Field(pattern=r"^((/[\w.~-]+)+)?$")] = Field(
+        default="", description="path below which a proxy offers the service, such as /fbp, whether it strips it or not"
+    )
     state: Path = Field(default=Path("service-state"), description="folder for the record of jobs and models")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where models run")
     log: Literal["json", "text"] = Field(default="json", description="form of the log on standard error")

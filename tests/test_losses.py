@@ -8,6 +8,7 @@ from scipy.ndimage import sobel
 from fbp_ray.config import LossConfig
 from fbp_ray.errors import ConfigError
 from fbp_ray.losses import composite_loss
+from fbp_ray.metrics import psnr, ssim
 
 
 def images(batch: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,7 +22,21 @@ def only(**weights: float) -> LossConfig:
 
 
 def test_the_defaults_are_those_of_the_reference_experiment() -> None:
-    assert LossConfig().weights == {"l1": 0.25, "ms_ssim": 1.0, "edge": 1.0, "mse": 0.0}
+    weights = {name: weight for name, weight in LossConfig().weights.items() if weight}
+    assert weights == {"l1": 0.25, "ms_ssim": 1.0, "edge": 1.0}
+
+
+def test_the_terms_of_the_reported_figures_leave_out_images_without_a_range() -> None:
+    prediction, target = images()
+    loss = composite_loss(prediction, target, only(log_mse=1, local_ssim=1))
+    assert loss.parts["log_mse"] == pytest.approx(-psnr(prediction, target).mean().item() / 10)
+    assert loss.parts["local_ssim"] == pytest.approx(1 - ssim(prediction, target).mean().item(), abs=1e-6)
+    blank = torch.full_like(target, 0.2)
+    both = composite_loss(prediction.repeat(2, 1, 1), torch.cat([target, blank]), only(log_mse=1, local_ssim=1))
+    assert both.parts["log_mse"] == pytest.approx(loss.parts["log_mse"] / 2)
+    predicted = prediction.clone().requires_grad_()
+    composite_loss(predicted, blank, only(log_mse=1, local_ssim=1)).total.backward()
+    assert torch.equal(predicted.grad, torch.zeros_like(predicted))
 
 
 def test_l1_and_mse_are_means() -> None:
@@ -56,7 +71,7 @@ def test_edge_is_the_l1_distance_of_sobel_gradients() -> None:
 
 def test_the_total_is_the_weighted_sum_of_the_parts() -> None:
     prediction, target = images()
-    config = LossConfig(l1=0.3, ms_ssim=0.7, edge=0.2, mse=2.0)
+    config = LossConfig(l1=0.3, ms_ssim=0.7, edge=0.2, mse=2.0, log_mse=0.4, local_ssim=0.6)
     loss = composite_loss(prediction, target, config)
     assert set(loss.parts) == set(config.weights)
     expected = sum(config.weights[name] * part.item() for name, part in loss.parts.items())

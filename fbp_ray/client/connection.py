@@ -246,7 +246,7 @@ def refusal(call: Call, answer: httpx.Response) -> ServiceError:
 def unreachable(call: Call, error: httpx.TransportError) -> ServiceError:
     """The error of a request that got no answer."""
     try:
-        where = str(error.request.url.copy_with(path="/", query=None)).rstrip("/?")
+        where = str(error.request.url.copy_with(query=None)).removesuffix(call.path)
     except RuntimeError:  # it did not get as far as a request
         where = "the url"
     why = str(error) or type(error).__name__

@@ -34,6 +34,9 @@ MU_AIR = 0.02
 MU_MAX = 3071 * (MU_WATER - MU_AIR) / 1000 + MU_WATER
 """Attenuation at 3071 HU, 81.35858 /m: every stored value, image or line integral, is divided by it."""
 
+PHOTONS = 4096.0
+"""Photons per detector cell without attenuation in LoDoPaB-CT."""
+
 
 def file_name(kind: Kind, part: str, number: int) -> str:
     """The name of one file, such as `observation_test_000.hdf5`."""
@@ -99,3 +102,12 @@ def geometry_of(folder: str | Path) -> ParallelBeam:
             f"{Path(folder) / DESCRIPTION} has no usable `geometry` ({error.errors()[0]['msg']}); simulate the data "
             "again, or remove the file if these are the genuine LoDoPaB-CT files"
         ) from None
+
+
+def photons_of(folder: str | Path) -> float | None:
+    """Photons of a ray that meets nothing: of simulated data as they say, of LoDoPaB-CT 4096, None where not known."""
+    description = describe(folder)
+    if description is None:
+        return PHOTONS
+    photons = description.get("photons")
+    return float(photons) if isinstance(photons, int | float) and photons > 0 else None

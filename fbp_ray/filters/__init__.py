@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fbp_ray.config import WindowConfig, WindowKind, WindowName
-from fbp_ray.filters.adaptive import BandWindow
+from fbp_ray.filters.adaptive import BandWindow, ZengWindow
 from fbp_ray.filters.filtering import fft_length, filter_projections, frequencies, ramp
 from fbp_ray.filters.windows import SmoothWindow, TableWindow, analytic_window, cosine_basis, spline_basis
 from fbp_ray.geometry import ParallelBeam
@@ -24,6 +24,7 @@ __all__ = [
     "WindowConfig",
     "WindowKind",
     "WindowName",
+    "ZengWindow",
     "analytic_window",
     "build_filter",
     "fft_length",
@@ -35,6 +36,8 @@ __all__ = [
 
 def build_filter(config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtype = torch.float32) -> nn.Module:
     """The filter stage that `config` describes, for this geometry, on the CPU, with weights of `dtype`."""
+    if config.kind == "zeng":
+        return ZengWindow(config, geometry, dtype)
     if config.kind in ("ray_noise", "adaptive"):
         return BandWindow(config, geometry, dtype)
     frequency = frequencies(geometry.cells)

@@ -16,6 +16,8 @@ its noise; Shtok, Elad and Zibulevsky, Int. J. Biomed. Imaging 2013, 609274, lea
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,9 +25,9 @@ from torch.nn import functional
 
 from fbp_ray.config import WindowConfig, WindowName
 from fbp_ray.filters.bands import apply_gains
-from fbp_ray.filters.filtering import fft_length, frequencies, ramp
+from fbp_ray.filters.filtering import fft_length, filter_projections, frequencies, ramp
 from fbp_ray.filters.noise import log_variance, smoothed
-from fbp_ray.filters.windows import analytic_window, spline_basis
+from fbp_ray.filters.windows import TableWindow, analytic_window, spline_basis
 from fbp_ray.geometry import ParallelBeam
 
 CUTOFFS = (0.25, 0.5, 0.75, 1.0, 1.4)
@@ -36,6 +38,8 @@ VARIANCES = (-4.5, 0.5, 11)
 
 ENERGIES = (-0.4, 2.0, 13)
 """log10 of e. 0 is noise alone; at 2 the band has 100 times the noise's energy."""
+
+ZENG_LEVELS = 11
 
 _LEAST_ENERGY = 1e-3  # of the noise's: a blank region has a logarithm too
 _STEP = 0.2  # of a window's coefficients: they move this much more slowly than the gains at the same learning rate
@@ -132,3 +136,43 @@ def _mean_square(responses: Tensor, length: int) -> Tensor:
     """What each response makes of white noise of variance 1: its mean square over all frequencies."""
     squares = responses.square()
     return (2 * squares.sum(-1) - squares[:, 0] - squares[:, -1]) / length
+
+
+class ZengWindow(TableWindow):
+    """The fixed windows of Zeng and Zamyatin, one of eleven for each ray by its noise: nothing is learned.
+
+    A ray of variance v has the weight w = 1 / v, and the frequency f (a fraction of Nyquist's) the window
+    1 - (1 - a w / f)^k, which emulates k steps of a noise-weighted iteration. The weights are rounded to eleven levels,
+    evenly spaced in their logarithm between the sinogram's extremes. k is such that the window of the median ray has
+    fallen to a half at f = cutoff / 2, as a Hann of that cut-off has.
+
+    Source: G. L. Zeng and A. Zamyatin, Med. Phys. 40 (2013) 031113. The scale of k and the spacing of the levels are
+    ours.
+    """
+
+    frequency: Tensor
+
+    def __init__(self, config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtype = torch.float32) -> None:
+        frequency = torch.tensor(frequencies(geometry.cells), dtype=dtype, device="cpu")
+        super().__init__(geometry, torch.ones_like(frequency), learned=False)
+        self.config = config
+        self.register_buffer("frequency", frequency, persistent=False)
+
+    def forward(self, sinogram: Tensor) -> Tensor:
+        """(B, A, D) -> (B, A, D), so that `backproject` of the result is the image in absolute units."""
+        if self.cell_weights is not None:
+            sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
+        weight = -self.config.unit * sinogram  # its logarithm, up to a constant
+        lowest, highest = weight.amin((-2, -1), keepdim=True), weight.amax((-2, -1), keepdim=True)
+        spacing = ((highest - lowest) / (ZENG_LEVELS - 1)).clamp(min=1e-12)
+        level = ((weight - lowest) / spacing).round()
+        median = weight.flatten(1).median(1).values[:, None, None]
+        filtered = torch.zeros_like(sinogram)
+        for number in range(ZENG_LEVELS):
+            relative = torch.exp(lowest + number * spacing - median)[:, 0]  # (B, 1)
+            # k steps of a small size a: (1 - a w / f)^k = exp(-k a w / f)
+            falls = math.log(2) * self.config.cutoff / 2 * relative / self.frequency.clamp(min=1e-6)
+            for sample, window in enumerate(1 - torch.exp(-falls)):
+                whole = filter_projections(sinogram[sample : sample + 1], self.response * window)
+                filtered[sample] += torch.where(level[sample] == number, whole[0], 0)
+        return filtered

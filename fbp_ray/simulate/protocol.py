@@ -33,9 +33,6 @@ from fbp_ray.data.layout import MU_AIR, MU_MAX, MU_WATER
 from fbp_ray.errors import DataError, GeometryError
 from fbp_ray.geometry import ParallelBeam
 
-PHOTONS = 4096.0
-"""Photons per detector cell without attenuation in LoDoPaB-CT."""
-
 AIR_HU = -1000.0
 LEAST_COUNT = 0.1  # what a cell without a photon counts as: the logarithm stays finite
 
@@ -72,7 +69,7 @@ def ground_truth(
     """
     if hounsfield.ndim != 2:
         raise DataError(f"{name} should be one slice (rows, columns), but its shape is {hounsfield.shape}")
-    image = _centre(hounsfield.T.astype(np.float32), geometry.image_shape)
+    image = centre(hounsfield.T.astype(np.float32), geometry.image_shape)
     if not np.isfinite(image).all():
         raise DataError(f"{name} has values that are NaN or infinite; take it out, or put -1000 HU (air) there")
     image += random.random(image.shape)
@@ -82,7 +79,8 @@ def ground_truth(
     return np.clip(image, 0, 1)
 
 
-def _centre(image: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+def centre(image: NDArray[np.generic], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """The middle of an image, with air around where it is smaller than `shape`."""
     centred = np.full(shape, AIR_HU, np.float32)
     inner, outer = [], []
     for there, wanted in zip(image.shape, shape, strict=True):

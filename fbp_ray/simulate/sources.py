@@ -133,8 +133,8 @@ def _patients_per_part(patients: int, split: NDArray[np.float64]) -> NDArray[np.
     wanted = np.count_nonzero(split)
     if patients < wanted:
         raise ConfigError(
-            f"there are {patients} patients for {wanted} parts, and parts never share a patient; choose fewer parts, "
-            "for example --split 1,0,0 to put all into train (or 0,0,1: into test)"
+            f"the slices are of {patients} patient{'s'[: patients != 1]}, too few for {wanted} parts, which never "
+            "share a patient; choose fewer parts, for example --split 1,0,0 to put all into train (or 0,0,1: into test)"
         )
     quota = split * patients
     counts = np.maximum(np.floor(quota), split > 0).astype(np.int64)

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fbp_ray.checkpoint import pack
 from fbp_ray.config import TrainConfig
-from fbp_ray.data import Batches, LoDoPaB, Sample, SharedCache, describe, geometry_of
+from fbp_ray.data import Batches, LoDoPaB, Sample, SharedCache, describe, geometry_of, photons_of
 from fbp_ray.data.sampler import samples_for_rank
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.losses import composite_loss
@@ -30,6 +30,7 @@ from fbp_ray.train.record import CheckpointWriter, Row, measure_baseline, resume
 Report = Callable[[Event], None]
 FIGURES = {"psnr": psnr, "ssim": ssim}
 BETTER = 1e-4  # a loss is better where it is lower by this part of the best, as the scheduler has it
+LEAST_RATE = 0.02  # of the first learning rate: a cosine falls no further
 STEP_SECONDS = 1.0  # a step is shown, and a GPU waited for, no more often than this
 
 
@@ -75,7 +76,7 @@ def train(
     )
 
     baseline = measure_baseline(run, validation_set, validation, process)
-    window = config.window.with_best(baseline.hann_psnr_cutoff)
+    window = config.window.with_best(baseline.hann_psnr_cutoff, photons_of(config.data.dir))
     model = LearnableFBP(ModelConfig(geometry=geometry, window=window, postprocessing=config.postprocessing))
     model.to(device)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -109,6 +110,8 @@ def train(
             finite = _FirstNotFinite(device)
             for step, batch in enumerate(training.epoch(epoch), start=1):
                 weight = len(batch.observation) * process.world_size / training.size(step)
+                if config.optim.schedule == "cosine":
+                    _set_rate(optimizer, config, ((epoch - 1) * steps + step - 1) / (config.train.epochs * steps))
                 batch = batch if weight else _stand_in(batch)
                 prediction = parallel(batch.observation.to(device, non_blocking=True))
                 loss = composite_loss(prediction, batch.ground_truth.to(device, non_blocking=True), config.loss)
@@ -144,7 +147,8 @@ def train(
                     f"the loss on the validation part is not finite after epoch {epoch}; try a smaller learning rate "
                     f"than --optim.lr {config.optim.lr}. The checkpoints of earlier epochs are kept."
                 )
-            scheduler.step(validated["loss"])
+            if config.optim.schedule == "plateau":
+                scheduler.step(validated["loss"])
             if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
                 raise RunError(f"a weight stopped being finite in epoch {epoch}; try a smaller --optim.lr")
             best_so_far = min((past["validation_loss"] for past in history), default=float("inf"))
@@ -223,6 +227,12 @@ def _validate(
             figures = {name: where_ranged(of(prediction, target), target) for name, of in FIGURES.items()}
             sums.add(len(prediction), {"loss": loss.total, **loss.parts, **figures})
     return sums.means()
+
+
+def _set_rate(optimizer: Adam, config: ResolvedConfig, progress: float) -> None:
+    """The learning rate of a cosine; `progress` is the part of all steps that has been taken."""
+    for group in optimizer.param_groups:
+        group["lr"] = config.optim.lr * max((1 + math.cos(math.pi * progress)) / 2, LEAST_RATE)
 
 
 class _FirstNotFinite:

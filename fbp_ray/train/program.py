@@ -107,8 +107,8 @@ def check(config: ResolvedConfig) -> None:
 def check_settings(config: TrainConfig) -> None:
     """The part of `check` that needs no data."""
     check_trackers(config.track)
-    if config.window.kind == "fixed":
-        raise ConfigError("a fixed window learns nothing; use --window.kind frequency or angle_frequency")
+    if config.window.kind in ("fixed", "zeng"):
+        raise ConfigError(f"a {config.window.kind} window learns nothing; use --window.kind spline or adaptive")
 
 
 def resolve(config: TrainConfig) -> ResolvedConfig:

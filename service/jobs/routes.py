@@ -48,7 +48,7 @@ JobId = Annotated[str, Path(description="the job's id, as POST /jobs and GET /jo
             "description": "The job; it runs when its turn comes",
             "headers": {"Location": {"description": "where the job is", "schema": {"type": "string"}}},
         },
-        **documented(401, 403, 409, 413, 422, 503),
+        **documented(401, 403, 409, 413, 415, 422, 503),
     },
 )
 def submit(
@@ -214,7 +214,7 @@ def stop_job(response: Response, jobs: TheJobs, id: JobId) -> Any:
             "description": "The model that serves now",
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ModelDocument"}}},
         },
-        **documented(401, 403, 404, 409, 413, 422, 503),
+        **documented(401, 403, 404, 409, 413, 415, 422, 503),
     },
 )
 def activate_job(jobs: TheJobs, id: JobId, body: Annotated[JobActivation | None, Body()] = None) -> Response:

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from starlette.types import Message
 
-from fbp_ray.errors import ConfigError
+from fbp_ray.client import Client
+from fbp_ray.errors import ConfigError, RunError
+from fbp_ray.geometry import ParallelBeam
 from service.app import create_app
 from service.body_limits import depth
+from service.jobs.manager import Jobs
 from service.observability import JsonLines
 from service.settings import read_settings
+from tests.support.job_service import FakeCluster
 from tests.support.serving import as_npy, running, save_model, settings_for, sinograms
 
 RECONSTRUCT, OPERATE = "r" * 20, "o" * 20
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with running(settings_for(tmp_path_factory.mktemp("service"))) as client:
+        yield client
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -91,6 +104,12 @@ def test_beyond_loopback_the_service_wants_a_token(
     with pytest.raises(ConfigError) as refused:
         read_settings(["--access.operate", '["secret7"]'])
     assert "secret7" not in str(refused.value)
+
+
+def test_a_hyphen_stands_for_an_underscore() -> None:
+    assert read_settings(["--root-path", "/a-b", "--access.cors-origins=https://c-t.example"]) == read_settings(
+        ["--root_path", "/a-b", "--access.cors_origins=https://c-t.example"]
+    )
 
 
 def test_settings_come_from_file_dotenv_environment_and_command_line(
@@ -185,6 +204,36 @@ def test_what_there_is_not_is_a_problem_document(tmp_path: Path) -> None:
         for answer in (missing, wrong):
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.json()["request_id"]
+
+
+@pytest.mark.parametrize("sent", ["", "/fbp"])
+def test_a_proxy_may_offer_the_service_below_a_path_and_strip_it_or_not(tmp_path: Path, sent: str) -> None:
+    settings = settings_for(tmp_path, root_path="/fbp")
+    app, cluster = create_app(settings), FakeCluster()
+    cluster.refuses = "no room"
+    app.state.jobs = Jobs(settings, app.state.database, app.state.metrics, lambda *_: None, cluster, 0.01)
+    with running(settings, app) as http, Client(f"{http.base_url}{sent}") as client:
+        assert "'/fbp/openapi.json'" in http.get(f"{sent}/docs").text
+        assert http.get(f"{sent}/openapi.json").json()["servers"] == [{"url": "/fbp"}]
+        job = http.post(f"{sent}/jobs", json={"kind": "train"})
+        assert job.headers["location"] == f"/fbp/jobs/{job.json()['id']}"
+        with pytest.raises(RunError, match="no room"):
+            client.wait(job.json()["id"], progress=False)
+        assert "event: end" in http.get(f"{sent}/jobs/{job.json()['id']}/events").text
+        assert http.get(f"{sent}/jobs/", follow_redirects=False).headers["location"].endswith("/fbp/jobs")
+        large = client.reconstruct(np.zeros((8, *ParallelBeam.lodopab().sinogram_shape), np.float32))
+        assert len(large.image) == 8  # far beyond the limit on JSON
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd", "x-gzip, identity"])
+@pytest.mark.parametrize("path", ["/reconstruct", "/jobs", "/models/best/activate"])
+def test_bodies_that_are_compressed_as_a_whole_are_refused_by_name(
+    client: httpx.Client, path: str, coding: str
+) -> None:
+    answer = client.post(path, content=gzip.compress(as_npy(sinograms(1))), headers={"Content-Encoding": coding})
+    assert answer.status_code == 415
+    assert f"Content-Encoding: {coding} is not taken" in answer.json()["detail"]
+    assert answer.headers["accept-encoding"] == "identity"
 
 
 def test_an_unforeseen_error_keeps_its_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

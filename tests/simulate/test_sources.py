@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from pydicom.uid import JPEGLosslessSV1
+from pydicom.uid import MPEG2MPML, JPEGLosslessSV1, SecondaryCaptureImageStorage
 
 from fbp_ray.data import LoDoPaB, describe, geometry_of
 from fbp_ray.data.layout import MU_MAX
@@ -84,7 +84,9 @@ class TestStacks:
     ) -> None:
         folder = write_stacks(tmp_path / "ct", [entry("a.npz", "train")], np.full((2, 30, 26), np.nan))
         assert run("--images", folder, "--geometry", scan_file, "--out", tmp_path / "out") == 2
-        assert "has values that are NaN or infinite" in capsys.readouterr().err
+        said = capsys.readouterr()
+        assert "2 of 2 slices have values that are NaN or infinite: a.npz[0], a.npz[1]; take" in said.err
+        assert "Simulating" not in said.out
         assert not list(tmp_path.glob("*out*"))  # neither the target nor the draft
 
     def test_npz_files_without_an_index(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,9 +124,16 @@ class TestDicom:
     @pytest.mark.parametrize(
         ("tags", "message"),
         [
-            ({"NumberOfFrames": 3}, "1.dcm holds 3 frames, but a slice is one image; split it"),
+            ({"NumberOfFrames": 3}, r"found: 1 x CT of several frames \(split them"),
             ({"SamplesPerPixel": 3}, r"has no CT slice in DICOM \(found: 1 x CT in colour\)"),
+            ({"PhotometricInterpretation": "PALETTE COLOR"}, "found: 1 x CT in colour"),
             ({"RescaleSlope": None}, "found: 1 x CT whose values are not in HU"),
+            ({"RescaleSlope": "0.0"}, "found: 1 x CT whose values are not in HU"),
+            ({"RescaleType": "ED"}, "found: 1 x CT whose values are not in HU"),
+            ({"BitsAllocated": 8}, "found: 1 x CT whose values are not in HU"),
+            ({"SOPClassUID": SecondaryCaptureImageStorage}, "found: 1 x CT whose values are not in HU"),
+            ({"PixelSpacing": [0.7, 0.9]}, "found: 1 x CT whose pixels are not square"),
+            ({"PixelData": None}, r"found: 1 x damaged or cut short \(the first is 1.dcm: "),
             ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "found: 1 x CT that is not axial"),
             ({"Modality": "MR"}, r"has no CT slice in DICOM \(found: 1 x MR\)"),
             ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, r"found: 1 x CT without axial pixels"),
@@ -147,7 +156,7 @@ class TestDicom:
         for number, column in enumerate(([0, 0, -1], [0, 0, 1])):
             write_dicom(folder / f"coronal {number}.dcm", ImageOrientationPatient=[1, 0, 0, *column])
         whole = (folder / "0.dcm").read_bytes()
-        (folder / "bare.dcm").write_bytes(whole[132:])  # without the preamble
+        (folder / "notes.txt").write_bytes(whole[256:])
         out = tmp_path / "out"
         assert run("--images", folder, "--geometry", scan_file, "--out", out, "--split", "2,0,1") == 0
         said = capsys.readouterr().out
@@ -173,20 +182,35 @@ class TestDicom:
         image.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
         image["PixelData"].is_undefined_length = True
         image.save_as(tmp_path / "1.dcm")
-        with pytest.raises(DataError, match=r"1.dcm cannot be decoded: .*gdcmconv --raw"):
-            dicom_folder(tmp_path).slices[0].load()
-
-    def test_damaged_files(self, tmp_path: Path) -> None:
-        write_dicom(tmp_path / "1.dcm")
-        whole = (tmp_path / "1.dcm").read_bytes()
-        (tmp_path / "1.dcm").write_bytes(whole[:-100])
-        with pytest.raises(DataError, match=r"1.dcm cannot be decoded"):
-            dicom_folder(tmp_path).slices[0].load()
-        write_dicom(tmp_path / "1.dcm", z=-7.25)
-        whole = (tmp_path / "1.dcm").read_bytes()
-        (tmp_path / "1.dcm").write_bytes(whole.replace(b"-7.25", b"-7x25"))
-        with pytest.raises(DataError, match=r"1.dcm is damaged: could not convert string to float"):
+        with pytest.raises(DataError, match=r"1 x CT compressed as JPEG Lossless.*gdcmconv --raw.*-m pip install"):
             dicom_folder(tmp_path)
+        image.file_meta.TransferSyntaxUID = MPEG2MPML
+        image.save_as(tmp_path / "1.dcm")
+        with pytest.raises(DataError, match="1 x CT compressed as MPEG2"):
+            dicom_folder(tmp_path)
+
+    def test_what_cannot_be_read_to_the_end_stops_nothing(self, tmp_path: Path) -> None:
+        write_dicom(tmp_path / "1.dcm", 7, z=-7.25)
+        whole = (tmp_path / "1.dcm").read_bytes()
+        (tmp_path / "2 copy.dcm").write_bytes(whole)
+        (tmp_path / "3.dcm").write_bytes(whole[:-100])
+        (tmp_path / "4.dcm").write_bytes(whole.replace(b"-7.25", b"-7x25"))
+        (tmp_path / "5.dcm").write_bytes(b"\x08\0 some text that begins like DICOM")
+        source = dicom_folder(tmp_path)
+        assert [piece.name for piece in source.slices] == ["1.dcm"]
+        damaged, count = source.passed_over.popitem()
+        assert damaged.startswith("damaged or cut short (the first is 3.dcm: ")
+        assert count == 2
+        assert source.passed_over == {"CT slice that is there already": 1, "no modality": 1}
+
+    @pytest.mark.parametrize("kept", ["neither", "file meta", "preamble"])
+    def test_files_without_preamble_or_file_meta(self, tmp_path: Path, kept: str) -> None:
+        write_dicom(tmp_path / "1.dcm", 7)
+        whole = (tmp_path / "1.dcm").read_bytes()
+        end = whole.index(b"\x08\0\x16\0")  # where the first element of the data set begins
+        head = {"neither": b"", "file meta": whole[132:end], "preamble": whole[:132]}[kept]
+        (tmp_path / "1.dcm").write_bytes(head + whole[end:])
+        assert dicom_folder(tmp_path).slices[0].load()[0, 0] == 7
 
     def test_folders_without_slices(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "out"
@@ -201,7 +225,7 @@ class TestDicom:
     def test_fewer_patients_than_parts(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         write_dicom(tmp_path / "1.dcm")
         assert run("--images", tmp_path, "--out", tmp_path / "out") == 2
-        assert "there are 1 patients for 3 parts" in capsys.readouterr().err
+        assert "the slices are of 1 patient, too few for 3 parts" in capsys.readouterr().err
 
 
 class TestSplit:
