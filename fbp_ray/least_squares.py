@@ -1,0 +1,154 @@
+"""The best window in one pass over the data, from its normal equations.
+
+A filtered backprojection F_c y is linear in the coefficients c of a spline, a series or a table of gains:
+
+    F_c y = F_0 y + sum over k of c[k] A[k]         A[k]: the image that coefficient k adds
+
+so the least mean squared error from the ground truth x is where G c = r, with G = sum of <A[j], A[k]> and
+r = sum of <A[k], x - F_0 y> over the samples. Coefficients that the data say next to nothing about stay as they are.
+
+Without ground truth, the angles are split into even and odd ones, whose noise is independent. With F_c y the mean of
+both halves' images, and R y an unbiased image of each half,
+
+    |F_c y|^2 - <F_c y_even, R y_odd> - <F_c y_odd, R y_even>
+
+differs from the squared error by a constant, on average. R is the bare ramp divided by sinc^2, which undoes the linear
+interpolation of the backprojection. Relatives: Hendriksen et al., Noise2Inverse (2020); Lagerwerf et al., Noise2Filter,
+arXiv 2007.01636; Pelt and Batenburg (2014), who fit a filter to the projections of one scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fbp_ray.errors import ConfigError
+from fbp_ray.filters import BandWindow, SmoothWindow, filter_projections, frequencies
+from fbp_ray.geometry import ParallelBeam
+from fbp_ray.model import LearnableFBP, ModelConfig
+from fbp_ray.projector import backproject
+
+RIDGE = 1e-9
+"""Of the largest entry of G's diagonal: what the data say less about than that stays as it was."""
+
+ILL_CONDITIONED = 1e10
+
+Pairs = Iterable[tuple[Tensor, Tensor]]
+"""Batches of sinograms (B, A, D) and ground truths (B, H, W)."""
+
+
+def solve(
+    model: LearnableFBP,
+    pairs: Pairs,
+    over_processes: Callable[[Tensor], Tensor] = lambda sums: sums,
+    ground_truth: bool = True,
+) -> str:
+    """Gives the model's window the coefficients of least mean squared error over `pairs`.
+
+    Args:
+        model: its window is linear in what is learned: a spline, a fourier_series, or the gains of ray_noise or
+            adaptive, whose bands stay. Nothing follows the backprojection.
+        pairs: this process's samples.
+        over_processes: adds a tensor up over all processes.
+        ground_truth: False leaves the ground truths alone, and takes the other half of the angles instead.
+
+    Returns:
+        A sentence where the equations were ill-conditioned, else nothing.
+
+    Raises:
+        ConfigError: the window is not linear in what is learned, or the scan cannot be split.
+    """
+    unknowns = _linear(model)
+    halves = [_half(model, odd) for odd in (0, 1)] if not ground_truth else []
+    count = unknowns.numel()
+    sums = torch.zeros(count, count + 1, dtype=torch.float64)
+    with torch.no_grad():
+        start = unknowns.clone()
+        for observations, truths in pairs:
+            for observation, truth in zip(observations, truths, strict=True):
+                if ground_truth:
+                    first, images = _images(model, observation)
+                    right = images @ (truth.flatten() - first)
+                else:
+                    first, images, right = _by_halves(model, halves, observation)
+                sums[:, :count] += (images @ images.T).cpu().double()
+                sums[:, count] += right.cpu().double()
+        sums = over_processes(sums)
+        found, warning = _solution(sums[:, :count], sums[:, count])
+        unknowns.copy_(start + found.reshape(start.shape).to(start))
+    return warning
+
+
+def _linear(model: LearnableFBP) -> torch.nn.Parameter:
+    """The coefficients in which the image is linear."""
+    stage = model.filter
+    if isinstance(stage, BandWindow):
+        return stage.gains
+    if isinstance(stage, SmoothWindow) and stage.shares is None:
+        return stage.coefficients
+    raise ConfigError(
+        f"least squares solve windows that are linear in what is learned, not {model.config.window.kind}; use "
+        "--window.kind spline, fourier_series, ray_noise or adaptive"
+    )
+
+
+def _images(model: LearnableFBP, sinogram: Tensor) -> tuple[Tensor, Tensor]:
+    """The image of the window as it is, flat, and what each coefficient adds to it: (pixels,), (K, pixels)."""
+    unknowns = _linear(model)
+    start, flat = unknowns.clone(), unknowns.view(-1)
+    filtered = [model.filter(sinogram[None])]
+    for number in range(flat.numel()):
+        flat[number] += 1
+        filtered.append(model.filter(sinogram[None]) - filtered[0])
+        unknowns.copy_(start)
+    images = [backproject(one, model.geometry) for one in torch.cat(filtered).split(64)]
+    first, *others = torch.cat(images).flatten(1)
+    return first, torch.stack(others)
+
+
+def _by_halves(model: LearnableFBP, halves: list[LearnableFBP], sinogram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_images`, means over the halves of the angles, and the right side of the equations."""
+    parts = [sinogram[odd::2].contiguous() for odd in (0, 1)]
+    for half in halves:
+        _linear(half).copy_(_linear(model))
+    targets = [_unbiased(part, half.geometry).flatten() for part, half in zip(parts, halves, strict=True)]
+    firsts, images = zip(*(_images(half, part) for part, half in zip(parts, halves, strict=True)), strict=True)
+    first, mean = (firsts[0] + firsts[1]) / 2, (images[0] + images[1]) / 2
+    right = (images[0] @ targets[1] + images[1] @ targets[0]) / 2 - mean @ first
+    return first, mean, right
+
+
+def _half(model: LearnableFBP, odd: int) -> LearnableFBP:
+    """The model for every second angle."""
+    geometry = model.geometry
+    if geometry.num_angles < 4:
+        raise ConfigError(f"a scan of {geometry.num_angles} angles cannot be split into halves that see the object")
+    half = geometry.model_copy(update={"angles": tuple(float(angle) for angle in geometry.theta[odd::2])})
+    config = ModelConfig(geometry=half, window=model.config.window)
+    other = LearnableFBP(config).to(next(model.parameters()).device).requires_grad_(False)
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+def _unbiased(sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
+    """The FBP with the bare ramp, the interpolation undone: (A, D) -> (H, W)."""
+    plain = LearnableFBP(ModelConfig(geometry=geometry)).filter  # a window of ones
+    undone = 1 / np.sinc(frequencies(geometry.cells) / 2) ** 2
+    response = (plain.response.cpu() * torch.from_numpy(undone)).to(sinogram)
+    return backproject(filter_projections(sinogram[None], response), geometry)[0]
+
+
+def _solution(gram: Tensor, right: Tensor) -> tuple[Tensor, str]:
+    scale = gram.diagonal().max()
+    eigenvalues = torch.linalg.eigvalsh(gram)
+    condition = float(scale / eigenvalues[0].clamp(min=1e-300))
+    found = torch.linalg.solve(gram + RIDGE * scale * torch.eye(len(gram), dtype=gram.dtype), right)
+    if condition < ILL_CONDITIONED:
+        return found, ""
+    return found, (
+        f"the data say little about some of the window's {len(gram)} coefficients (condition {condition:.0e}); those "
+        "stay near their start"
+    )
