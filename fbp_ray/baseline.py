@@ -7,16 +7,15 @@ validation part.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fbp_ray.errors import DataError
-from fbp_ray.geometry import ParallelBeam
-from fbp_ray.metrics import FIXED_RANGE, psnr, ssim
-from fbp_ray.model import fbp
 from fbp_ray.settings import Frozen
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fbp_ray.geometry import ParallelBeam
 
 Figure = Literal["psnr", "ssim"]
 COARSE = tuple(round(0.1 * k, 2) for k in range(2, 11))
@@ -34,6 +33,10 @@ class Quality(NamedTuple):
 
 def quality(prediction: Tensor, target: Tensor) -> list[Quality]:
     """The quality of each image of (B, H, W)."""
+    import torch  # here and below, not above: a list of runs needs the figures, and no torch
+
+    from fbp_ray.metrics import FIXED_RANGE, psnr, ssim
+
     columns = (
         psnr(prediction, target),
         ssim(prediction, target),
@@ -89,6 +92,10 @@ def best_hann(
         geometry: theirs.
         over_processes: adds up a tensor over the processes that share the work, each with pairs of its own.
     """
+    import torch
+
+    from fbp_ray.metrics import psnr, ssim
+    from fbp_ray.model import fbp
 
     def scores(cutoffs: Iterable[float]) -> dict[float, list[float]]:
         """The sums of PSNR and SSIM over all images, for each cut-off."""

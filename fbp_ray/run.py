@@ -28,11 +28,11 @@ import psutil
 import yaml
 from pydantic import ValidationError
 
-from fbp_ray.checkpoint import versions
 from fbp_ray.config import DataConfig, RunConfig, TrainConfig
 from fbp_ray.errors import RunError
 from fbp_ray.settings import explain, flatten
 from fbp_ray.storage import LocalFolder, Place, open_folder
+from fbp_ray.versions import versions
 
 State = Literal["running", "completed", "stopped", "failed"]
 

@@ -33,9 +33,6 @@ from fbp_ray.data.layout import MU_AIR, MU_MAX, MU_WATER
 from fbp_ray.errors import DataError, GeometryError
 from fbp_ray.geometry import ParallelBeam
 
-PHOTONS = 4096.0
-"""Photons per detector cell without attenuation in LoDoPaB-CT."""
-
 AIR_HU = -1000.0
 LEAST_COUNT = 0.1  # what a cell without a photon counts as: the logarithm stays finite
 

@@ -1,9 +1,8 @@
-"""A sweep as a program: options, folder, trials, results. `sweeps/` has the programs, each a search space."""
+"""What a sweep does: folder, trials, results."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from rich.console import Console
 
-from fbp_ray.cli import parse_with_recipe, run_program
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import Batches, LoDoPaB, geometry_of
 from fbp_ray.errors import RunError
@@ -42,25 +40,6 @@ from fbp_ray.train.record import measure_baseline
 
 if TYPE_CHECKING:
     from fbp_ray.sweep.object_store import StoredData
-
-
-def sweep_program(space: Space, program: str) -> None:
-    """Runs a sweep over `space` with the options of the command line, and exits with a code.
-
-    Args:
-        space: the settings that are searched, and their values.
-        program: the file of the script, such as "sweeps/loss_weights.py".
-    """
-
-    def main(argv: Sequence[str]) -> None:
-        sweep(space, argv, program)
-
-    run_program(main)
-
-
-def sweep(space: Space, argv: Sequence[str], program: str) -> Results:
-    """Runs the sweep that options, as `--name value`, describe; otherwise as `run_sweep`."""
-    return run_sweep(space, parse_with_recipe(SweepTree, argv, f"python {program}"), program)
 
 
 def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:

@@ -6,20 +6,15 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 
-import torch
-
-from fbp_ray.checkpoint import check_geometry
 from fbp_ray.cli import parse_with_recipe
 from fbp_ray.config import TrainConfig
-from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import ConfigError, FbpRayError, RunError
-from fbp_ray.losses import composite_loss
 from fbp_ray.run import ResolvedConfig as ResolvedConfig
 from fbp_ray.run import RunFolder
+from fbp_ray.simulate import sample_data
 from fbp_ray.storage import absolute, open_folder
 from fbp_ray.trackers import check_trackers
 from fbp_ray.train.display import TrainingDisplay
-from fbp_ray.train.loop import check_shares
 
 
 def main(argv: Sequence[str]) -> None:
@@ -63,6 +58,13 @@ def _set_failed(run: RunFolder, reason: str) -> None:
 
 def check(config: ResolvedConfig) -> None:
     """Finds out now, on this machine, what would otherwise stop every worker later."""
+    import torch  # here, not above: it takes seconds to import, and a wrong option is known before
+
+    from fbp_ray.checkpoint import check_geometry
+    from fbp_ray.data import LoDoPaB, geometry_of
+    from fbp_ray.losses import composite_loss
+    from fbp_ray.train.loop import check_shares
+
     geometry = geometry_of(config.data.dir)
     training = LoDoPaB(config.data.dir, "train", geometry, config.data.train_samples)
     validation = LoDoPaB(config.data.dir, "validation", geometry, config.data.validation_samples)
@@ -85,8 +87,6 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
     """Fills in what is open: the sample data, a name; and makes places absolute, so that every worker finds them."""
     folder = config.data.dir
     if folder is None:
-        from fbp_ray.simulate import sample_data  # here, not above: it compiles, and those with data do not need it
-
         folder = sample_data()
     tree = config.model_dump()
     tree["data"]["dir"] = folder.absolute()

@@ -19,7 +19,8 @@ import fbp_ray
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.errors import DataError, GeometryError
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.simulate.protocol import LANES, PHOTONS, finer, generator, ground_truth, observe, project_rays
+from fbp_ray.simulate import PHOTONS
+from fbp_ray.simulate.protocol import LANES, finer, generator, ground_truth, observe, project_rays
 
 PAIR = Path(__file__).parents[1] / "data" / "lodopab_pair" / "lodopab_test_3456.npz"
 
