@@ -105,6 +105,7 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
     from fbp_ray.sweep.object_store import no_room, store
     from fbp_ray.sweep.tuning import TrialTask, run_trials
     from fbp_ray.train.cluster import cluster, nodes
+    from fbp_ray.train.room import wait_for_room
 
     assert tree.data.dir is not None
     geometry = geometry_of(tree.data.dir)
@@ -137,6 +138,8 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
                 write_results(folder, results)
             progress.show(event, results)
 
+        wanted = {"CPU": resources.workers * resources.cpus, "GPU": resources.workers * resources.gpus}
+        wait_for_room(wanted, progress.line)
         with progress:
             run_trials(with_workers(tree, resources.workers, resources.cpus), folder, search, task, resources, show)
 

@@ -8,5 +8,6 @@ events       the events of a run, for its display
 display      the terminal: a live table, or lines
 launch       Ray: the TorchTrainer
 ray_worker   Ray: what each worker does around the loop, and errors that name what went wrong
+room         Ray: waiting for processors, and letting go of them
 cluster      Ray: joining a cluster or starting one, its machines, and what each worker gets
 """

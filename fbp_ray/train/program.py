@@ -10,7 +10,7 @@ from fbp_ray.cli import parse_with_recipe
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, FbpRayError, RunError
 from fbp_ray.run import ResolvedConfig as ResolvedConfig
-from fbp_ray.run import RunFolder
+from fbp_ray.run import RunFolder, State
 from fbp_ray.simulate import sample_data
 from fbp_ray.storage import absolute, open_folder
 from fbp_ray.trackers import check_trackers
@@ -42,16 +42,19 @@ def train_run(config: ResolvedConfig, run: RunFolder) -> None:
             launch(config, run, display.show)
         run.check_owner()
     except FbpRayError as error:
-        _set_failed(run, str(error))
+        _set_ended(run, "failed", str(error))
+        raise
+    except KeyboardInterrupt:
+        _set_ended(run, "stopped", "interrupted; the same command goes on with it")
         raise
     run.set_status("completed")
 
 
-def _set_failed(run: RunFolder, reason: str) -> None:
-    """Writes to the run folder that the run failed, unless another process has it or it cannot be written any more."""
+def _set_ended(run: RunFolder, state: State, reason: str) -> None:
+    """Writes to the run folder how the run ended, unless another process has it or it cannot be written any more."""
     try:
         run.check_owner()
-        run.set_status("failed", reason)
+        run.set_status(state, reason)
     except (OSError, RunError) as error:
         print(f"the run's status could not be written: {error}", file=sys.stderr)
 
