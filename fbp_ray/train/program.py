@@ -1,25 +1,24 @@
-"""`python -m fbp_ray.train`: trains a learnable FBP. On two processors: `python -m fbp_ray.train --train.epochs 2`."""
+"""What a training does: checks, the run folder, how the run ended."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from datetime import datetime
 
-from fbp_ray.cli import parse_with_recipe
+import torch
+
+from fbp_ray.checkpoint import check_geometry
 from fbp_ray.config import TrainConfig
+from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import ConfigError, FbpRayError, RunError
+from fbp_ray.losses import composite_loss
 from fbp_ray.run import ResolvedConfig as ResolvedConfig
 from fbp_ray.run import RunFolder, State
 from fbp_ray.simulate import sample_data
 from fbp_ray.storage import absolute, open_folder
 from fbp_ray.trackers import check_trackers
 from fbp_ray.train.display import TrainingDisplay
-
-
-def main(argv: Sequence[str]) -> None:
-    """Trains the run that the options describe."""
-    train(parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train"))
+from fbp_ray.train.loop import check_shares
 
 
 def train(config: TrainConfig) -> None:
@@ -61,13 +60,6 @@ def _set_ended(run: RunFolder, state: State, reason: str) -> None:
 
 def check(config: ResolvedConfig) -> None:
     """Finds out now, on this machine, what would otherwise stop every worker later."""
-    import torch  # here, not above: it takes seconds to import, and a wrong option is known before
-
-    from fbp_ray.checkpoint import check_geometry
-    from fbp_ray.data import LoDoPaB, geometry_of
-    from fbp_ray.losses import composite_loss
-    from fbp_ray.train.loop import check_shares
-
     geometry = geometry_of(config.data.dir)
     training = LoDoPaB(config.data.dir, "train", geometry, config.data.train_samples)
     validation = LoDoPaB(config.data.dir, "validation", geometry, config.data.validation_samples)

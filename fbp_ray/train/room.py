@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -79,7 +80,7 @@ def wait_for_room(wanted: Mapping[str, float], say: Callable[[str], None]) -> No
 
 def _who_has(kind: str, wanted: float, has: Shares) -> str:
     return (
-        f"{wanted:g} {kind} are needed and {has.free:g} free; this process holds {has.ours:g}, other programs "
+        f"{wanted:g} {kind} needed, {has.free:g} free; this process holds {has.ours:g}, other programs "
         f"{has.theirs:g}, tasks and actors {has.rest:g}"
     )
 
@@ -95,7 +96,7 @@ def fit_and_let_go(fit: Callable[[], object]) -> None:
         KeyboardInterrupt: Ctrl-C.
         Exception: what `fit` raises, with its traceback as a note.
     """
-    before = _reservations()
+    before, outer = _reservations(), sys.exception()
     handler = signal.getsignal(signal.SIGINT)
     ended: BaseException | None = None
     try:
@@ -110,7 +111,7 @@ def fit_and_let_go(fit: Callable[[], object]) -> None:
     if isinstance(ended, Exception):
         ended.add_note("".join(traceback.format_exception(ended)))
     each: BaseException | None = ended
-    while each is not None:
+    while each is not None and each is not outer:
         each = each.with_traceback(None).__context__
     gc.collect()  # what refers to each other
     for name in _reservations() - before:

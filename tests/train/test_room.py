@@ -14,8 +14,7 @@ from ray.util import placement_group, remove_placement_group
 from fbp_ray.errors import RunError
 from fbp_ray.sweep import LogRange, sweep
 from fbp_ray.sweep.report import SweepProgress, TrialEpoch, TrialEvent
-from fbp_ray.train import room
-from fbp_ray.train.program import main
+from fbp_ray.train import main, room
 from fbp_ray.train.room import Shares, fit_and_let_go, shares, wait_for_room
 from tests.support.scans import write_scan
 
@@ -110,9 +109,9 @@ def test_a_wait_that_nobody_will_end_says_who_holds_what(
     scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "HOPELESS_SECONDS", 0.5)
-    with pytest.raises(RunError, match=r"nobody gives any back: 2 CPU are needed and 0 free; this process holds 2"):
+    with pytest.raises(RunError, match=r"nobody gives any back: 2 CPU needed, 0 free; this process holds 2"):
         main(options(scan, "run", tmp_path))
-    with pytest.raises(RunError, match=r"nobody gives any back: 1 CPU are needed and 0 free; this process holds 2"):
+    with pytest.raises(RunError, match=r"nobody gives any back: 1 CPU needed, 0 free; this process holds 2"):
         sweep_rates(scan, tmp_path / "sweep")
 
 

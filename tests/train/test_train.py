@@ -21,8 +21,8 @@ from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.runs import list_runs
 from fbp_ray.storage import copy_folder, open_folder
+from fbp_ray.train import main
 from fbp_ray.train.cluster import cpus_per_worker
-from fbp_ray.train.program import main
 from fbp_ray.train.room import wait_for_room
 from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, write_scan
