@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fbp_ray.errors import DataError
-from fbp_ray.geometry import ParallelBeam
-from fbp_ray.metrics import FIXED_RANGE, has_range, psnr, ssim, where_ranged
-from fbp_ray.model import fbp
 from fbp_ray.settings import Frozen
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fbp_ray.geometry import ParallelBeam
 
 Figure = Literal["psnr", "ssim"]
 COARSE = tuple(round(0.1 * k, 2) for k in range(2, 11))
@@ -35,6 +34,10 @@ class Quality(NamedTuple):
 
 def quality(prediction: Tensor, target: Tensor) -> list[Quality]:
     """The quality of each image of (B, H, W); without a range of its own, an image has a psnr and an ssim of nan."""
+    import torch  # here and below, not above: a list of runs needs the figures, and no torch
+
+    from fbp_ray.metrics import FIXED_RANGE, psnr, ssim, where_ranged
+
     columns = (
         where_ranged(psnr(prediction, target), target),
         where_ranged(ssim(prediction, target), target),
@@ -101,6 +104,10 @@ def best_hann(
         geometry: theirs.
         over_processes: adds up a tensor over the processes that share the work, each with pairs of its own.
     """
+    import torch
+
+    from fbp_ray.metrics import has_range, psnr, ssim
+    from fbp_ray.model import fbp
 
     def scores(cutoffs: Iterable[float]) -> dict[float, list[float]]:
         """The sums of PSNR and SSIM over all images that have a range, and their number, for each cut-off."""

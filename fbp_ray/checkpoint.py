@@ -15,10 +15,8 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Annotated, Any, NamedTuple
 
 import safetensors.torch
@@ -31,11 +29,11 @@ from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.settings import Frozen, expand_home
 from fbp_ray.storage import Folder, Place, open_folder
+from fbp_ray.versions import versions
 
 MANIFEST = "manifest.json"
 PREVIOUS = "previous.json"
 SUFFIXES = {"weights": "safetensors", "training": "pt"}
-PACKAGES = ("fbp-ray", "torch", "numpy", "numba", "piq", "ray", "h5py", "pydantic", "safetensors")
 
 
 def _finite_alone(metrics: Any) -> Any:
@@ -272,17 +270,6 @@ def unpack_training(content: bytes) -> dict[str, Any]:
     """The training state in the content of a training file."""
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return state
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on: Python's, the machine's, and those of the packages."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _read(folder: Folder, manifest: Manifest, role: str) -> bytes:

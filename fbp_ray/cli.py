@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from importlib import metadata, resources
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from packaging.requirements import Requirement
 from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliSettingsSource, DotEnvSettingsSource, EnvSettingsSource, SettingsError
 from rich.console import Console
@@ -24,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fbp_ray.errors import ConfigError, FbpRayError
 from fbp_ray.settings import NO_FILE, SettingsFile, expand_home, explain, no_such, option_names
+from fbp_ray.versions import unmet_requirements
 
 Config = TypeVar("Config", bound=BaseModel)
 FRAGILE = ("ray", "torch", "numba", "llvmlite")
@@ -45,23 +45,6 @@ def run_program(main: Callable[[Sequence[str]], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-
-
-def unmet_requirements(names: Collection[str] | None = None) -> dict[str, str]:
-    """The requirements of the installed fbp-ray that do not hold, each as a sentence, by package.
-
-    Args:
-        names: look at these packages only; at all by default.
-    """
-    found = {}
-    with suppress(metadata.PackageNotFoundError):
-        for needed in map(Requirement, metadata.requires("fbp-ray") or []):
-            wanted = names is None or needed.name in names
-            if wanted and (needed.marker is None or needed.marker.evaluate({"extra": ""})):
-                version = next((d.version for d in metadata.distributions(name=needed.name)), None)
-                if version is None or not needed.specifier.contains(version, prereleases=True):
-                    found[needed.name] = f"{needed.name} is {version or 'not installed'}, but fbp-ray needs {needed}"
-    return found
 
 
 def parse(model: type[Config], argv: Sequence[str], program: str) -> Config:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from fbp_ray.errors import ConfigError
-from fbp_ray.filters import BandWindow, SmoothWindow, filter_projections, frequencies
+from fbp_ray.filters import BandWindow, SmoothWindow, TableWindow, filter_projections, frequencies
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.projector import backproject
@@ -104,7 +104,8 @@ def _images(model: LearnableFBP, sinogram: Tensor) -> tuple[Tensor, Tensor]:
         flat[number] += 1
         filtered.append(model.filter(sinogram[None]) - filtered[0])
         unknowns.copy_(start)
-    images = [backproject(one, model.geometry) for one in torch.cat(filtered).split(64)]
+    several = [torch.cat(filtered[n : n + 64]) for n in range(0, len(filtered), 64)]
+    images = [backproject(one, model.geometry) for one in several]
     first, *others = torch.cat(images).flatten(1)
     return first, torch.stack(others)
 
@@ -135,9 +136,8 @@ def _half(model: LearnableFBP, odd: int) -> LearnableFBP:
 
 def _unbiased(sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
     """The FBP with the bare ramp, the interpolation undone: (A, D) -> (H, W)."""
-    plain = LearnableFBP(ModelConfig(geometry=geometry)).filter  # a window of ones
-    undone = 1 / np.sinc(frequencies(geometry.cells) / 2) ** 2
-    response = (plain.response.cpu() * torch.from_numpy(undone)).to(sinogram)
+    undone = torch.from_numpy(1 / np.sinc(frequencies(geometry.cells) / 2) ** 2)
+    response = (TableWindow(geometry, undone, learned=False).response * undone).to(sinogram)
     return backproject(filter_projections(sinogram[None], response), geometry)[0]
 
 

@@ -5,8 +5,8 @@ STORAGE/NAME/
   versions.json   of Python and the packages that matter
   baseline.json   the classic FBP on the validation part
   history.csv     a row an epoch: learning rate, every loss part, PSNR, SSIM, samples/s, seconds
-  status.json     running, completed, stopped (before its end, by a sweep) or failed, why, which process has it, when it
-                  last was complete
+  status.json     running, completed, stopped (before its end, by a sweep or Ctrl-C) or failed, why, which process has
+                  it, when it last was complete
   best/  last/    checkpoints (fbp_ray.checkpoint); last/ also holds what resuming needs, and the epoch before
   tensorboard/    curves and pictures (fbp_ray.trackers)
   traceback.txt   how an error that nobody foresaw came about
@@ -28,11 +28,11 @@ import psutil
 import yaml
 from pydantic import ValidationError
 
-from fbp_ray.checkpoint import versions
 from fbp_ray.config import DataConfig, RunConfig, TrainConfig
 from fbp_ray.errors import RunError
 from fbp_ray.settings import as_json, explain, flatten
 from fbp_ray.storage import LocalFolder, Place, open_folder
+from fbp_ray.versions import versions
 
 State = Literal["running", "completed", "stopped", "failed"]
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-# torch reads this when it is imported: its idle threads would spin while the server, or a client, needs a processor.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 from fbp_ray.cli import run_program
-from service.app import serve
 from service.settings import read_settings
 
 
 def main(argv: Sequence[str]) -> None:
     """Serves until it is told to end, then finishes the requests that it has."""
-    serve(read_settings(argv))
+    settings = read_settings(argv)
+    # torch reads this when it is imported: its idle threads would spin while the server needs a processor
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from service.app import serve
+
+    serve(settings)
 
 
 if __name__ == "__main__":

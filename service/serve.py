@@ -26,19 +26,18 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-from fastapi import FastAPI
 from pydantic import Field, model_validator
 
 from fbp_ray.cli import run_program
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.settings import Frozen
 from fbp_ray.storage import absolute
-from service.app import create_app
-from service.observability import log_to_stderr
-from service.problems import Problem
 from service.settings import Count, Seconds, Settings, read_tree
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 APPLICATION = "fbp-ray"
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -90,6 +89,8 @@ class NoJobs:
         """There is nothing to end."""
 
     def __getattr__(self, name: str) -> NoReturn:
+        from service.problems import Problem
+
         raise Problem(
             501,
             "the replicas of Ray Serve run no jobs; send them to `python -m service` on another port of the machine "
@@ -105,6 +106,9 @@ class Replica:
     """
 
     def __init__(self, settings: Settings) -> None:
+        from service.app import create_app  # here, not above: a wrong option is known before torch is imported
+        from service.observability import log_to_stderr
+
         log_to_stderr(settings.log)
         self.application = create_app(settings, NoJobs())
         self.application.state.registry.load()

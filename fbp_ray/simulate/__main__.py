@@ -8,7 +8,7 @@ python -m fbp_ray.simulate --phantoms 100 --out data --seed 1
 from __future__ import annotations
 
 from fbp_ray.cli import run_program
-from fbp_ray.simulate.program import main
+from fbp_ray.simulate import main
 
 if __name__ == "__main__":
     run_program(main)

@@ -1,9 +1,8 @@
-"""A sweep as a program: options, folder, trials, results. `sweeps/` has the programs, each a search space."""
+"""What a sweep does: folder, trials, results."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from rich.console import Console
 
-from fbp_ray.cli import parse_with_recipe, run_program
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import Batches, LoDoPaB, geometry_of
 from fbp_ray.errors import RunError
@@ -42,25 +40,6 @@ from fbp_ray.train.record import measure_baseline
 
 if TYPE_CHECKING:
     from fbp_ray.sweep.object_store import StoredData
-
-
-def sweep_program(space: Space, program: str) -> None:
-    """Runs a sweep over `space` with the options of the command line, and exits with a code.
-
-    Args:
-        space: the settings that are searched, and their values.
-        program: the file of the script, such as "sweeps/loss_weights.py".
-    """
-
-    def main(argv: Sequence[str]) -> None:
-        sweep(space, argv, program)
-
-    run_program(main)
-
-
-def sweep(space: Space, argv: Sequence[str], program: str) -> Results:
-    """Runs the sweep that options, as `--name value`, describe; otherwise as `run_sweep`."""
-    return run_sweep(space, parse_with_recipe(SweepTree, argv, f"python {program}"), program)
 
 
 def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
@@ -126,6 +105,7 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
     from fbp_ray.sweep.object_store import no_room, store
     from fbp_ray.sweep.tuning import TrialTask, run_trials
     from fbp_ray.train.cluster import cluster, nodes
+    from fbp_ray.train.room import wait_for_room
 
     assert tree.data.dir is not None
     geometry = geometry_of(tree.data.dir)
@@ -160,6 +140,8 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
                 write_results(folder, results)
             progress.show(event, results)
 
+        wanted = {"CPU": resources.workers * resources.cpus, "GPU": resources.workers * resources.gpus}
+        wait_for_room(wanted, progress.line)
         with progress:
             run_trials(with_workers(tree, resources.workers, resources.cpus), folder, search, task, resources, show)
 

@@ -34,6 +34,7 @@ from fbp_ray.sweep.space import Parameters, Search
 from fbp_ray.train.events import EpochEnd, Event
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
+from fbp_ray.train.room import fit_and_let_go
 
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # each trial writes its own history
@@ -142,7 +143,7 @@ def run_trials(
             ),
         )
         try:
-            tuner.fit()
+            fit_and_let_go(tuner.fit)
         except Exception as error:
             raise searcher.problem or RunError(f"the sweep could not go on: {error}") from None
 

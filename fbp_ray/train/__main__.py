@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fbp_ray.cli import run_program
-from fbp_ray.train.program import main
+from fbp_ray.train import main
 
 if __name__ == "__main__":
     run_program(main)

@@ -21,8 +21,8 @@ from fbp_ray.run import RunFolder
 from fbp_ray.train.cluster import Resources, allocate, cluster, nodes
 from fbp_ray.train.events import EpochEnd, Event, Started, Step, Warned
 from fbp_ray.train.ray_worker import Failures, NetworkConfig, explain_failure, work
+from fbp_ray.train.room import PATIENCE, fit_and_let_go, wait_for_room
 
-PATIENCE = 30.0  # seconds without a sign of the workers, after which it is said what they wait for
 END_SECONDS = 30.0  # the last events may take to be shown
 RESIZE_SECONDS = 10.0  # Ray looks this often for machines that came back
 
@@ -42,9 +42,13 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
 
     Raises:
         FbpRayError: what a worker raised; RunError for anything else that ends the run.
+        KeyboardInterrupt: Ctrl-C; the workers are gone.
     """
     with cluster(config.ray.address), tempfile.TemporaryDirectory(prefix="fbp-ray-") as storage:
         resources = allocate(config.scaling, nodes())
+        workers = config.scaling.min_workers or resources.workers
+        wanted = {"CPU": workers * resources.cpus, "GPU": workers * resources.use_gpu}
+        wait_for_room(wanted, lambda text: show(Warned(text)))
         with showing(resources, show) as queue:
             trainer = TorchTrainer(
                 work,
@@ -66,7 +70,7 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
                 ),
             )
             try:
-                trainer.fit()
+                fit_and_let_go(trainer.fit)
             except TrainingFailedError as error:
                 raise explain_failure(error, config.run.max_failures) from None
 

@@ -1,33 +1,27 @@
-"""`python -m fbp_ray.train`: trains a learnable FBP. On two processors: `python -m fbp_ray.train --train.epochs 2`."""
+"""What a training does: checks, the run folder, how the run ended."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
 from datetime import datetime
 
 import torch
 
 from fbp_ray.baseline import Baseline
 from fbp_ray.checkpoint import check_geometry, read_manifest
-from fbp_ray.cli import parse_with_recipe
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import ConfigError, FbpRayError, RunError
 from fbp_ray.losses import composite_loss
 from fbp_ray.run import ResolvedConfig as ResolvedConfig
-from fbp_ray.run import RunFolder
+from fbp_ray.run import RunFolder, State
+from fbp_ray.simulate import sample_data
 from fbp_ray.storage import absolute, open_folder
 from fbp_ray.trackers import check_trackers
 from fbp_ray.train.display import TrainingDisplay
 from fbp_ray.train.loop import check_shares
 from fbp_ray.train.record import BASELINE
-
-
-def main(argv: Sequence[str]) -> None:
-    """Trains the run that the options describe."""
-    train(parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train"))
 
 
 def train(config: TrainConfig) -> None:
@@ -49,7 +43,10 @@ def train_run(config: ResolvedConfig, run: RunFolder) -> None:
             launch(config, run, display.show)
         run.check_owner()
     except FbpRayError as error:
-        _set_failed(run, str(error))
+        _set_ended(run, "failed", str(error))
+        raise
+    except KeyboardInterrupt:
+        _set_ended(run, "stopped", "interrupted; the same command goes on with it")
         raise
     run.set_status("completed")
     print(ended_early(config, len(run.read_history())), end="")
@@ -82,11 +79,11 @@ def beside_hann(run: RunFolder) -> str:
     )
 
 
-def _set_failed(run: RunFolder, reason: str) -> None:
-    """Writes to the run folder that the run failed, unless another process has it or it cannot be written any more."""
+def _set_ended(run: RunFolder, state: State, reason: str) -> None:
+    """Writes to the run folder how the run ended, unless another process has it or it cannot be written any more."""
     try:
         run.check_owner()
-        run.set_status("failed", reason)
+        run.set_status(state, reason)
     except (OSError, RunError) as error:
         print(f"the run's status could not be written: {error}", file=sys.stderr)
 
@@ -115,8 +112,6 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
     """Fills in what is open: the sample data, a name; and makes places absolute, so that every worker finds them."""
     folder = config.data.dir
     if folder is None:
-        from fbp_ray.simulate import sample_data  # here, not above: it compiles, and those with data do not need it
-
         folder = sample_data()
     tree = config.model_dump()
     tree["data"]["dir"] = folder.absolute()

@@ -128,9 +128,13 @@ class NetworkConfig(TorchConfig):
 
         class Backend(base):  # type: ignore[misc, valid-type]
             def on_start(self, worker_group: Any, backend_config: NetworkConfig) -> None:
-                """Sets up the process group."""
-                worker_group.execute(choose_interface, backend_config.interface)
-                super().on_start(worker_group, backend_config)
+                """Sets up the process group. Where that fails, Ray would forget the workers and leave them running."""
+                try:
+                    worker_group.execute(choose_interface, backend_config.interface)
+                    super().on_start(worker_group, backend_config)
+                except Exception:
+                    worker_group.shutdown()
+                    raise
 
         return Backend
 

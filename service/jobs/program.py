@@ -23,7 +23,7 @@ from pydantic import Field
 from fbp_ray.cli import on_recipe, run_program
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
-from fbp_ray.evaluate import EvaluateConfig, evaluate
+from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.settings import Frozen
 from fbp_ray.storage import absolute, open_folder
 from fbp_ray.sweep.config import SweepTree
@@ -287,6 +287,8 @@ def main(argv: Sequence[str]) -> None:
         space = request["space"]
         run_sweep(import_module(f"sweeps.{space}").SPACE, on_recipe(SweepTree, config), f"sweeps/{space}.py")
     else:
+        from fbp_ray.evaluate.program import evaluate
+
         evaluate(EvaluateConfig.model_validate(config))
 
 

@@ -18,9 +18,10 @@ from uuid import uuid4
 import pytest
 import torch
 
-from fbp_ray.doctor import DoctorConfig, Peer, checks, collect, examine, main, ray_nodes, show, start
+from fbp_ray.doctor import DoctorConfig, checks, main, show
 from fbp_ray.doctor import machine as machine_facts
 from fbp_ray.doctor.checks import DECISIVE, Finding, check_interface, check_versions
+from fbp_ray.doctor.cluster import Peer, collect, examine, ray_nodes, start
 from fbp_ray.doctor.machine import CODE, Machine, MachineReport, Request, examine_machine, leave_mark
 from fbp_ray.storage import open_folder
 from tests.support.scans import write_scan

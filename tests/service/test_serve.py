@@ -20,7 +20,7 @@ from fbp_ray.client import Client
 from fbp_ray.errors import ConfigError, ServiceError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
-from service import model_registry, serve
+from service import model_registry, observability
 from service.serve import Replica, ServeSettings, import_serve, main, replica_settings
 from service.settings import JobsConfig, ModelsConfig, Settings, read_tree
 from tests.support.checkpoints import save_checkpoint
@@ -73,7 +73,7 @@ def test_places_mean_the_same_in_another_folder(tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(serve, "log_to_stderr", lambda form: None)
+    monkeypatch.setattr(observability, "log_to_stderr", lambda form: None)
     return Settings(state=tmp_path / "state", device="cpu", models=ModelsConfig(storage=str(tmp_path / "runs")))
 
 

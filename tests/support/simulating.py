@@ -12,7 +12,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from fbp_ray.cli import run_program
-from fbp_ray.simulate.program import main
+from fbp_ray.simulate import main
 
 
 def write_dicom(path: Path, value: int = 0, patient: str = "A", z: float | None = 0.0, **tags: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,9 @@ from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.runs import list_runs
 from fbp_ray.storage import copy_folder, open_folder
+from fbp_ray.train import main
 from fbp_ray.train.cluster import cpus_per_worker
-from fbp_ray.train.program import main
+from fbp_ray.train.room import wait_for_room
 from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, write_scan
 
@@ -179,5 +181,9 @@ except RunError as error:
 
 
 def test_an_interface_that_is_not_there_ends_the_run_at_its_start(cluster: None, scan: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"no network interface 'nope7'"):
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(RunError, match=r"no network interface 'nope7'") as kept:
         main(options(scan, tmp_path, "run", **{"scaling.interface": "nope7"}))
+    wait_for_room({"CPU": 2}, pytest.fail)  # its workers are gone, though the error is kept as a notebook keeps it
+    assert kept.value is not None
+    assert signal.getsignal(signal.SIGINT) is handler

@@ -1,62 +1,34 @@
-"""`python -m fbp_ray.evaluate --checkpoint runs/NAME --data.dir DIR`: scores a trained model beside the classic FBP."""
+"""What an evaluation does: figures and pictures of a trained model beside the classic FBP."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fbp_ray.baseline import BestCutoffs, Quality, best_hann, mean_quality, quality
-from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_model, read_manifest, versions
-from fbp_ray.cli import parse, progress, run_program
+from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_model, read_manifest
+from fbp_ray.cli import progress
 from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import DataError, RunError
+from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.filters import TableWindow
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.pictures import as_png, comparison, evenly_spaced, window_figure
-from fbp_ray.settings import Frozen, LocalPath, PlaceName, as_json
+from fbp_ray.settings import as_json
 from fbp_ray.storage import Folder, open_folder
+from fbp_ray.versions import versions
 
 BATCH = 8  # images at a time: enough to keep the kernels busy, small enough for any machine
-
-Cutoff = Annotated[float, Field(gt=0, le=1)]
-
-
-class EvaluateData(Frozen):
-    """What to evaluate on."""
-
-    dir: LocalPath | None = Field(
-        default=None, description="data folder; without it the one that the model was trained on"
-    )
-    samples: Annotated[int, Field(ge=1)] | None = Field(default=None, description="use the first so many samples")
-
-
-class EvaluateConfig(Frozen):
-    """Scores a trained model beside the classic FBP: PSNR, SSIM, pictures."""
-
-    checkpoint: PlaceName = Field(description="run folder (its best checkpoint) or checkpoint folder, or its URI")
-    data: EvaluateData = EvaluateData()
-    split: Literal["train", "validation", "test"] = Field(default="test", description="part of the data to score")
-    out: PlaceName | None = Field(
-        default=None, description="new folder for the results; without it evaluation-SPLIT beside the checkpoint"
-    )
-    panels: Annotated[int, Field(ge=0)] = Field(default=4, description="pictures of images, evenly spaced")
-    hann_psnr: Cutoff | None = Field(
-        default=None, description="Hann cut-off to compare with; without it the best for PSNR on the validation part"
-    )
-    hann_ssim: Cutoff | None = Field(
-        default=None, description="Hann cut-off to compare with; without it the best for SSIM on the validation part"
-    )
 
 
 class Method(NamedTuple):
@@ -65,11 +37,6 @@ class Method(NamedTuple):
     title: str
     reconstruct: Callable[[Tensor], Tensor]
     """(B, A, D) -> (B, H, W)."""
-
-
-def main(argv: Sequence[str]) -> None:
-    """Evaluates the model that the options name."""
-    evaluate(parse(EvaluateConfig, argv, "python -m fbp_ray.evaluate"))
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -220,7 +187,3 @@ def _table(title: str, methods: dict[str, Method], means: dict[str, Quality]) ->
         gain = Quality(*(ours - theirs for ours, theirs in zip(means["learned"], means[name], strict=True)))
         add_row("gain over " + methods[name].title.removeprefix("FBP, "), gain, "+")
     return table
-
-
-if __name__ == "__main__":
-    run_program(main)

@@ -1,0 +1,51 @@
+"""`python -m fbp_ray.evaluate --checkpoint runs/NAME --data.dir DIR`: scores a trained model beside the classic FBP.
+
+The options are here, so that a wrong one is known before torch is imported; `program` is what it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fbp_ray.cli import parse
+from fbp_ray.settings import Frozen, LocalPath, PlaceName
+
+Cutoff = Annotated[float, Field(gt=0, le=1)]
+
+
+class EvaluateData(Frozen):
+    """What to evaluate on."""
+
+    dir: LocalPath | None = Field(
+        default=None, description="data folder; without it the one that the model was trained on"
+    )
+    samples: Annotated[int, Field(ge=1)] | None = Field(default=None, description="use the first so many samples")
+
+
+class EvaluateConfig(Frozen):
+    """Scores a trained model beside the classic FBP: PSNR, SSIM, pictures."""
+
+    checkpoint: PlaceName = Field(description="run folder (its best checkpoint) or checkpoint folder, or its URI")
+    data: EvaluateData = EvaluateData()
+    split: Literal["train", "validation", "test"] = Field(default="test", description="part of the data to score")
+    out: PlaceName | None = Field(
+        default=None, description="new folder for the results; without it evaluation-SPLIT beside the checkpoint"
+    )
+    panels: Annotated[int, Field(ge=0)] = Field(default=4, description="pictures of images, evenly spaced")
+    hann_psnr: Cutoff | None = Field(
+        default=None, description="Hann cut-off to compare with; without it the best for PSNR on the validation part"
+    )
+    hann_ssim: Cutoff | None = Field(
+        default=None, description="Hann cut-off to compare with; without it the best for SSIM on the validation part"
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Evaluates the model that the options name."""
+    config = parse(EvaluateConfig, argv, "python -m fbp_ray.evaluate")
+    from fbp_ray.evaluate.program import evaluate  # only now: torch takes seconds to import
+
+    evaluate(config)
