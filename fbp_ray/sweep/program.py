@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fbp_ray.cli import parse_with_recipe, run_program
 from fbp_ray.config import TrainConfig
-from fbp_ray.data import Batches, LoDoPaB, geometry_of
+from fbp_ray.data import Batches
 from fbp_ray.errors import RunError
 from fbp_ray.run import RunFolder
 from fbp_ray.storage import open_folder
@@ -36,6 +36,7 @@ from fbp_ray.sweep.folder import (
 )
 from fbp_ray.sweep.report import SweepProgress, TrialEnded, TrialEvent, as_page, draw_plots, results_table
 from fbp_ray.sweep.space import Search, Space, check_space, open_search
+from fbp_ray.train.loop import open_parts
 from fbp_ray.train.process import Process
 from fbp_ray.train.program import check, resolve, train_run
 from fbp_ray.train.record import measure_baseline
@@ -127,10 +128,7 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
     from fbp_ray.sweep.tuning import TrialTask, run_trials
     from fbp_ray.train.cluster import cluster, nodes
 
-    assert tree.data.dir is not None
-    geometry = geometry_of(tree.data.dir)
-    training = LoDoPaB(tree.data.dir, "train", geometry, tree.data.train_samples)
-    validation = LoDoPaB(tree.data.dir, "validation", geometry, tree.data.validation_samples)
+    training, validation = open_parts(tree.data)
     with cluster(tree.ray.address):
         resources = allocate_trials(tree, nodes())
         batches = Batches(validation, tree.train.batch_size, seed=None)

@@ -14,7 +14,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fbp_ray.checkpoint import pack
-from fbp_ray.config import TrainConfig
+from fbp_ray.config import DataConfig, TrainConfig
 from fbp_ray.data import Batches, LoDoPaB, Sample, SharedCache, describe, geometry_of
 from fbp_ray.data.sampler import samples_for_rank
 from fbp_ray.errors import ConfigError, RunError
@@ -59,9 +59,8 @@ def train(
     """
     device = process.device
     torch.manual_seed(config.train.seed)
-    geometry = geometry_of(config.data.dir)
-    training_set = LoDoPaB(config.data.dir, "train", geometry, config.data.train_samples)
-    validation_set = LoDoPaB(config.data.dir, "validation", geometry, config.data.validation_samples)
+    training_set, validation_set = open_parts(config.data)
+    geometry = training_set.geometry
     process.check_same("the number of samples", (len(training_set), len(validation_set)))
     check_shares(config, len(training_set), len(validation_set), process.world_size)
     training, validation = (
@@ -141,6 +140,21 @@ def train(
                 last = pack(model, epoch=epoch, metrics=_metrics(row), data=about_data, training=state)
                 writer.write(last, row["validation_loss"] < best_so_far, history, log_epoch(model, row))
             report(EpochEnd(row))
+
+
+def open_parts(data: DataConfig) -> tuple[LoDoPaB, LoDoPaB]:
+    """The training and the validation part, with as many angles and samples as the settings say.
+
+    Raises:
+        DataError, GeometryError: they cannot be used.
+    """
+    if data.dir is None:
+        raise ConfigError("data.dir names no folder; give one")
+    geometry = geometry_of(data.dir)
+    return (
+        LoDoPaB(data.dir, "train", geometry, data.train_samples, data.every),
+        LoDoPaB(data.dir, "validation", geometry, data.validation_samples, data.every),
+    )
 
 
 def check_shares(config: TrainConfig, training: int, validation: int, workers: int) -> None:
@@ -242,6 +256,7 @@ def _metrics(row: dict[str, float]) -> dict[str, float]:
 def _about_data(config: ResolvedConfig, training_set: LoDoPaB, validation_set: LoDoPaB) -> dict[str, Any]:
     return {
         "dir": str(config.data.dir),
+        "every": config.data.every,
         "train_samples": len(training_set),
         "validation_samples": len(validation_set),
         "description": describe(config.data.dir),

@@ -11,7 +11,6 @@ import torch
 from fbp_ray.checkpoint import check_geometry
 from fbp_ray.cli import parse_with_recipe
 from fbp_ray.config import TrainConfig
-from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import ConfigError, FbpRayError, RunError
 from fbp_ray.losses import composite_loss
 from fbp_ray.run import ResolvedConfig as ResolvedConfig
@@ -19,7 +18,7 @@ from fbp_ray.run import RunFolder
 from fbp_ray.storage import absolute, open_folder
 from fbp_ray.trackers import check_trackers
 from fbp_ray.train.display import TrainingDisplay
-from fbp_ray.train.loop import check_shares
+from fbp_ray.train.loop import check_shares, open_parts
 
 
 def main(argv: Sequence[str]) -> None:
@@ -63,15 +62,13 @@ def _set_failed(run: RunFolder, reason: str) -> None:
 
 def check(config: ResolvedConfig) -> None:
     """Finds out now, on this machine, what would otherwise stop every worker later."""
-    geometry = geometry_of(config.data.dir)
-    training = LoDoPaB(config.data.dir, "train", geometry, config.data.train_samples)
-    validation = LoDoPaB(config.data.dir, "validation", geometry, config.data.validation_samples)
+    training, validation = open_parts(config.data)
     check_shares(config, len(training), len(validation), config.scaling.num_workers or 1)
-    image = torch.zeros(1, *geometry.image_shape)
+    image = torch.zeros(1, *training.geometry.image_shape)
     composite_loss(image, image, config.loss)
     check_settings(config)
     if config.init.checkpoint is not None:
-        check_geometry(config.init.checkpoint, geometry)
+        check_geometry(config.init.checkpoint, training.geometry)
 
 
 def check_settings(config: TrainConfig) -> None:

@@ -17,7 +17,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Subset
 
-from fbp_ray.baseline import Baseline, best_hann
+from fbp_ray.baseline import CUTOFF_SAMPLES, Baseline, best_hann
 from fbp_ray.checkpoint import (
     Checkpoint,
     check_geometry,
@@ -44,7 +44,6 @@ from fbp_ray.train.process import Process, Sums
 TRACKERS = "tensorboard"
 """The folder of the run folder that the trackers write to."""
 
-CUTOFF_SAMPLES = 32  # the cut-off is chosen on so many validation samples at most
 BASELINE = "baseline.json"
 
 Row = dict[str, float]

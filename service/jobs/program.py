@@ -23,7 +23,7 @@ from pydantic import Field
 from fbp_ray.cli import on_recipe, run_program
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
-from fbp_ray.evaluate import EvaluateConfig, evaluate
+from fbp_ray.evaluate import EvaluateConfig, check_out, evaluate, open_part
 from fbp_ray.settings import Frozen
 from fbp_ray.storage import absolute, open_folder
 from fbp_ray.sweep.config import SweepTree
@@ -192,21 +192,16 @@ def _check_sweep(job: Job, nodes: Sequence[Node], local: bool) -> None:
 
 
 def _check_evaluation(job: Job, local: bool) -> None:
-    from fbp_ray.checkpoint import check_geometry, find_checkpoint, read_manifest
-    from fbp_ray.data import LoDoPaB, geometry_of
+    from fbp_ray.checkpoint import find_checkpoint, read_manifest
 
     config = EvaluateConfig.model_validate(job.config)
-    out = open_folder(job.place)
-    if out.names() or out.folders():
-        raise RunError(f"{out} holds results already; choose another `out`, nothing was changed")
+    check_out(open_folder(job.place), config.overwrite)
     if not (local or "://" in config.checkpoint or Path(config.checkpoint).exists()):
         return
     checkpoint = find_checkpoint(config.checkpoint)
     folder = config.data.dir or Path(str(read_manifest(checkpoint).data.get("dir", "")))
     if folder.is_dir():
-        geometry = geometry_of(folder)
-        check_geometry(checkpoint, geometry)
-        LoDoPaB(folder, config.split, geometry, config.data.samples)
+        open_part(config, checkpoint, config.split)
     elif local:
         raise DataError(f"there is no data folder {folder}; name one in `data.dir`")
 
