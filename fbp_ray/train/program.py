@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
     train(parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train"))
 
 
-def train(config: TrainConfig) -> None:
+def train(config: TrainConfig) -> RunFolder:
     """Checks a configuration, begins its run and trains it; raises FbpRayError."""
     resolved = resolve(config)
     check(resolved)
@@ -35,6 +35,7 @@ def train(config: TrainConfig) -> None:
     print(f"run {run}", flush=True)
     train_run(resolved, run)
     print(f"best and last checkpoint: {run.best}, {run.last}")
+    return run
 
 
 def train_run(config: ResolvedConfig, run: RunFolder) -> None:
