@@ -16,6 +16,7 @@ from fbp_ray.config import TrainConfig
 from fbp_ray.data import Batches
 from fbp_ray.errors import RunError
 from fbp_ray.run import RunFolder
+from fbp_ray.settings import this_python
 from fbp_ray.storage import open_folder
 from fbp_ray.sweep.config import (
     SweepTree,
@@ -98,8 +99,8 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
     console.print(
         f"best: trial {best.name} of {len(results.outcomes)}, in {time.monotonic() - began:.0f} s\n"
         f"table {folder}/results.csv, page {folder}/index.html\n"
-        f"checkpoint {folder}/best: python -m fbp_ray.evaluate --checkpoint {folder}/best\n"
-        f"settings {folder}/{BEST_CONFIG}: python -m fbp_ray.train --config {folder}/{BEST_CONFIG}",
+        f"checkpoint {folder}/best: {this_python()} -m fbp_ray.evaluate --checkpoint {folder}/best\n"
+        f"settings {folder}/{BEST_CONFIG}: {this_python()} -m fbp_ray.train --config {folder}/{BEST_CONFIG}",
         highlight=False,
         soft_wrap=True,
     )
