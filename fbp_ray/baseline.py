@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Figure = Literal["psnr", "ssim"]
 COARSE = tuple(round(0.1 * k, 2) for k in range(2, 11))
+PASSES = 2  # over the images, of a search
+CUTOFF_SAMPLES = 32  # the cut-offs are chosen on so many validation samples at most
 FINE = (-0.06, -0.04, -0.02, 0.02, 0.04, 0.06)
 
 

@@ -68,12 +68,15 @@ class Checkpoint(NamedTuple):
     contents: dict[str, bytes]  # of the files, by role
 
 
-def load_model(place: Place, device: torch.device | str = "cpu") -> LearnableFBP:
+def load_model(place: Place, device: torch.device | str = "cpu", *, trainable: bool = False) -> LearnableFBP:
     """The trained model of a run folder or a checkpoint folder, ready to reconstruct.
+
+    Its weights are frozen, so that its images are plain tensors: `model(sinogram).numpy()`.
 
     Args:
         place: `runs/NAME` (its best checkpoint) or a checkpoint folder; a path, or a URI such as `s3://bucket/NAME`.
         device: where the model goes.
+        trainable: the weights take gradients, to train on.
 
     Raises:
         CheckpointError: there is no checkpoint, a file is damaged, or the weights do not fit the manifest's model.
@@ -81,7 +84,7 @@ def load_model(place: Place, device: torch.device | str = "cpu") -> LearnableFBP
     checkpoint = read_checkpoint(place if isinstance(place, Folder) else expand_home(str(place)))
     model = LearnableFBP(checkpoint.manifest.model)
     put_weights(model, checkpoint.contents["weights"], str(place))
-    return model.eval().to(device)
+    return (model if trainable else model.eval().requires_grad_(False)).to(device)
 
 
 def pack(

@@ -27,6 +27,7 @@ class DataConfig(Frozen):
     dir: LocalPath | None = Field(
         default=None, description="folder in the LoDoPaB-CT layout; without it the sample CT, made at first use"
     )
+    every: Count = Field(default=1, description="use each so many of the angles: 4 trains on sparse scans of a quarter")
     train_samples: Count | None = Field(default=None, description="use the first so many training samples")
     validation_samples: Count | None = Field(default=None, description="use the first so many validation samples")
     cache: Literal["none", "memory", "half"] = Field(

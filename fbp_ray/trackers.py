@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fbp_ray.config import TrackConfig
 from fbp_ray.errors import ConfigError, RunError
-from fbp_ray.settings import flatten
+from fbp_ray.settings import flatten, this_python
 from fbp_ray.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def check_trackers(config: TrackConfig) -> None:
         if name not in sys.modules and find_spec(name) is None:
             package = "tensorboard" if name == "tensorboard" else f"'fbp-ray[{name}]'"
             raise ConfigError(
-                f"--track.to {name} needs a package that is not installed; pip install {package}, or leave it out "
-                "(--track.to none is no tracker at all)"
+                f"--track.to {name} needs a package that is not installed; {this_python()} -m pip install {package}, "
+                "or leave it out (--track.to none is no tracker at all)"
             )
 
 

@@ -32,7 +32,7 @@ from pydantic import Field, model_validator
 
 from fbp_ray.cli import run_program
 from fbp_ray.errors import ConfigError, RunError
-from fbp_ray.settings import Frozen
+from fbp_ray.settings import Frozen, this_python
 from fbp_ray.storage import absolute
 from service.settings import Count, Seconds, Settings, read_tree
 
@@ -213,8 +213,9 @@ def import_serve() -> Any:
         from ray import serve
     except ImportError as error:
         raise ConfigError(
-            f"Ray Serve cannot be imported ({str(error).splitlines()[0]}); install what it needs with pip install "
-            "'fbp-ray[serve]', or use `python -m service`, which needs no more than there is"
+            f"Ray Serve cannot be imported ({str(error).splitlines()[0]}); install what it needs with "
+            f"{this_python()} -m pip install 'fbp-ray[serve]', or use `python -m service`, which needs no "
+            "more than there is"
         ) from None
     return serve
 

@@ -51,6 +51,18 @@ def test_a_folder_gives_back_the_model_with_nothing_else_known(tmp_path: Path, k
     assert manifest.versions["torch"] == torch.__version__.split("+")[0]
 
 
+def test_a_model_is_loaded_frozen_and_thawed_when_asked(tmp_path: Path) -> None:
+    save(tmp_path, model())
+    frozen, thawed = load_model(tmp_path), load_model(tmp_path, trainable=True)
+    sinogram = torch.ones(COARSE.sinogram_shape)
+    image = frozen(sinogram).numpy()  # as matplotlib takes it
+    thawed(sinogram).square().sum().backward()
+    weight = thawed.filter.weight
+    assert weight.grad is not None
+    assert weight.grad.any()
+    assert (thawed(sinogram).detach().numpy() == image).all()
+
+
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     save(tmp_path / "runs" / "mine" / "best", model())

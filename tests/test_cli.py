@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from fbp_ray.cli import parse_with_recipe, read_recipe, run_program
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, RunError
+from fbp_ray.settings import this_python
 from fbp_ray.versions import unmet_requirements
 
 
@@ -153,3 +155,30 @@ def test_what_is_missing_or_outside_the_tested_range_is_reported(
 
     run_program(lambda argv: None)  # of these, only Ray may change what the programs rely on
     assert capsys.readouterr().err == f"warning: {ray}\n"
+
+
+@pytest.mark.parametrize(
+    ("python", "found", "cwd", "command"),
+    [
+        ("/a b/.venv/bin/python", None, "/a b", ".venv/bin/python"),
+        ("/a b/.venv/bin/python", "/usr/bin/python", "/elsewhere", "'/a b/.venv/bin/python'"),
+        ("/a b/.venv/bin/python", "/a b/.venv/bin/python", "/elsewhere", "python"),
+    ],
+)
+def test_a_printed_command_calls_this_python_from_where_one_stands(
+    monkeypatch: pytest.MonkeyPatch, python: str, found: str | None, cwd: str, command: str
+) -> None:
+    monkeypatch.setattr("sys.executable", python)
+    monkeypatch.setattr("shutil.which", lambda name: found)
+    monkeypatch.setattr(Path, "cwd", lambda: Path(cwd))
+    assert this_python() == command
+
+
+def test_the_extras_that_messages_name_are_there() -> None:
+    root = Path(__file__).parents[1]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    files = [*root.glob("fbp_ray/**/*.py"), *root.glob("service/**/*.py"), *root.glob("benchmarks/**/*.py")]
+    files += [*root.glob("docs/*.md"), root / "README.md"]
+    named = {part for file in files for part in re.findall(r"(?:fbp-ray|'\.)\[([a-z]+)\]", file.read_text())}
+    assert "serve" in named
+    assert named <= extras.keys()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 from matplotlib.image import imread
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from fbp_ray.baseline import best_hann
-from fbp_ray.data import LoDoPaB
+from fbp_ray.baseline import Baseline, best_hann
+from fbp_ray.data import LoDoPaB, describe
 from fbp_ray.errors import CheckpointError, DataError, FbpRayError, RunError
 from fbp_ray.evaluate import main
 from fbp_ray.filters import WindowConfig
@@ -90,13 +91,64 @@ def test_the_pictures_show_every_method(checkpoint: Path, scan: Path, tmp_path: 
         assert pixels.std() > 0.05
 
 
-def test_results_are_not_overwritten(checkpoint: Path, scan: Path, tmp_path: Path) -> None:
+def test_results_are_overwritten_when_asked_alone(checkpoint: Path, scan: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "metrics.json").write_text("old")
-    with pytest.raises(RunError, match="choose another --out"):
-        main(["--checkpoint", str(checkpoint), "--data.dir", str(scan), "--out", str(out)])
-    assert (out / "metrics.json").read_text() == "old"
+    given = ["--checkpoint", str(checkpoint), "--out", str(out), "--hann_psnr", "0.6", "--hann_ssim", "0.5"]
+    main([*given, "--panels", "2"])
+    before = (out / "metrics.json").read_bytes()
+    with pytest.raises(RunError, match="--overwrite replaces them, or choose another --out"):
+        main(given)
+    assert (out / "metrics.json").read_bytes() == before
+    main([*given, "--overwrite", "--hann_psnr", "0.7", "--panels", "1"])
+    assert (out / "metrics.json").read_bytes() != before
+    assert [path.name for path in out.glob("image_*.png")] == ["image_0002.png"]
+    (out / "evaluation.json").unlink()
+    with pytest.raises(RunError, match="holds something else than an evaluation"):
+        main([*given, "--overwrite"])
+
+
+def test_cutoffs_come_from_the_run_or_are_searched_or_are_given(
+    checkpoint: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's where it was trained on these data, a search with progress on others; given ones are called so."""
+    run = tmp_path / "run"
+    shutil.copytree(checkpoint, run / "best")
+    manifest = json.loads((run / "best" / "manifest.json").read_text())
+    manifest["data"]["description"] = describe(scan)
+    (run / "best" / "manifest.json").write_text(json.dumps(manifest))
+    known = Baseline(hann_psnr=1, hann_ssim=1, hann_psnr_cutoff=0.33, hann_ssim_cutoff=0.22)
+    (run / "baseline.json").write_text(known.model_dump_json())
+    main(["--checkpoint", str(run), "--panels", "0", "--hann_ssim", "0.55"])
+    said = capsys.readouterr().out
+    assert "Hann 0.33 (best PSNR)" in said
+    assert "Hann 0.55 (given)" in said
+    assert "gain over Hann 0.55 (given)" in said
+    assert "Choosing" not in said
+    assert "PSNR-FR and SSIM-FR take the fixed range 1" in " ".join(said.split())
+    other = shutil.copytree(scan, tmp_path / "other")
+    main(["--checkpoint", str(run), "--data.dir", str(other), "--panels", "0", "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert "Choosing the Hann cut-offs: 10 of 10" in said
+    assert "Hann 0.33" not in said
+
+
+def test_a_model_of_sparse_angles_is_scored_on_them(scan: Path, tmp_path: Path) -> None:
+    model = LearnableFBP(ModelConfig(geometry=COARSE.every(4), window=WindowConfig(kind="frequency")))
+    save_checkpoint(tmp_path / "best", model, epoch=1, metrics={}, data={"dir": str(scan), "every": 4})
+    given = ["--checkpoint", str(tmp_path), "--hann_psnr", "0.6", "--hann_ssim", "0.5", "--panels", "0"]
+    main(given)
+    sparse = write_scan(tmp_path / "sparse", COARSE.every(4))  # data that are sparse themselves
+    main([*given, "--data.dir", str(sparse), "--out", str(tmp_path / "out")])
+    about = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("evaluation-test", "out")]
+    assert [one["every"] for one in about] == [4, 1]
+    with pytest.raises(CheckpointError, match="another geometry"):
+        main([*given, "--data.every", "3", "--out", str(tmp_path / "another")])
+
+
+def test_the_help_says_what_the_fixed_range_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "PSNR-FR and SSIM-FR take the fixed range 1" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,16 @@ def test_psnr_and_ssim_are_those_of_scikit_image(
         a, b = target[k].astype(np.float64), prediction[k].astype(np.float64)
         used = data_range if data_range is not None else a.max() - a.min()
         assert ours_psnr[k].item() == pytest.approx(peak_signal_noise_ratio(a, b, data_range=used), abs=1e-5)
-        assert ours_ssim[k].item() == pytest.approx(structural_similarity(a, b, data_range=used), abs=1e-5)
+        assert ours_ssim[k].item() == pytest.approx(structural_similarity(a, b, data_range=used), abs=1e-6)
+
+
+def test_ssim_does_not_depend_on_what_else_is_in_the_batch() -> None:
+    target = torch.rand(2, 3, 362, 362, generator=torch.Generator().manual_seed(0))
+    prediction = target + 0.1 * torch.randn(target.shape, generator=torch.Generator().manual_seed(1))
+    together = ssim(prediction, target)
+    assert together.shape == (2, 3)
+    assert together[1, 2] == ssim(prediction[1, 2], target[1, 2])
+    assert ssim(target[:0], target[:0]).shape == (0, 3)
 
 
 def test_equal_images_are_as_good_as_can_be() -> None:

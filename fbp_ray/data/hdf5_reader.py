@@ -60,17 +60,22 @@ class Hdf5Reader:
 
     Nothing is open before the first read. A pickled copy and a forked child open their own files: HDF5 handles survive
     neither.
+
+    Args:
+        paths: the files.
+        every: take each so many of axis 1, the angles of a sinogram.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], every: int = 1) -> None:
         self.paths = list(paths)
+        self.every = every
         self._forget_open_files()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"paths": self.paths}
+        return {"paths": self.paths, "every": self.every}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.paths = state["paths"]
+        self.paths, self.every = state["paths"], state["every"]
         self._forget_open_files()
 
     def _forget_open_files(self) -> None:
@@ -90,9 +95,13 @@ class Hdf5Reader:
         try:
             with self._lock:  # HDF5 reads for one thread at a time anyway, and a file must not be closed meanwhile
                 opened = self._opened(file)
-                opened.data.read_direct(into, np.s_[row : last + 1])
+                # All of a row is read: HDF5 is slow at taking a part of a chunk.
+                whole = into if self.every == 1 else np.empty((len(into), *opened.data.shape[1:]), np.float32)
+                opened.data.read_direct(whole, np.s_[row : last + 1])
+                if self.every > 1:
+                    np.copyto(into, whole[:, :: self.every])
                 opened.check_length()
-        except (OSError, TypeError) as error:  # TypeError: a file of another shape has taken its place
+        except (OSError, TypeError, ValueError) as error:  # the latter: a file of another shape has taken its place
             rows = f"row {row}" if row == last else f"one of the rows {row} to {last}"
             raise DataError(
                 f"{rows} of {self.paths[file]} cannot be read: {error}. The file may be damaged; {AGAIN}"

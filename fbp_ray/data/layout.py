@@ -20,10 +20,10 @@ from pydantic import ValidationError
 
 from fbp_ray.errors import DataError
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.settings import this_python
 
 Kind = Literal["observation", "ground_truth"]
 DESCRIPTION = "dataset.json"
-MAKE_DATA = "python -m fbp_ray.simulate --sample --out DIR"
 
 MU_WATER = 20.0
 """Attenuation of water, 1/m."""
@@ -50,14 +50,14 @@ def find_observations(folder: Path, part: str) -> list[Path]:
         DataError: the folder is missing, has no observation file of that part, or a number is left out.
     """
     if not folder.is_dir():
-        raise DataError(f"there is no data folder {folder}; make one with: {MAKE_DATA}")
+        raise DataError(f"there is no data folder {folder}; make one with: {_make_data()}")
     names = (re.fullmatch(r"observation_([a-z]+)_(\d{3,})\.hdf5", path.name) for path in folder.iterdir())
     found = [(match[1], int(match[2])) for match in names if match]
     numbers = {number for name, number in found if name == part}
     if not numbers:
         parts = ", ".join(sorted({name for name, _ in found}))
         has = f"it has the parts {parts}" if parts else "it has no LoDoPaB-CT files at all"
-        raise DataError(f"{folder} has no observation_{part}_*.hdf5; {has}. Data are made with: {MAKE_DATA}")
+        raise DataError(f"{folder} has no observation_{part}_*.hdf5; {has}. Data are made with: {_make_data()}")
     missing = next((number for number in range(max(numbers)) if number not in numbers), None)
     if missing is not None:
         last, gap = file_name("observation", part, max(numbers)), file_name("observation", part, missing)
@@ -66,6 +66,10 @@ def find_observations(folder: Path, part: str) -> list[Path]:
             "away those that follow it"
         )
     return [folder / file_name("observation", part, number) for number in sorted(numbers)]
+
+
+def _make_data() -> str:
+    return f"{this_python()} -m fbp_ray.simulate --sample --out DIR"
 
 
 def describe(folder: str | Path) -> dict[str, Any] | None:

@@ -51,6 +51,7 @@ class LoDoPaB(Dataset[Sample]):
         part: "train", "validation" or "test".
         geometry: what the files are expected to hold.
         samples: take the first so many (a fair subset: the order is random), all by default.
+        every: take each so many of the angles, from the first on; `geometry` becomes that of the samples.
 
     Raises:
         DataError: the folder or a file is missing or damaged, there are fewer than `samples`, or a ground-truth file
@@ -64,10 +65,13 @@ class LoDoPaB(Dataset[Sample]):
 
     A block holds whole chunks of both files, so that none is read twice."""
 
-    def __init__(self, folder: str | Path, part: str, geometry: ParallelBeam, samples: int | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, part: str, geometry: ParallelBeam, samples: int | None = None, every: int = 1
+    ) -> None:
         self.folder = Path(folder)
         self.part = part
-        self.geometry = geometry
+        self.geometry = geometry if every == 1 else geometry.every(every)
+        self.every = every
         self._ends: list[int] = []  # the samples of all files up to each one
         if samples is not None and samples < 1:
             raise DataError(f"samples is the number to take, 1 or more (all by default); got {samples}")
@@ -93,7 +97,7 @@ class LoDoPaB(Dataset[Sample]):
                 "all; ask for fewer, or leave out `samples` to take all"
             )
         self.blocks = blocks_of(counts, rows_per_block)
-        self._observations = Hdf5Reader(observations)
+        self._observations = Hdf5Reader(observations, every)
         self._ground_truths = Hdf5Reader(ground_truths)
 
     def __len__(self) -> int:

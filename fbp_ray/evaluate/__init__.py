@@ -22,11 +22,18 @@ class EvaluateData(Frozen):
     dir: LocalPath | None = Field(
         default=None, description="data folder; without it the one that the model was trained on"
     )
+    every: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="use each so many of the angles; without it as many as the model was trained on"
+    )
     samples: Annotated[int, Field(ge=1)] | None = Field(default=None, description="use the first so many samples")
 
 
 class EvaluateConfig(Frozen):
-    """Scores a trained model beside the classic FBP: PSNR, SSIM, pictures."""
+    """Scores a trained model beside the classic FBP: PSNR, SSIM, pictures.
+
+    PSNR and SSIM take each image's own range, as LoDoPaB-CT defines them. PSNR-FR and SSIM-FR take the fixed range 1
+    and come out higher, PSNR by about 4 dB: never compare one kind with the other.
+    """
 
     checkpoint: PlaceName = Field(description="run folder (its best checkpoint) or checkpoint folder, or its URI")
     data: EvaluateData = EvaluateData()
@@ -34,6 +41,7 @@ class EvaluateConfig(Frozen):
     out: PlaceName | None = Field(
         default=None, description="new folder for the results; without it evaluation-SPLIT beside the checkpoint"
     )
+    overwrite: bool = Field(default=False, description="replace the results of an earlier evaluation")
     panels: Annotated[int, Field(ge=0)] = Field(default=4, description="pictures of images, evenly spaced")
     hann_psnr: Cutoff | None = Field(
         default=None, description="Hann cut-off to compare with; without it the best for PSNR on the validation part"

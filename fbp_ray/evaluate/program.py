@@ -13,12 +13,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
-from fbp_ray.baseline import BestCutoffs, Quality, best_hann, mean_quality, quality
+from fbp_ray.baseline import CUTOFF_SAMPLES, PASSES, Baseline, BestCutoffs, Quality, best_hann, mean_quality, quality
 from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_model, read_manifest
 from fbp_ray.cli import progress
-from fbp_ray.data import LoDoPaB, geometry_of
+from fbp_ray.data import LoDoPaB, describe, geometry_of
 from fbp_ray.errors import DataError, RunError
 from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.filters import TableWindow
@@ -29,6 +29,8 @@ from fbp_ray.storage import Folder, open_folder
 from fbp_ray.versions import versions
 
 BATCH = 8  # images at a time: enough to keep the kernels busy, small enough for any machine
+
+FOOT = "PSNR-FR and SSIM-FR take the fixed range 1 instead of each image's own; never compare one kind with the other"
 
 
 class Method(NamedTuple):
@@ -47,14 +49,13 @@ def evaluate(config: EvaluateConfig) -> None:
     """
     checkpoint = find_checkpoint(config.checkpoint)
     out = open_folder(config.out) if config.out else checkpoint.parent / f"evaluation-{config.split}"
-    if out.names() or out.folders():
-        raise RunError(f"{out} holds results already; choose another --out, nothing was changed")
-
+    check_out(out, config.overwrite)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(checkpoint, device)
-    dataset = _open_data(config, checkpoint, model, config.split)
-    cutoffs = _choose_cutoffs(config, checkpoint, model, device)
-    methods = _methods(model, cutoffs)
+    dataset = open_part(config, checkpoint, config.split)
+    best = _best_cutoffs(config, checkpoint, device)
+    cutoffs = BestCutoffs(config.hann_psnr or best.psnr, config.hann_ssim or best.ssim)
+    methods = _methods(model, cutoffs, config)
 
     qualities: dict[str, list[Quality]] = {name: [] for name in methods}  # of each image, by method
     with progress("Scoring", len(dataset) * len(methods)) as advance, torch.no_grad():
@@ -69,6 +70,7 @@ def evaluate(config: EvaluateConfig) -> None:
         "checkpoint": str(checkpoint.absolute()),
         "epoch": read_manifest(checkpoint).epoch,
         "data": str(dataset.folder.absolute()),
+        "every": dataset.every,
         "split": config.split,
         "samples": len(dataset),
         "samples_without_range": without_range,
@@ -85,6 +87,9 @@ def evaluate(config: EvaluateConfig) -> None:
     out.write("images.csv", _as_csv(dataset, qualities))
     out.write("evaluation.json", as_json(about))
     out.write("metrics.json", as_json({name: mean._asdict() for name, mean in means.items()}))
+    for name in out.names():
+        if name.endswith(".png") and name not in pictures:  # of the evaluation that is overwritten
+            out.remove(name)
     console = Console(soft_wrap=True)
     console.print(_table(f"{config.split} part, {len(dataset)} images", methods, means))
     if without_range:
@@ -97,47 +102,73 @@ def evaluate(config: EvaluateConfig) -> None:
     console.print("pictures " + ", ".join(f"{out}/{name}" for name in pictures), highlight=False)
 
 
-def _open_data(config: EvaluateConfig, checkpoint: Folder, model: LearnableFBP, part: str) -> LoDoPaB:
-    folder = config.data.dir
-    if folder is None:
-        folder = Path(read_manifest(checkpoint).data["dir"])
+def check_out(out: Folder, overwrite: bool) -> None:
+    """Raises RunError where the folder for the results holds something that is not to be replaced."""
+    if not (out.names() or out.folders()):
+        return
+    if not out.has("evaluation.json"):
+        raise RunError(f"{out} holds something else than an evaluation; choose another --out, nothing was changed")
+    if not overwrite:
+        raise RunError(f"{out} holds results already; --overwrite replaces them, or choose another --out")
+
+
+def open_part(config: EvaluateConfig, checkpoint: Folder, part: str) -> LoDoPaB:
+    """A part of the data that the options name, or else of those that the model was trained on.
+
+    Raises:
+        CheckpointError: they are of another geometry than the model.
+        DataError: they cannot be used.
+    """
+    manifest = read_manifest(checkpoint)
+    folder = config.data.dir or Path(manifest.data["dir"])
+    geometry, every = manifest.model.geometry, config.data.every or 1
     if folder.is_dir():
-        check_geometry(checkpoint, geometry_of(folder))
-    return LoDoPaB(folder, part, model.geometry, config.data.samples if part == config.split else None)
+        geometry = geometry_of(folder)
+        if config.data.every is None and geometry != manifest.model.geometry:
+            every = manifest.data.get("every", 1)
+        check_geometry(checkpoint, geometry.every(every))
+    return LoDoPaB(folder, part, geometry, config.data.samples if part == config.split else None, every)
 
 
-def _choose_cutoffs(
-    config: EvaluateConfig, checkpoint: Folder, model: LearnableFBP, device: torch.device
-) -> BestCutoffs:
-    """The Hann cut-offs that the options give, and otherwise the best on the validation part."""
+def _best_cutoffs(config: EvaluateConfig, checkpoint: Folder, device: torch.device) -> BestCutoffs:
+    """The best Hann cut-offs on the validation part: those of the run where it was trained on these data."""
     if config.hann_psnr is not None and config.hann_ssim is not None:
         return BestCutoffs(config.hann_psnr, config.hann_ssim)
+    trained_on, run = read_manifest(checkpoint).data, checkpoint.parent
+    folder = config.data.dir or Path(trained_on["dir"])
+    same = folder.absolute() == Path(trained_on["dir"]) and describe(folder) == trained_on.get("description")
+    if same and run.has("baseline.json"):
+        known = Baseline.model_validate_json(run.read("baseline.json"))
+        return BestCutoffs(known.hann_psnr_cutoff, known.hann_ssim_cutoff)
     try:
-        validation = _open_data(config, checkpoint, model, "validation")
+        validation = open_part(config, checkpoint, "validation")
     except DataError as error:
         raise DataError(
             f"the Hann cut-offs are chosen on the validation part, which cannot be read: {error}\n       "
             "give both instead: --hann_psnr C --hann_ssim C"
         ) from None
+    chosen = Subset(validation, range(min(CUTOFF_SAMPLES, len(validation))))
+    with progress("Choosing the Hann cut-offs", PASSES * len(chosen)) as advance:
 
-    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in DataLoader(validation, BATCH):
-            yield batch.observation.to(device), batch.ground_truth.to(device)
+        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in DataLoader(chosen, BATCH):
+                yield batch.observation.to(device), batch.ground_truth.to(device)
+                advance(len(batch.index))
 
-    best = best_hann(pairs, validation.geometry)
-    return BestCutoffs(config.hann_psnr or best.psnr, config.hann_ssim or best.ssim)
+        return best_hann(pairs, validation.geometry)
 
 
-def _methods(model: LearnableFBP, cutoffs: BestCutoffs) -> dict[str, Method]:
+def _methods(model: LearnableFBP, cutoffs: BestCutoffs, config: EvaluateConfig) -> dict[str, Method]:
     """The methods that are compared, by their names in metrics.json."""
 
-    def hann(cutoff: float, title: str) -> Method:
+    def hann(cutoff: float, given: float | None, best: str) -> Method:
+        title = f"FBP, Hann {cutoff:.2f} ({'given' if given else best})"
         return Method(title, lambda observation: fbp(observation, model.geometry, "hann", cutoff))
 
     return {
         "ramp": Method("FBP, ramp", lambda observation: fbp(observation, model.geometry, "none")),
-        "hann_psnr": hann(cutoffs.psnr, f"FBP, Hann {cutoffs.psnr:.2f} (best PSNR)"),
-        "hann_ssim": hann(cutoffs.ssim, f"FBP, Hann {cutoffs.ssim:.2f} (best SSIM)"),
+        "hann_psnr": hann(cutoffs.psnr, config.hann_psnr, "best PSNR"),
+        "hann_ssim": hann(cutoffs.ssim, config.hann_ssim, "best SSIM"),
         "learned": Method("learned FBP", model),
     }
 
@@ -146,15 +177,14 @@ def _draw(
     dataset: LoDoPaB, count: int, methods: dict[str, Method], qualities: dict[str, list[Quality]], device: torch.device
 ) -> dict[str, bytes]:
     """Pictures of evenly spaced images, by file name."""
-    titles = {"hann_ssim": "FBP (Hann, best SSIM)", "learned": "learned FBP"}
     pictures = {}
     for index in evenly_spaced(len(dataset), count):
         sample = dataset[index]
         observation = sample.observation[None].to(device)
         with torch.no_grad():
             images = {
-                title: (methods[name].reconstruct(observation)[0].cpu(), qualities[name][index])
-                for name, title in titles.items()
+                methods[name].title: (methods[name].reconstruct(observation)[0].cpu(), qualities[name][index])
+                for name in ("hann_ssim", "learned")
             }
         figure = comparison(dataset.name(index), sample.observation, images, sample.ground_truth)
         pictures[f"image_{index:04d}.png"] = as_png(figure)
@@ -176,7 +206,7 @@ def _table(title: str, methods: dict[str, Method], means: dict[str, Quality]) ->
         decimals = (3, 4, 3, 4)
         table.add_row(name, *(f"{figure:{sign}.{places}f}" for figure, places in zip(figures, decimals, strict=True)))
 
-    table = Table(title=title)
+    table = Table(title=title, caption=FOOT)
     table.add_column("method")
     for column in ("PSNR dB", "SSIM", "PSNR-FR dB", "SSIM-FR"):
         table.add_column(column, justify="right")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -25,6 +24,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from fbp_ray.cli import progress
 from fbp_ray.errors import DataError
+from fbp_ray.settings import this_python
 from fbp_ray.simulate.sources import Slice, Source
 
 MIN_AXIAL = 0.7
@@ -157,7 +157,7 @@ def _check_header(header: pydicom.Dataset) -> None:
     if not available:
         raise _Other(
             f"CT compressed as {syntax.name} (decompress it, for example with `gdcmconv --raw`, or install a decoder: "
-            f"{sys.executable} -m pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg)"
+            f"{this_python()} -m pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg)"
         )
 
 

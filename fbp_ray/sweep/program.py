@@ -11,9 +11,10 @@ import torch
 from rich.console import Console
 
 from fbp_ray.config import TrainConfig
-from fbp_ray.data import Batches, LoDoPaB, geometry_of
+from fbp_ray.data import Batches
 from fbp_ray.errors import RunError
 from fbp_ray.run import RunFolder
+from fbp_ray.settings import this_python
 from fbp_ray.storage import open_folder
 from fbp_ray.sweep.config import (
     SweepTree,
@@ -34,6 +35,7 @@ from fbp_ray.sweep.folder import (
 )
 from fbp_ray.sweep.report import SweepProgress, TrialEnded, TrialEvent, as_page, draw_plots, results_table
 from fbp_ray.sweep.space import Search, Space, check_space, open_search
+from fbp_ray.train.loop import open_parts
 from fbp_ray.train.process import Process
 from fbp_ray.train.program import check, resolve, train_run
 from fbp_ray.train.record import measure_baseline
@@ -76,8 +78,8 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
     console.print(
         f"best: trial {best.name} of {len(results.outcomes)}, in {time.monotonic() - began:.0f} s\n"
         f"table {folder}/results.csv, page {folder}/index.html\n"
-        f"checkpoint {folder}/best: python -m fbp_ray.evaluate --checkpoint {folder}/best\n"
-        f"settings {folder}/{BEST_CONFIG}: python -m fbp_ray.train --config {folder}/{BEST_CONFIG}",
+        f"checkpoint {folder}/best: {this_python()} -m fbp_ray.evaluate --checkpoint {folder}/best\n"
+        f"settings {folder}/{BEST_CONFIG}: {this_python()} -m fbp_ray.train --config {folder}/{BEST_CONFIG}",
         highlight=False,
         soft_wrap=True,
     )
@@ -107,10 +109,7 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
     from fbp_ray.train.cluster import cluster, nodes
     from fbp_ray.train.room import wait_for_room
 
-    assert tree.data.dir is not None
-    geometry = geometry_of(tree.data.dir)
-    training = LoDoPaB(tree.data.dir, "train", geometry, tree.data.train_samples)
-    validation = LoDoPaB(tree.data.dir, "validation", geometry, tree.data.validation_samples)
+    training, validation = open_parts(tree.data)
     with cluster(tree.ray.address):
         resources = allocate_trials(tree, nodes())
         batches = Batches(validation, tree.train.batch_size, seed=None)

@@ -17,14 +17,37 @@ The options are read here, so that a wrong one is known before torch is imported
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from fbp_ray.cli import parse_with_recipe
+from fbp_ray.cli import on_recipe, parse_with_recipe
 from fbp_ray.config import TrainConfig
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains the run that the options describe."""
     config = parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train")
-    from fbp_ray.train.program import train  # only now: torch takes seconds to import
+    from fbp_ray.train import program  # only now: torch takes seconds to import
 
-    train(config)
+    program.train(config)
+
+
+def train(**settings: Any) -> str:
+    """Trains a run from Python, as the command line does: settings on top of the recipe, `quickstart` if none is named.
+
+        run = train(data={"dir": "data/mine"}, train={"epochs": 5}, run={"name": "mine"})
+        model = load_model(run)
+
+    Args:
+        settings: parts of `fbp_ray.config.TrainConfig`, as a YAML file has them.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ConfigError: a setting that does not hold.
+        FbpRayError: the run cannot start, or stopped.
+    """
+    config = on_recipe(TrainConfig, settings)
+    from fbp_ray.train import program
+
+    return str(program.train(config))

@@ -15,7 +15,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fbp_ray.checkpoint import pack
-from fbp_ray.config import TrainConfig
+from fbp_ray.config import DataConfig, TrainConfig
 from fbp_ray.data import Batches, LoDoPaB, Sample, SharedCache, describe, geometry_of, photons_of
 from fbp_ray.data.sampler import samples_for_rank
 from fbp_ray.errors import ConfigError, RunError
@@ -65,9 +65,8 @@ def train(
     """
     device = process.device
     torch.manual_seed(config.train.seed)
-    geometry = geometry_of(config.data.dir)
-    training_set = LoDoPaB(config.data.dir, "train", geometry, config.data.train_samples)
-    validation_set = LoDoPaB(config.data.dir, "validation", geometry, config.data.validation_samples)
+    training_set, validation_set = open_parts(config.data)
+    geometry = training_set.geometry
     process.check_same("the number of samples", (len(training_set), len(validation_set)))
     check_shares(config, len(training_set), len(validation_set), process.world_size)
     training, validation = (
@@ -176,6 +175,21 @@ def is_stalled(config: TrainConfig, history: list[Row]) -> bool:
     return 0 < config.train.patience <= since
 
 
+def open_parts(data: DataConfig) -> tuple[LoDoPaB, LoDoPaB]:
+    """The training and the validation part, with as many angles and samples as the settings say.
+
+    Raises:
+        DataError, GeometryError: they cannot be used.
+    """
+    if data.dir is None:
+        raise ConfigError("data.dir names no folder; give one")
+    geometry = geometry_of(data.dir)
+    return (
+        LoDoPaB(data.dir, "train", geometry, data.train_samples, data.every),
+        LoDoPaB(data.dir, "validation", geometry, data.validation_samples, data.every),
+    )
+
+
 def check_shares(config: TrainConfig, training: int, validation: int, workers: int) -> None:
     """Raises ConfigError where a step, or the validation part, has too little for so many workers."""
     batch = config.train.batch_size
@@ -281,6 +295,7 @@ def _metrics(row: dict[str, float]) -> dict[str, float]:
 def _about_data(config: ResolvedConfig, training_set: LoDoPaB, validation_set: LoDoPaB) -> dict[str, Any]:
     return {
         "dir": str(config.data.dir),
+        "every": config.data.every,
         "train_samples": len(training_set),
         "validation_samples": len(validation_set),
         "description": describe(config.data.dir),

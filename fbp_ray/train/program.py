@@ -11,7 +11,6 @@ import torch
 from fbp_ray.baseline import Baseline
 from fbp_ray.checkpoint import check_geometry, read_manifest
 from fbp_ray.config import TrainConfig
-from fbp_ray.data import LoDoPaB, geometry_of
 from fbp_ray.errors import ConfigError, FbpRayError, RunError
 from fbp_ray.losses import composite_loss
 from fbp_ray.run import ResolvedConfig as ResolvedConfig
@@ -20,11 +19,11 @@ from fbp_ray.simulate import sample_data
 from fbp_ray.storage import absolute, open_folder
 from fbp_ray.trackers import check_trackers
 from fbp_ray.train.display import TrainingDisplay
-from fbp_ray.train.loop import check_shares
+from fbp_ray.train.loop import check_shares, open_parts
 from fbp_ray.train.record import BASELINE
 
 
-def train(config: TrainConfig) -> None:
+def train(config: TrainConfig) -> RunFolder:
     """Checks a configuration, begins its run and trains it; raises FbpRayError."""
     resolved = resolve(config)
     check(resolved)
@@ -32,6 +31,7 @@ def train(config: TrainConfig) -> None:
     resolved = run.begin(resolved)
     print(f"run {run}", flush=True)
     train_run(resolved, run)
+    return run
 
 
 def train_run(config: ResolvedConfig, run: RunFolder) -> None:
@@ -90,15 +90,13 @@ def _set_ended(run: RunFolder, state: State, reason: str) -> None:
 
 def check(config: ResolvedConfig) -> None:
     """Finds out now, on this machine, what would otherwise stop every worker later."""
-    geometry = geometry_of(config.data.dir)
-    training = LoDoPaB(config.data.dir, "train", geometry, config.data.train_samples)
-    validation = LoDoPaB(config.data.dir, "validation", geometry, config.data.validation_samples)
+    training, validation = open_parts(config.data)
     check_shares(config, len(training), len(validation), config.scaling.num_workers or 1)
-    image = torch.zeros(1, *geometry.image_shape)
+    image = torch.zeros(1, *training.geometry.image_shape)
     composite_loss(image, image, config.loss)
     check_settings(config)
     if config.init.checkpoint is not None:
-        check_geometry(config.init.checkpoint, geometry)
+        check_geometry(config.init.checkpoint, training.geometry)
 
 
 def check_settings(config: TrainConfig) -> None:

@@ -18,7 +18,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Subset
 
-from fbp_ray.baseline import Baseline, BestCutoffs, best_hann
+from fbp_ray.baseline import CUTOFF_SAMPLES, Baseline, BestCutoffs, best_hann
 from fbp_ray.checkpoint import (
     Checkpoint,
     check_geometry,
@@ -45,7 +45,6 @@ from fbp_ray.train.process import Process, Sums
 TRACKERS = "tensorboard"
 """The folder of the run folder that the trackers write to."""
 
-CUTOFF_SAMPLES = 32  # the cut-off is chosen on so many validation samples at most
 BASELINE = "baseline.json"
 
 Row = dict[str, float]

@@ -192,21 +192,18 @@ def _check_sweep(job: Job, nodes: Sequence[Node], local: bool) -> None:
 
 
 def _check_evaluation(job: Job, local: bool) -> None:
-    from fbp_ray.checkpoint import check_geometry, find_checkpoint, read_manifest
-    from fbp_ray.data import LoDoPaB, geometry_of
+    from fbp_ray.checkpoint import find_checkpoint, read_manifest
+
+    from fbp_ray.evaluate.program import check_out, open_part
 
     config = EvaluateConfig.model_validate(job.config)
-    out = open_folder(job.place)
-    if out.names() or out.folders():
-        raise RunError(f"{out} holds results already; choose another `out`, nothing was changed")
+    check_out(open_folder(job.place), config.overwrite)
     if not (local or "://" in config.checkpoint or Path(config.checkpoint).exists()):
         return
     checkpoint = find_checkpoint(config.checkpoint)
     folder = config.data.dir or Path(str(read_manifest(checkpoint).data.get("dir", "")))
     if folder.is_dir():
-        geometry = geometry_of(folder)
-        check_geometry(checkpoint, geometry)
-        LoDoPaB(folder, config.split, geometry, config.data.samples)
+        open_part(config, checkpoint, config.split)
     elif local:
         raise DataError(f"there is no data folder {folder}; name one in `data.dir`")
 

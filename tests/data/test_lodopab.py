@@ -19,6 +19,7 @@ from fbp_ray.data import LoDoPaB, Sample, describe, geometry_of
 from fbp_ray.data.lodopab import Place
 from fbp_ray.errors import DataError, GeometryError
 from fbp_ray.geometry import ParallelBeam
+from tests.support.scans import COARSE, write_scan
 
 
 @pytest.fixture
@@ -36,6 +37,15 @@ def test_every_sample_is_read_with_its_ground_truth(lodopab_folder: Path, small_
         assert sample.observation.dtype == sample.ground_truth.dtype == torch.float32
         assert torch.equal(sample.observation, torch.full(small_geometry.sinogram_shape, float(index)))
         assert torch.equal(sample.ground_truth, torch.full(small_geometry.image_shape, index / 1000))
+
+
+def test_each_so_many_of_the_angles_are_taken(tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "data", test=3)
+    whole, sparse = LoDoPaB(scan, "test", COARSE), LoDoPaB(scan, "test", COARSE, every=7)
+    assert sparse.geometry == COARSE.every(7)
+    for one, other in zip(whole, pickle.loads(pickle.dumps(sparse)), strict=True):
+        assert torch.equal(other.observation, one.observation[::7])
+        assert torch.equal(other.ground_truth, one.ground_truth)
 
 
 def test_a_sample_has_a_place_and_a_name(lodopab_folder: Path, small_geometry: ParallelBeam) -> None:

@@ -531,7 +531,7 @@ def test_a_job_without_its_configuration_names_the_other_programs() -> None:
 
 def test_every_status_is_documented(service: Service) -> None:
     paths = service.app.openapi()["paths"]
-    assert set(paths["/jobs"]["post"]["responses"]) == {"200", "201", "401", "403", "409", "413", "422", "503"}
+    assert set(paths["/jobs"]["post"]["responses"]) == {"200", "201", "401", "403", "409", "413", "415", "422", "503"}
     content = paths["/jobs/{id}/events"]["get"]["responses"]["200"]["content"]
     assert list(content) == ["text/event-stream"]
     assert list(paths["/jobs/{id}/logs"]["get"]["responses"]["200"]["content"]) == ["text/plain"]

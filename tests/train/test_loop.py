@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,23 @@ def test_training_lowers_the_loss_and_beats_the_best_hann(scan: Path, tmp_path: 
     assert float(rows[-1]["train_loss"]) < 0.5 * float(rows[0]["train_loss"])
     baseline = json.loads((Path(str(made)) / "baseline.json").read_text())
     assert read_manifest(made.best).metrics["psnr"] > baseline["hann_psnr"] + 0.05
+
+
+def test_sparse_angles_of_the_data_are_as_good_as_sparse_data(scan: Path, tmp_path: Path) -> None:
+    sparse = Path(shutil.copytree(scan, tmp_path / "sparse"))
+    for path in sparse.glob("observation_*.hdf5"):
+        with h5py.File(path, "r+") as file:
+            thinned = file["data"][:, ::4]
+            del file["data"]
+            file["data"] = thinned
+    (sparse / "dataset.json").write_text(f'{{"geometry": {COARSE.every(4).model_dump_json()}}}')
+    taken = run(tmp_path / "taken", settings(scan, data={"every": 4}, train={"epochs": 1}))
+    given = run(tmp_path / "given", settings(sparse, train={"epochs": 1}))
+    assert torch.equal(weights(taken.last), weights(given.last))
+    assert taken.read_json("baseline.json") == given.read_json("baseline.json")
+    manifest = read_manifest(taken.best)
+    assert manifest.model.geometry == COARSE.every(4)
+    assert manifest.data["every"] == 4
 
 
 def test_a_run_folder_explains_itself(scan: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.runs import list_runs
 from fbp_ray.storage import copy_folder, open_folder
-from fbp_ray.train import main
+from fbp_ray.train import main, train
 from fbp_ray.train.cluster import cpus_per_worker
 from fbp_ray.train.room import wait_for_room
 from tests.support.checkpoints import save_checkpoint
@@ -65,8 +65,15 @@ def test_two_workers_leave_a_whole_run_folder(trained: Path) -> None:
     assert not list(trained.rglob("*.tmp"))
 
 
-def test_one_seed_gives_one_result_with_two_workers(trained: Path, scan: Path) -> None:
-    main(options(scan, trained.parent, "second"))
+def test_one_seed_gives_one_result_with_two_workers_and_from_python(trained: Path, scan: Path) -> None:
+    run = train(
+        data={"dir": str(scan)},
+        train={"epochs": 2},
+        optim={"lr": 0.05},
+        loss={"ms_ssim": 0},
+        run={"storage": str(trained.parent), "name": "second"},
+    )
+    assert run == str(trained.parent / "second")
     first, second = (load_model(trained.parent / name / "last").filter.weight for name in ("first", "second"))
     assert torch.equal(first, second)
 
