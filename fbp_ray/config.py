@@ -124,6 +124,12 @@ class InitConfig(Frozen):
     )
     optimizer: bool = Field(default=False, description="also start from its optimiser's state")
 
+    @model_validator(mode="after")
+    def _check(self) -> InitConfig:
+        if self.optimizer and self.checkpoint is None:
+            raise ValueError("optimizer needs the checkpoint that has the optimiser's state: checkpoint runs/NAME/last")
+        return self
+
 
 class RunConfig(Frozen):
     """What the run is called, where its folder goes, and what it survives."""
@@ -138,7 +144,8 @@ class RunConfig(Frozen):
         default=3, description="how often to recover from lost workers or machines before giving up"
     )
     extend: Count | None = Field(
-        default=None, description="train the completed run of this name for this many more epochs"
+        default=None,
+        description="train the completed run of this name for this many more epochs, with its own settings",
     )
 
 

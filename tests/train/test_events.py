@@ -66,4 +66,4 @@ def test_it_is_said_what_is_waited_for_until_there_is_a_sign_of_the_workers(monk
     assert last == steps(1)[0]
     for event in before:
         assert isinstance(event, Warned)
-        assert event.text.startswith("still waiting for 2 workers of 1 CPU each; free now: ")
+        assert event.text.startswith("no sign yet of 2 workers of 1 CPU each; not taken, by them or by others: ")
