@@ -71,12 +71,12 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
                 ),
             )
             try:
-                _in_thread(trainer.fit)
+                in_thread(trainer.fit)
             except TrainingFailedError as error:
                 raise explain_failure(error, config.run.max_failures) from None
 
 
-def _in_thread(function: Callable[[], object]) -> None:
+def in_thread(function: Callable[[], object]) -> None:
     """Calls a function in a thread of its own: in the main one, Ray would take Ctrl-C and end the process."""
     done: Future[None] = Future()
 
