@@ -76,7 +76,7 @@ class LoopConfig(Frozen):
         description="samples per step, shared among the workers, whose number changes no step and no learning rate",
     )
     patience: Annotated[int, Field(ge=0)] = Field(
-        default=10, description="end after so many epochs without a better validation loss; 0 for never"
+        default=15, description="end after so many epochs without a better validation loss; 0 for never"
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of all random numbers")
 
