@@ -147,17 +147,17 @@ def _choose_cutoffs(
         return BestCutoffs(config.hann_psnr, config.hann_ssim)
     try:
         validation = _open_data(config, checkpoint, model, "validation")
+
+        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in DataLoader(validation, BATCH):
+                yield batch.observation.to(device), batch.ground_truth.to(device)
+
+        best = best_hann(pairs, validation.geometry)
     except DataError as error:
         raise DataError(
-            f"the Hann cut-offs are chosen on the validation part, which cannot be read: {error}\n       "
+            f"the Hann cut-offs are chosen on the validation part, which cannot be used: {error}\n       "
             "give both instead: --hann_psnr C --hann_ssim C"
         ) from None
-
-    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in DataLoader(validation, BATCH):
-            yield batch.observation.to(device), batch.ground_truth.to(device)
-
-    best = best_hann(pairs, validation.geometry)
     return BestCutoffs(config.hann_psnr or best.psnr, config.hann_ssim or best.ssim)
 
 
