@@ -26,6 +26,7 @@ from fbp_ray.settings import NO_FILE, SettingsFile, expand_home, explain, no_suc
 from fbp_ray.versions import unmet_requirements
 
 Config = TypeVar("Config", bound=BaseModel)
+Instead = Callable[[dict[str, Any]], dict[str, Any] | None]
 FRAGILE = ("ray", "torch", "numba", "llvmlite")
 
 
@@ -42,8 +43,8 @@ def run_program(main: Callable[[Sequence[str]], None]) -> None:
     except FbpRayError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(str(stopped) or "interrupted", file=sys.stderr)
         sys.exit(130)
 
 
@@ -57,21 +58,37 @@ def parse(model: type[Config], argv: Sequence[str], program: str) -> Config:
     return _validate(model, _options(_settings(model), argv, program))
 
 
-def parse_with_recipe(model: type[Config], argv: Sequence[str], program: str) -> Config:
-    """Like `parse`, on top of `--recipe NAME` (shipped with the package) and `--config FILE` (YAML); the later wins."""
+def parse_with_recipe(
+    model: type[Config], argv: Sequence[str], program: str, instead: Instead = lambda values: None
+) -> Config:
+    """Like `parse`, on top of `--recipe NAME` (shipped with the package) and `--config FILE` (YAML); the later wins.
+
+    `instead` is as for `on_recipe`.
+    """
     options = _options(_settings(model, config_file=True), argv, program)
     file = _config_file(options)
-    return on_recipe(model, _merge(file.settings, options), file)
+    return on_recipe(model, _merge(file.settings, options), file, instead)
 
 
-def on_recipe(model: type[Config], values: dict[str, Any], file: SettingsFile = NO_FILE) -> Config:
-    """Settings, some of them from a file, on top of the recipe that they name.
+def on_recipe(
+    model: type[Config],
+    values: dict[str, Any],
+    file: SettingsFile = NO_FILE,
+    instead: Instead = lambda values: None,
+) -> Config:
+    """Settings on top of the recipe that they name.
+
+    Args:
+        model: what to fill.
+        values: the settings that are given.
+        file: some of them come from it.
+        instead: what gives settings that take the place of the recipe, for settings that want it.
 
     Raises:
         ConfigError: a value that the model refuses, or a recipe that does not exist.
     """
     recipe = str(values.get("recipe", model.model_fields["recipe"].default))
-    return _validate(model, _merge({"recipe": recipe, **read_recipe(recipe)}, values), file)
+    return _validate(model, _merge(instead(values) or {"recipe": recipe, **read_recipe(recipe)}, values), file)
 
 
 def parse_with_environment(model: type[Config], argv: Sequence[str], program: str, prefix: str) -> Config:

@@ -161,7 +161,7 @@ class LoopConfig(Frozen):
         description="samples per step, shared among the workers, whose number changes no step and no learning rate",
     )
     patience: Annotated[int, Field(ge=0)] = Field(
-        default=10, description="end after so many epochs without a better validation loss; 0 for never"
+        default=15, description="end after so many epochs without a better validation loss; 0 for never"
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of all random numbers")
 
@@ -209,6 +209,12 @@ class InitConfig(Frozen):
     )
     optimizer: bool = Field(default=False, description="also start from its optimiser's state")
 
+    @model_validator(mode="after")
+    def _check(self) -> InitConfig:
+        if self.optimizer and self.checkpoint is None:
+            raise ValueError("optimizer needs the checkpoint that has the optimiser's state: checkpoint runs/NAME/last")
+        return self
+
 
 class RunConfig(Frozen):
     """What the run is called, where its folder goes, and what it survives."""
@@ -223,7 +229,8 @@ class RunConfig(Frozen):
         default=3, description="how often to recover from lost workers or machines before giving up"
     )
     extend: Count | None = Field(
-        default=None, description="train the completed run of this name for this many more epochs"
+        default=None,
+        description="train the completed run of this name for this many more epochs, with its own settings",
     )
 
 

@@ -30,7 +30,7 @@ from pydantic import ValidationError
 
 from fbp_ray.config import DataConfig, RunConfig, TrainConfig
 from fbp_ray.errors import RunError
-from fbp_ray.settings import as_json, explain, flatten
+from fbp_ray.settings import as_json, expand_home, explain, flatten
 from fbp_ray.storage import LocalFolder, Place, open_folder
 from fbp_ray.versions import versions
 
@@ -192,6 +192,23 @@ class RunFolder:
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """A JSON file of the folder."""
         self.folder.write(name, as_json(content))
+
+
+def own_settings(values: dict[str, Any]) -> dict[str, Any] | None:
+    """For settings with `run.extend`, those that the run of that name was trained with; None for others.
+
+    Where and on how much it is to be trained is left to the settings that are given.
+    """
+    about = values.get("run")
+    if not isinstance(about, dict) or about.get("extend") is None or not about.get("name"):
+        return None
+    storage = expand_home(str(about.get("storage", RunConfig().storage)))
+    run = RunFolder(open_folder(storage) / str(about["name"]))
+    try:
+        known = yaml.safe_load(run.folder.read("config.yaml"))
+    except (OSError, ValueError, yaml.YAMLError):  # what is wrong there is found where the run is begun
+        return None
+    return {name: part for name, part in known.items() if name not in ("run", "ray")}
 
 
 def this_process() -> dict[str, Any]:

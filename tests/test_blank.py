@@ -15,7 +15,7 @@ from fbp_ray.baseline import Baseline, best_hann
 from fbp_ray.checkpoint import Manifest, load_model, read_manifest
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import DataError, RunError
-from fbp_ray.evaluate import EvaluateConfig, evaluate
+from fbp_ray.evaluate import EvaluateConfig, EvaluateData, evaluate
 from fbp_ray.run import RunFolder
 from fbp_ray.runs import list_runs, main
 from fbp_ray.settings import as_json
@@ -88,6 +88,9 @@ def test_what_is_written_of_blank_images_is_json_and_can_be_read(
     scan = blank(write_scan(tmp_path / "scan"), "test", 0, 1, 2, 3)
     blank(scan, "validation", 0)
     run, _ = trained(scan, tmp_path / "runs")
+    all_blank = blank(write_scan(tmp_path / "blank", validation=1), "validation", 0)
+    with pytest.raises(DataError, match=r"(?s)one value throughout.*--hann_psnr C --hann_ssim C"):
+        evaluate(EvaluateConfig(checkpoint=str(run), data=EvaluateData(dir=all_blank), out=str(tmp_path / "out")))
     for name in ("baseline.json", "status.json", "best/manifest.json", "last/manifest.json"):
         strictly((tmp_path / "runs" / "scan" / name).read_text())
     capsys.readouterr()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
 from fbp_ray.doctor.machine import CODE, Machine, MachineReport
+from fbp_ray.train.cluster import LONGEST_FOLDER
 
 State: TypeAlias = Literal["ok", "warning", "fault"]
 Reports: TypeAlias = Mapping[Machine, MachineReport]
@@ -16,7 +17,6 @@ Reports: TypeAlias = Mapping[Machine, MachineReport]
 DECISIVE = ("python", "fbp-ray", "torch", "numpy", "numba", "ray", CODE)
 """What must be equal on all machines; where another version differs, results may."""
 
-LONGEST_FOLDER = 39  # bytes: Linux allows 107 in the path of a socket, and Ray adds 68 to its folder
 EXACT = 1e-4  # a relative error; float32 is better than that by far
 PROCESSOR_MS = 9.3
 """What an FBP takes on one processor, in ms an image, in batches of four; docs/benchmarks.md says how it scales."""

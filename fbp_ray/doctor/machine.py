@@ -28,6 +28,7 @@ from fbp_ray.model import fbp
 from fbp_ray.projector import backproject, project, reference
 from fbp_ray.storage import LocalFolder, open_folder, probe
 from fbp_ray.threads import processors
+from fbp_ray.train.cluster import temporary
 from fbp_ray.versions import unmet_requirements, versions
 
 T = TypeVar("T")
@@ -139,11 +140,6 @@ def interfaces() -> dict[str, list[str]]:
         for name, entries in psutil.net_if_addrs().items()
         if name in states and states[name].isup
     }
-
-
-def temporary() -> str:
-    """Where Ray puts its folder when it is started here."""
-    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
 
 
 def disks(storage: str) -> dict[str, tuple[float, float]]:

@@ -142,20 +142,20 @@ def _best_cutoffs(config: EvaluateConfig, checkpoint: Folder, device: torch.devi
         return BestCutoffs(known.hann_psnr_cutoff, known.hann_ssim_cutoff)
     try:
         validation = open_part(config, checkpoint, "validation")
+        chosen = Subset(validation, range(min(CUTOFF_SAMPLES, len(validation))))
+        with progress("Choosing the Hann cut-offs", PASSES * len(chosen)) as advance:
+
+            def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+                for batch in DataLoader(chosen, BATCH):
+                    yield batch.observation.to(device), batch.ground_truth.to(device)
+                    advance(len(batch.index))
+
+            return best_hann(pairs, validation.geometry)
     except DataError as error:
         raise DataError(
-            f"the Hann cut-offs are chosen on the validation part, which cannot be read: {error}\n       "
+            f"the Hann cut-offs are chosen on the validation part, which cannot be used: {error}\n       "
             "give both instead: --hann_psnr C --hann_ssim C"
         ) from None
-    chosen = Subset(validation, range(min(CUTOFF_SAMPLES, len(validation))))
-    with progress("Choosing the Hann cut-offs", PASSES * len(chosen)) as advance:
-
-        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-            for batch in DataLoader(chosen, BATCH):
-                yield batch.observation.to(device), batch.ground_truth.to(device)
-                advance(len(batch.index))
-
-        return best_hann(pairs, validation.geometry)
 
 
 def _methods(model: LearnableFBP, cutoffs: BestCutoffs, config: EvaluateConfig) -> dict[str, Method]:

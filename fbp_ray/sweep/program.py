@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,9 +37,10 @@ from fbp_ray.sweep.folder import (
 )
 from fbp_ray.sweep.report import SweepProgress, TrialEnded, TrialEvent, as_page, draw_plots, results_table
 from fbp_ray.sweep.space import Search, Space, check_space, open_search
+from fbp_ray.train.cluster import cluster, nodes, starting_ray, this_machine
 from fbp_ray.train.loop import open_parts
 from fbp_ray.train.process import Process
-from fbp_ray.train.program import check, resolve, train_run
+from fbp_ray.train.program import check, check_start, resolve, train_run
 from fbp_ray.train.record import measure_baseline
 
 if TYPE_CHECKING:
@@ -57,6 +60,10 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
         RunError: the folder cannot be used, or every trial failed.
     """
     began = time.monotonic()
+    refuse_run_options(tree)
+    if here := this_machine(tree.ray.address):
+        allocate_trials(tree, here)
+    check_start(tree)
     tree = _resolve(tree, Path(program).stem)
     check_space(space, tree)
     check(resolve(training_config(with_workers(tree, tree.sweep.workers_per_trial), {})))
@@ -66,14 +73,16 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
     console = Console()
     console.print(f"sweep {folder}; to go on with it: --sweep.name {tree.sweep.name}", highlight=False, soft_wrap=True)
 
-    _run(tree, folder, search, list(space), console)
+    with _interrupted(tree):
+        _run(tree, folder, search, list(space), console)
     results = read_results(folder, list(space), tree.sweep.metric)
     write_results(folder, results)
     _write_report(folder, results)
     console.print(results_table(results, console.width))
     _require_a_result(results)
     if tree.sweep.train_best:
-        _train_best(tree, folder, results)
+        with _interrupted(tree):
+            _train_best(tree, folder, results)
     best = results.ranked[0]
     console.print(
         f"best: trial {best.name} of {len(results.outcomes)}, in {time.monotonic() - began:.0f} s\n"
@@ -86,9 +95,20 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
     return results
 
 
+@contextmanager
+def _interrupted(tree: SweepTree) -> Iterator[None]:
+    """Has Ctrl-C say how the sweep goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "interrupted; the epochs that were finished are kept: the same command, with --sweep.name "
+            f"{tree.sweep.name}, goes on"
+        ) from None
+
+
 def _resolve(tree: SweepTree, stem: str) -> SweepTree:
-    """The settings with nothing left open; raises ConfigError for those that a sweep does not take."""
-    refuse_run_options(tree)
+    """The settings with nothing left open."""
     resolved = resolve(training_config(tree, {}))
     name = tree.sweep.name or f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     update = {field: getattr(resolved, field) for field in TrainConfig.model_fields if field != "run"}
@@ -104,14 +124,15 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
         console.print(f"all {finished} trials are finished; --sweep.trials {2 * finished} makes as many more")
         return
     # Ray takes seconds to import: only now that the options are known to hold.
+    console.print(starting_ray(tree.ray.address), highlight=False)
     from fbp_ray.sweep.object_store import no_room, store
     from fbp_ray.sweep.tuning import TrialTask, run_trials
-    from fbp_ray.train.cluster import cluster, nodes
     from fbp_ray.train.room import wait_for_room
 
     training, validation = open_parts(tree.data)
     with cluster(tree.ray.address):
         resources = allocate_trials(tree, nodes())
+        console.print("measuring the classic FBP on the validation part", highlight=False)
         batches = Batches(validation, tree.train.batch_size, seed=None)
         baseline = measure_baseline(folder.run, validation, batches, Process(0, 1, torch.device("cpu")))
         if baseline.left_out:

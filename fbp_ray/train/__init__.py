@@ -21,11 +21,12 @@ from typing import Any
 
 from fbp_ray.cli import on_recipe, parse_with_recipe
 from fbp_ray.config import TrainConfig
+from fbp_ray.run import own_settings
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains the run that the options describe."""
-    config = parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train")
+    config = parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train", own_settings)
     from fbp_ray.train import program  # only now: torch takes seconds to import
 
     program.train(config)
@@ -47,7 +48,7 @@ def train(**settings: Any) -> str:
         ConfigError: a setting that does not hold.
         FbpRayError: the run cannot start, or stopped.
     """
-    config = on_recipe(TrainConfig, settings)
+    config = on_recipe(TrainConfig, settings, instead=own_settings)
     from fbp_ray.train import program
 
     return str(program.train(config))

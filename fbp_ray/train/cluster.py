@@ -13,10 +13,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import psutil
+import torch
+
 from fbp_ray.config import ScalingConfig
 from fbp_ray.errors import ConfigError, RunError
+from fbp_ray.threads import processors
 
 CONNECT_SECONDS = 5.0
+LONGEST_FOLDER = 39  # bytes: Linux allows 107 in the path of a socket, and Ray adds 68 to its folder
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # it would call out, and wait where there is no network
@@ -37,44 +42,93 @@ ALONE = {  # for a cluster of this machine: nobody looks at its figures, which t
 
 
 @contextmanager
-def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
+def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator[bool]:
     """Joins the cluster at `address`, or the one that RAY_ADDRESS names, or starts a local one and stops it at the end.
 
-    A process that has joined a cluster already stays in it.
+    A process that has joined a cluster already stays in it. Gives whether the cluster is one that was started here.
 
     Args:
         address: HOST:PORT, or "auto" for the cluster that runs on this machine.
         num_cpus: processors of a local cluster; all by default.
 
     Raises:
-        ConfigError: an address of another form.
+        ConfigError: an address of another form, or a folder that is too long for Ray's files.
         RunError: nothing answers there, or the cluster does not take this process.
     """
     import ray
 
     if ray.is_initialized():
-        yield
+        yield False
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _address(address)
     alone = address == "local"
     for name, value in (ENVIRONMENT | (ALONE if alone else {})).items():
         os.environ.setdefault(name, value)
-    if address not in ("local", "auto"):
+    if alone:
+        check_folder()
+    elif address != "auto":
         check_address(address)
     try:
         ray.init(
             address=address,
-            num_cpus=num_cpus,
+            num_cpus=(num_cpus or processors()) if alone else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
             include_dashboard=False if alone else None,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise RunError(_why_not(address, str(error))) from None
     try:
-        yield
+        yield alone
     finally:
         ray.shutdown()
+
+
+def _address(given: str | None) -> str:
+    return given or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def starting_ray(address: str | None) -> str:
+    """What `cluster` does with an address, in words."""
+    address = _address(address)
+    return "starting Ray on this machine" if address == "local" else f"joining the Ray cluster at {address}"
+
+
+def temporary() -> str:
+    """Where Ray puts its folder when it is started here."""
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+
+
+def check_folder() -> None:
+    """Raises ConfigError where the folder for Ray's files is too long: Ray would fail on the paths of its sockets."""
+    length = len(os.fsencode(temporary()))
+    if length > LONGEST_FOLDER:
+        raise ConfigError(
+            f"Ray's files would go to {temporary()}, as RAY_TMPDIR or TMPDIR says, which has {length} characters; its "
+            f"sockets leave {LONGEST_FOLDER}. Set RAY_TMPDIR to a short folder: export RAY_TMPDIR=/tmp"
+        )
+
+
+def this_machine(address: str | None) -> list[Node]:
+    """The machine on which a cluster would be started, checked; none where `address` or RAY_ADDRESS names one.
+
+    Raises:
+        ConfigError: Ray cannot be started here.
+    """
+    if _address(address) != "local":
+        return []
+    check_folder()
+    return [Node("this machine", processors(), torch.cuda.device_count())]
+
+
+def check_interface(name: str, machine: str) -> None:
+    """Raises RunError where this machine, called `machine`, has no network interface of a name."""
+    known = psutil.net_if_addrs()
+    if name not in known:
+        raise RunError(
+            f"the machine {machine} has no network interface {name!r} (--scaling.interface), only "
+            f"{', '.join(sorted(known))}"
+        )
 
 
 def _why_not(address: str, error: str) -> str:

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from fbp_ray.baseline import Baseline
 from fbp_ray.cli import clock
-from fbp_ray.train.events import EpochEnd, Event, Started, Step, Warned, WorkersLost
+from fbp_ray.train.events import Doing, EpochEnd, Event, Started, Step, Warned, WorkersLost
 
 QUIET_SECONDS = 20.0  # without a terminal, an epoch that takes long says so about this often
 NEWEST = 20  # rows shown while the run goes on
@@ -83,6 +83,10 @@ class TrainingDisplay:
         match event:
             case Started():
                 self._show_started(event)
+            case Doing(text):
+                self._step, self._waiting = None, text
+                if not self._live:
+                    self._once(text)
             case Step():
                 self._show_step(event)
             case EpochEnd():

@@ -31,6 +31,13 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Doing:
+    """Something has begun that takes a while, before the first step."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Step:
     """A step is done. Steps are reported about once a second."""
 
@@ -66,4 +73,4 @@ class WorkersLost:
     max_failures: int
 
 
-Event = Started | Step | EpochEnd | Warned | WorkersLost
+Event = Started | Doing | Step | EpochEnd | Warned | WorkersLost

@@ -6,6 +6,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 
 import ray
@@ -19,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from fbp_ray.config import TrainConfig
 from fbp_ray.run import RunFolder
 from fbp_ray.train.cluster import Resources, allocate, cluster, nodes
-from fbp_ray.train.events import EpochEnd, Event, Started, Step, Warned
+from fbp_ray.train.events import Doing, Event, Warned, WorkersLost
 from fbp_ray.train.ray_worker import Failures, NetworkConfig, explain_failure, work
 from fbp_ray.train.room import PATIENCE, fit_and_let_go, wait_for_room
 
@@ -44,12 +45,16 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
         FbpRayError: what a worker raised; RunError for anything else that ends the run.
         KeyboardInterrupt: Ctrl-C; the workers are gone.
     """
-    with cluster(config.ray.address), tempfile.TemporaryDirectory(prefix="fbp-ray-") as storage:
+    with (
+        cluster(config.ray.address) as alone,
+        tempfile.TemporaryDirectory(prefix="fbp-ray-", ignore_cleanup_errors=True) as storage,
+    ):
         resources = allocate(config.scaling, nodes())
         workers = config.scaling.min_workers or resources.workers
         wanted = {"CPU": workers * resources.cpus, "GPU": workers * resources.use_gpu}
         wait_for_room(wanted, lambda text: show(Warned(text)))
-        with showing(resources, show) as queue:
+        show(Doing(f"starting {resources.workers} workers of {resources.cpus} CPU each, and opening the data"))
+        with showing(resources, show, alone) as queue:
             trainer = TorchTrainer(
                 work,
                 train_loop_config={
@@ -75,6 +80,21 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
                 raise explain_failure(error, config.run.max_failures) from None
 
 
+def in_thread(function: Callable[[], object]) -> None:
+    """Calls a function in a thread of its own: in the main one, Ray would take Ctrl-C and end the process."""
+    done: Future[None] = Future()
+
+    def call() -> None:
+        try:
+            function()
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=call, daemon=True, name="fit").start()
+    done.result()
+
+
 def _scaling(config: TrainConfig, resources: Resources) -> ray.train.ScalingConfig:
     least = config.scaling.min_workers
     return ray.train.ScalingConfig(  # type: ignore[call-arg]  # its stub is that of the V1 class
@@ -86,11 +106,14 @@ def _scaling(config: TrainConfig, resources: Resources) -> ray.train.ScalingConf
 
 
 @contextmanager
-def showing(resources: Resources, show: Show) -> Iterator[Queue]:
-    """Gives an event queue on this machine; a thread shows its events until the block ends and none is left."""
+def showing(resources: Resources, show: Show, alone: bool = False) -> Iterator[Queue]:
+    """Gives an event queue on this machine; a thread shows its events until the block ends and none is left.
+
+    `alone` means that nobody else uses the cluster, so that there is room for the workers.
+    """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-    thread = threading.Thread(target=_show_all, args=(queue, resources, show), daemon=True, name="events")
+    thread = threading.Thread(target=_show_all, args=(queue, resources, show, alone), daemon=True, name="events")
     thread.start()
     try:
         yield queue
@@ -101,21 +124,21 @@ def showing(resources: Resources, show: Show) -> Iterator[Queue]:
             queue.shutdown(force=True)
 
 
-def _show_all(queue: Queue, resources: Resources, show: Show) -> None:
-    """Shows events until None comes; says what the workers wait for when nothing is heard for PATIENCE seconds."""
-    training = False
+def _show_all(queue: Queue, resources: Resources, show: Show, alone: bool) -> None:
+    """Shows events until None comes; says so when nothing is heard of the workers for PATIENCE seconds."""
+    begun = False
     while True:
         try:
             event = queue.get(timeout=PATIENCE)
         except Empty:
-            if not training:
-                show(Warned(_still_waiting(resources)))
+            if not begun:
+                show(Doing("the workers are still starting") if alone else Warned(_still_waiting(resources)))
             continue
         except RayError:
             return
         if event is None:
             return
-        training = isinstance(event, Started | Step | EpochEnd)
+        begun = not isinstance(event, WorkersLost)
         show(event)
 
 
@@ -124,6 +147,6 @@ def _still_waiting(resources: Resources) -> str:
     kinds = ("CPU", "GPU") if resources.use_gpu else ("CPU",)
     there = ", ".join(f"{free.get(kind, 0):g} {kind}" for kind in kinds)
     return (
-        f"still waiting for {resources.workers} workers of {resources.cpus} CPU"
-        f"{' and 1 GPU' if resources.use_gpu else ''} each; free now: {there}"
+        f"no sign yet of {resources.workers} workers of {resources.cpus} CPU"
+        f"{' and 1 GPU' if resources.use_gpu else ''} each; not taken, by them or by others: {there}"
     )

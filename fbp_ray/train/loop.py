@@ -23,9 +23,9 @@ from fbp_ray.losses import composite_loss
 from fbp_ray.metrics import psnr, ssim, where_ranged
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import ResolvedConfig, RunFolder
-from fbp_ray.train.events import EpochEnd, Event, Started, Step, Warned
+from fbp_ray.train.events import Doing, EpochEnd, Event, Started, Step, Warned
 from fbp_ray.train.process import Process, Sums
-from fbp_ray.train.record import CheckpointWriter, Row, measure_baseline, resume, tracking
+from fbp_ray.train.record import BASELINE, CheckpointWriter, Row, measure_baseline, resume, tracking
 
 Report = Callable[[Event], None]
 FIGURES = {"psnr": psnr, "ssim": ssim}
@@ -53,8 +53,8 @@ def train(
         config: the run.
         run: its folder, begun.
         process: which of the processes this is, and its device.
-        report: is called in every process: with Started once, with EpochEnd after each epoch, and in between with Step
-            and Warned.
+        report: is called in every process: with Started once, with EpochEnd after each epoch, and in between with
+            Doing, Step and Warned.
         caches: of the training and the validation part, where others made them; without them as `config.data.cache`
             says.
 
@@ -74,6 +74,8 @@ def train(
         _batches(config, validation_set, process, False, caches and caches[1]),
     )
 
+    if process.rank == 0 and not run.folder.has(BASELINE):
+        report(Doing("measuring the classic FBP on the validation part"))
     baseline = measure_baseline(run, validation_set, validation, process)
     window = config.window.with_best(baseline.hann_psnr_cutoff, photons_of(config.data.dir))
     model = LearnableFBP(ModelConfig(geometry=geometry, window=window, postprocessing=config.postprocessing))

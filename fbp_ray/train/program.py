@@ -9,24 +9,33 @@ from datetime import datetime
 import torch
 
 from fbp_ray.baseline import Baseline
-from fbp_ray.checkpoint import check_geometry, read_manifest
+from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_training, load_weights, read_manifest
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, FbpRayError, RunError
 from fbp_ray.losses import composite_loss
+from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import ResolvedConfig as ResolvedConfig
 from fbp_ray.run import RunFolder, State
 from fbp_ray.simulate import sample_data
 from fbp_ray.storage import absolute, open_folder
 from fbp_ray.trackers import check_trackers
+from fbp_ray.train.cluster import allocate, check_interface, starting_ray, this_machine
 from fbp_ray.train.display import TrainingDisplay
+from fbp_ray.train.events import Doing
 from fbp_ray.train.loop import check_shares, open_parts
 from fbp_ray.train.record import BASELINE
 
 
 def train(config: TrainConfig) -> RunFolder:
     """Checks a configuration, begins its run and trains it; raises FbpRayError."""
+    check_settings(config)
+    check_start(config)
+    here = this_machine(config.ray.address)
+    workers = allocate(config.scaling, here).workers if here else None
+    if here and config.scaling.interface is not None:
+        check_interface(config.scaling.interface, here[0].address)
     resolved = resolve(config)
-    check(resolved)
+    check(resolved, workers)
     run = RunFolder(open_folder(resolved.run.storage) / resolved.run.name)
     resolved = run.begin(resolved)
     print(f"run {run}", flush=True)
@@ -36,10 +45,11 @@ def train(config: TrainConfig) -> RunFolder:
 
 def train_run(config: ResolvedConfig, run: RunFolder) -> None:
     """Trains a run that has been begun, shows its progress, and writes to its folder how it ended."""
-    from fbp_ray.train.launch import launch  # after the options are known to hold: Ray takes seconds to import
-
     try:
         with TrainingDisplay() as display:
+            display.show(Doing(starting_ray(config.ray.address)))
+            from fbp_ray.train.launch import launch  # after the options are known to hold: Ray takes seconds to import
+
             launch(config, run, display.show)
         run.check_owner()
     except FbpRayError as error:
@@ -47,7 +57,10 @@ def train_run(config: ResolvedConfig, run: RunFolder) -> None:
         raise
     except KeyboardInterrupt:
         _set_ended(run, "stopped", "interrupted; the same command goes on with it")
-        raise
+        raise KeyboardInterrupt(
+            "interrupted; the epochs that were finished are kept: the same command, with --run.name "
+            f"{run.folder.name}, goes on"
+        ) from None
     run.set_status("completed")
     print(ended_early(config, len(run.read_history())), end="")
     print(f"best and last checkpoint: {run.best}, {run.last}")
@@ -88,20 +101,43 @@ def _set_ended(run: RunFolder, state: State, reason: str) -> None:
         print(f"the run's status could not be written: {error}", file=sys.stderr)
 
 
-def check(config: ResolvedConfig) -> None:
-    """Finds out now, on this machine, what would otherwise stop every worker later."""
+def check(config: ResolvedConfig, workers: int | None = None) -> None:
+    """Finds out now, on this machine, what would otherwise stop every worker later.
+
+    Args:
+        config: the run.
+        workers: how many there will be, where it is known.
+    """
     training, validation = open_parts(config.data)
-    check_shares(config, len(training), len(validation), config.scaling.num_workers or 1)
+    check_shares(config, len(training), len(validation), workers or config.scaling.num_workers or 1)
     image = torch.zeros(1, *training.geometry.image_shape)
     composite_loss(image, image, config.loss)
     check_settings(config)
     if config.init.checkpoint is not None:
         check_geometry(config.init.checkpoint, training.geometry)
+        check_start(config)
+
+
+def check_start(config: TrainConfig) -> None:
+    """Raises CheckpointError where the checkpoint to start from is missing, damaged or of another model."""
+    if config.init.checkpoint is None:
+        return
+    folder = find_checkpoint(config.init.checkpoint)
+    manifest = read_manifest(folder)
+    window = config.window.with_best(1.0)
+    model = LearnableFBP(
+        ModelConfig(geometry=manifest.model.geometry, window=window, postprocessing=config.postprocessing)
+    )
+    load_weights(model, folder, manifest)
+    if config.init.optimizer:
+        load_training(folder)
 
 
 def check_settings(config: TrainConfig) -> None:
-    """The part of `check` that needs no data."""
+    """The part of `check` that needs neither data nor a checkpoint."""
     check_trackers(config.track)
+    if config.run.extend is not None and config.run.name is None:
+        raise ConfigError("--run.extend needs the name of the run to extend: --run.name NAME")
     if config.window.kind in ("fixed", "zeng"):
         raise ConfigError(f"a {config.window.kind} window learns nothing; use --window.kind spline or adaptive")
 

@@ -25,6 +25,7 @@ from ray.util.queue import Queue
 from fbp_ray.errors import DataError, FbpRayError, GeometryError, RunError
 from fbp_ray.run import ResolvedConfig, RunFolder
 from fbp_ray.storage import probe
+from fbp_ray.train.cluster import check_interface
 from fbp_ray.train.events import EpochEnd, Event, WorkersLost
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
@@ -146,11 +147,8 @@ def choose_interface(given: str | None) -> None:
         RunError: this machine has no interface of the name that was given.
     """
     addresses = {name: {entry.address for entry in entries} for name, entries in psutil.net_if_addrs().items()}
-    if given is not None and given not in addresses:
-        raise RunError(
-            f"the machine {machine()} has no network interface {given!r} (--scaling.interface), only "
-            f"{', '.join(sorted(addresses))}"
-        )
+    if given is not None:
+        check_interface(given, machine())
     own = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
     found = given or next((name for name, there in addresses.items() if own in there), None)
     if found is not None:

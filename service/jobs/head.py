@@ -252,7 +252,7 @@ def _was_started_with(process: psutil.Process, variable: str) -> bool:
 
 def _short_folder() -> Path:
     """A new folder for Ray's files, in /tmp where the usual place has too long a name."""
-    long = len(tempfile.gettempdir()) > MAX_PATH - len("/fbp-12345678")
+    long = len(os.fsencode(tempfile.gettempdir())) > MAX_PATH - len("/fbp-12345678")
     return Path(tempfile.mkdtemp(prefix="fbp-", dir="/tmp" if long and Path("/tmp").is_dir() else None))
 
 

@@ -24,6 +24,7 @@ from fbp_ray.cli import on_recipe, run_program
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
 from fbp_ray.evaluate import EvaluateConfig
+from fbp_ray.run import RunFolder, own_settings
 from fbp_ray.settings import Frozen
 from fbp_ray.storage import absolute, open_folder
 from fbp_ray.sweep.config import SweepTree
@@ -155,9 +156,7 @@ def check(job: Job, nodes: Sequence[Node], local: bool) -> None:
 
 
 def _check_training(job: Job, nodes: Sequence[Node], local: bool) -> None:
-    from fbp_ray.run import RunFolder
-
-    config = on_recipe(TrainConfig, job.config)
+    config = on_recipe(TrainConfig, job.config, instead=own_settings)
     _refuse_address(config)
     _check_settings(config, local)
     _check_resources(config, nodes)
@@ -193,7 +192,6 @@ def _check_sweep(job: Job, nodes: Sequence[Node], local: bool) -> None:
 
 def _check_evaluation(job: Job, local: bool) -> None:
     from fbp_ray.checkpoint import find_checkpoint, read_manifest
-
     from fbp_ray.evaluate.program import check_out, open_part
 
     config = EvaluateConfig.model_validate(job.config)
@@ -277,7 +275,7 @@ def main(argv: Sequence[str]) -> None:
     if kind == "train":
         from fbp_ray.train.program import train
 
-        train(on_recipe(TrainConfig, config))
+        train(on_recipe(TrainConfig, config, instead=own_settings))
     elif kind == "sweep":
         from fbp_ray.sweep.program import run_sweep
 

@@ -44,7 +44,7 @@ class TestSpace:
             ({"window.kind": Choice("frequency", "frequencies")}, r"window\.kind"),
             ({"train.epochs": Choice(1, 2)}, "all trials share"),
             ({"data.train_samples": Choice(1, 2)}, "all trials share"),
-            ({"optim.plateau_patience": Range(0.1, 0.2)}, r"plateau_patience.*integer"),
+            ({"optim.plateau_patience": Range(0.1, 0.2)}, r"plateau_patience.*must be a whole number"),
         ],
     )
     def test_a_space_that_does_not_hold_is_refused_and_the_key_named(self, space: Space, said: str) -> None:

@@ -10,7 +10,7 @@ from ray.util.queue import Queue
 
 from fbp_ray.train import launch
 from fbp_ray.train.cluster import Resources
-from fbp_ray.train.events import Event, Step, Warned
+from fbp_ray.train.events import Doing, Event, Step, Warned
 from fbp_ray.train.launch import showing
 from fbp_ray.train.ray_worker import Sender
 
@@ -49,6 +49,21 @@ def test_a_lost_queue_costs_the_display_alone() -> None:
     assert not any(isinstance(event, Step) for event in shown)
 
 
+def test_there_is_no_alarm_on_a_machine_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "PATIENCE", 0.05)
+    said = threading.Event()
+    shown: list[Event] = []
+
+    def show(event: Event) -> None:
+        shown.append(event)
+        said.set()
+
+    with showing(TWO, show, alone=True) as queue:
+        assert said.wait(timeout=60)
+        queue.put(Doing("measuring"))
+    assert {type(event) for event in shown} == {Doing}
+
+
 def test_it_is_said_what_is_waited_for_until_there_is_a_sign_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "PATIENCE", 0.05)
     said = threading.Semaphore(0)
@@ -66,4 +81,4 @@ def test_it_is_said_what_is_waited_for_until_there_is_a_sign_of_the_workers(monk
     assert last == steps(1)[0]
     for event in before:
         assert isinstance(event, Warned)
-        assert event.text.startswith("still waiting for 2 workers of 1 CPU each; free now: ")
+        assert event.text.startswith("no sign yet of 2 workers of 1 CPU each; not taken, by them or by others: ")

@@ -214,8 +214,8 @@ def test_patience_counts_epochs_without_a_better_loss_and_short_runs_have_it_all
         rows = [{"epoch": epoch, "validation_loss": loss} for epoch, loss in enumerate(losses, start=1)]
         return loop.is_stalled(settings(scan, train={"epochs": 99, **train}), rows)
 
-    assert not stalled([1.0] * 10)
-    assert stalled([1.0] * 11)
+    assert not stalled([1.0] * 15)
+    assert stalled([1.0] * 16)
     assert not stalled([1.0, 0.9, 0.9, 0.8], patience=1)
     assert stalled([1.0, 0.9, 0.9], patience=1)
     assert stalled([1.0, 1.0 - 1e-6, 1.0 - 2e-6], patience=2)  # no better, as the learning rate's scheduler has it

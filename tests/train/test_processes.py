@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from fbp_ray.checkpoint import load_model
+from fbp_ray.checkpoint import load_model, read_manifest
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.run import RunFolder
@@ -55,7 +55,7 @@ def settings(data: Path, batch_size: int, epochs: int) -> TrainConfig:
     return TrainConfig.model_validate(
         {
             "data": {"dir": data},
-            "window": {"kind": "frequency"},
+            "window": {"kind": "frequency", "init": "hann"},
             "loss": {"l1": 1, "ms_ssim": 0, "edge": 0, "mse": 1},
             "optim": {"lr": 0.02},
             "train": {"epochs": epochs, "batch_size": batch_size},
@@ -82,6 +82,8 @@ def test_a_step_is_the_same_however_many_share_it(tmp_path: Path, batch_size: in
         else:
             in_two(_train, tmp_path, config.model_dump(mode="json"), str(run), run.session)
         weights.append(load_model(run.last).filter.weight.detach())
+    cutoffs = {read_manifest(tmp_path / name).model.window.cutoff for name in ("one", "two")}
+    assert cutoffs == {RunFolder(tmp_path / "two").read_json("baseline.json")["hann_psnr_cutoff"]}
     if batch_size == 5:
         torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-5)
     assert torch.isfinite(weights[1]).all()
@@ -93,7 +95,7 @@ def load_model_at_start(config: TrainConfig) -> Any:
     from fbp_ray.model import LearnableFBP, ModelConfig
 
     assert config.data.dir is not None
-    return LearnableFBP(ModelConfig(geometry=geometry_of(config.data.dir), window=config.window))
+    return LearnableFBP(ModelConfig(geometry=geometry_of(config.data.dir), window=config.window.with_best(1.0)))
 
 
 @pytest.mark.parametrize("cache", ["memory", "half"])

@@ -12,7 +12,7 @@ from rich.console import Console
 from fbp_ray.baseline import Baseline
 from fbp_ray.cli import clock
 from fbp_ray.train.display import TimeLeft, TrainingDisplay
-from fbp_ray.train.events import EpochEnd, Event, Started, Step, Warned, WorkersLost
+from fbp_ray.train.events import Doing, EpochEnd, Event, Started, Step, Warned, WorkersLost
 
 
 def start(epoch: int = 0, shares: tuple[int, ...] = (4, 4), cache: str = "") -> Event:
@@ -217,6 +217,25 @@ def test_before_and_between_trainings_the_terminal_says_what_it_waits_for() -> N
         with console.capture() as live:
             console.print(display)
         assert expected in live.get()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_being_done_before_the_first_step_is_said_once(terminal: bool) -> None:
+    events = [Doing("starting Ray"), Doing("starting Ray"), start(), epoch(1)]
+    assert sum("starting Ray" in line for line in shown(events, terminal)) == (0 if terminal else 1)
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, _environ={"TERM": "xterm"})
+    display = TrainingDisplay(console)
+    display.show(events[0])
+    with console.capture() as live:
+        console.print(display)
+    assert "starting Ray" in live.get()
+
+
+def test_images_that_no_mean_takes_in_are_counted() -> None:
+    baseline = Baseline(hann_psnr=28, hann_psnr_cutoff=0.5, hann_ssim=0.7, hann_ssim_cutoff=0.4, without_range=3)
+    event = Started(0, epochs=1, steps=1, workers=1, shares=(4,), cache="", baseline=baseline)
+    for terminal in (False, True):
+        assert any("3 of the validation images have one value" in line for line in shown([event, epoch(1)], terminal))
 
 
 def test_a_run_that_never_began_leaves_no_table() -> None:

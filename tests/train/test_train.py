@@ -21,8 +21,10 @@ from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.runs import list_runs
 from fbp_ray.storage import copy_folder, open_folder
+from fbp_ray.sweep import LogRange
+from fbp_ray.sweep.program import sweep
 from fbp_ray.train import main, train
-from fbp_ray.train.cluster import cpus_per_worker
+from fbp_ray.train.cluster import cpus_per_worker, this_machine
 from fbp_ray.train.room import wait_for_room
 from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, write_scan
@@ -194,3 +196,85 @@ def test_an_interface_that_is_not_there_ends_the_run_at_its_start(cluster: None,
     wait_for_room({"CPU": 2}, pytest.fail)  # its workers are gone, though the error is kept as a notebook keeps it
     assert kept.value is not None
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
+    monkeypatch.setattr("fbp_ray.simulate.sample_data", lambda: pytest.fail("the sample was made"))
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_folder_too_long_for_rays_sockets_is_refused_before_anything_is_made(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/tmp/" + 35 * "x")
+    with pytest.raises(ConfigError, match=r"40 characters.*leave 39.*export RAY_TMPDIR=/tmp"):
+        main(options(scan, tmp_path, "run"))
+    with pytest.raises(ConfigError, match="RAY_TMPDIR"):
+        sweep({"optim.lr": LogRange(0.01, 0.1)}, ["--data.dir", str(scan), "--sweep.storage", str(tmp_path)], "x.py")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    assert len(this_machine(None)) == 1
+    assert this_machine("10.0.0.1:6379") == []
+
+
+@pytest.mark.usefixtures("without_ray")
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        ({"init.optimizer": True}, ConfigError, "optimizer needs the checkpoint"),
+        ({"init.checkpoint": "BEST", "init.optimizer": True}, CheckpointError, "weights only, no optimiser state"),
+        ({"init.checkpoint": "BEST", "window.kind": "angle_frequency"}, CheckpointError, "do not fit the model"),
+        ({"init.checkpoint": "nowhere"}, CheckpointError, "is no checkpoint"),
+        ({"scaling.num_workers": 999}, RunError, "999 workers were asked for"),
+        ({"scaling.interface": "nope7"}, RunError, "no network interface 'nope7'"),
+        ({"run.extend": 3}, RunError, "there is no run .* to extend"),
+        ({"track.to": "elsewhere"}, ConfigError, "track.to"),
+    ],
+)
+def test_what_can_be_known_is_refused_before_anything_is_made(
+    scan: Path, tmp_path: Path, more: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    save_checkpoint(tmp_path / "best", LearnableFBP(ModelConfig(geometry=COARSE)))
+    given = {key: tmp_path / "best" if value == "BEST" else value for key, value in more.items()}
+    data = [] if "init" in next(iter(more)) else ["--data.dir", str(scan)]  # a checkpoint needs no data to be refused
+    words = [text for key, value in given.items() for text in (f"--{key}", str(value)) if text != "True"]
+    with pytest.raises(error, match=message):
+        main([*data, "--run.storage", str(tmp_path), "--run.name", "run", "--loss.ms_ssim", "0", *words])
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_run_to_extend_has_to_be_named() -> None:
+    with pytest.raises(ConfigError, match=r"--run.extend needs .* --run.name"):
+        main(["--run.extend", "3"])
+
+
+def test_a_run_is_extended_by_its_name_alone_and_ends_with_a_verdict(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fbp_ray.simulate.sample_data", lambda: pytest.fail("the sample was made"))
+    done = read_manifest(trained / "last").epoch
+    place = ["--run.storage", str(trained.parent), "--run.name", trained.name, "--run.extend", "1"]
+    with pytest.raises(RunError, match=r"optim.lr was 0.05, is now 0.5"):
+        main([*place, "--optim.lr", "0.5"])
+    capsys.readouterr()
+    main(place)
+    assert read_manifest(trained / "last").epoch == done + 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "starting Ray on this machine"
+    assert "than the best Hann on the validation part" in lines[-1]
+
+
+def test_ctrl_c_says_how_the_run_goes_on(scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fbp_ray.train import launch
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "launch", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=r"the same command, with --run.name run, goes on"):
+        main(options(scan, tmp_path, "run"))
+    assert list_runs(tmp_path)[0].state == "running"  # this process is alive; afterwards it is interrupted
