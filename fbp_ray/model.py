@@ -56,7 +56,7 @@ class LearnableFBP(nn.Module):
         """
         check_array(sinogram, self.geometry, "sinogram")
         batch = _at_least_float32(sinogram).reshape(-1, *self.geometry.sinogram_shape)
-        image = self.postprocessing(backproject(self.filter(batch), self.geometry, storage_dtype))
+        image = self.postprocessing(backproject(self.filter(batch), self.geometry, storage_dtype, interpolate=True))
         return image.to(sinogram.dtype).reshape(*sinogram.shape[:-2], *self.geometry.image_shape)  # type: ignore[no-any-return]
 
 
@@ -88,7 +88,7 @@ def fbp(
     batch = _at_least_float32(sinogram).reshape(-1, *geometry.sinogram_shape)
     cells, response = _classic_filter(geometry, window, float(cutoff), batch.device, batch.dtype)
     filtered = filter_projections(batch if cells is None else batch * cells, response)
-    image = backproject(filtered, geometry, storage_dtype)
+    image = backproject(filtered, geometry, storage_dtype, interpolate=True)
     return image.to(sinogram.dtype).reshape(*sinogram.shape[:-2], *geometry.image_shape)
 
 

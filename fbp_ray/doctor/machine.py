@@ -223,10 +223,11 @@ def projector_errors() -> dict[str, float]:
         for device in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]:
             where = f"on {device}, {batch} at a time"
             projected = project(image.to(device), geometry).cpu().double()
-            smeared = backproject(sinogram.to(device), geometry).cpu().double()
+            smeared = backproject(sinogram.to(device), geometry, interpolate=True).cpu().double()
+            exact = reference.backproject(sinogram.double(), geometry, interpolate=True)
             errors |= {
                 f"project {where}": relative_error(projected, reference.project(image.double(), geometry)),
-                f"backproject {where}": relative_error(smeared, reference.backproject(sinogram.double(), geometry)),
+                f"backproject {where}": relative_error(smeared, exact),
             }
     return errors
 

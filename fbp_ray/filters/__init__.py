@@ -1,9 +1,9 @@
 """The filter stage of a filtered backprojection: sinogram in, filtered sinogram out.
 
-A stage is any `torch.nn.Module` that maps (B, A, D) to (B, A, D) such that `backproject` of the result is the image in
-absolute units: it holds the ramp, the window, and the weight of each angle. Nothing downstream asks how it got there,
-so a stage may blend several filtered copies by the noise of each ray, or smooth along the angle. `build_filter` makes
-the stage that a `WindowConfig` names.
+A stage is any `torch.nn.Module` that maps (B, A, D) to (B, A, D) such that `backproject` of the result, with
+`interpolate=True`, is the image in absolute units: it holds the ramp, the window, and the weight of each angle. Nothing
+downstream asks how it got there, so a stage may blend several filtered copies by the noise of each ray, or smooth along
+the angle. `build_filter` makes the stage that a `WindowConfig` names.
 """
 
 from __future__ import annotations

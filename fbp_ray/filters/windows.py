@@ -113,7 +113,7 @@ class TableWindow(nn.Module):
         return self.weight
 
     def forward(self, sinogram: Tensor) -> Tensor:
-        """(B, A, D) -> (B, A, D), so that `backproject` of the result is the image in absolute units."""
+        """(B, A, D) -> (B, A, D), so that `backproject`, interpolating, makes of it the image in absolute units."""
         if self.cell_weights is not None:
             sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
         return filter_projections(sinogram, self.response * self.window())

@@ -36,30 +36,32 @@ def _geometry_of(text: str) -> ParallelBeam:
 
 
 @torch.library.custom_op("fbp_ray::backproject", mutates_args=())
-def backproject_op(sinogram: Tensor, geometry: str, storage_dtype: torch.dtype | None = None) -> Tensor:
+def backproject_op(
+    sinogram: Tensor, geometry: str, interpolate: bool, storage_dtype: torch.dtype | None = None
+) -> Tensor:
     """See `backproject`: (B, A, D) -> (B, H, W)."""
     kernel = kernel_for(sinogram.device, sinogram.dtype, storage_dtype)
-    return kernel.backproject(sinogram, _geometry_of(geometry))
+    return kernel.backproject(sinogram, _geometry_of(geometry), interpolate)
 
 
 @torch.library.custom_op("fbp_ray::project", mutates_args=())
-def project_op(image: Tensor, geometry: str) -> Tensor:
-    """See `project`: (B, H, W) -> (B, A, D)."""
-    return kernel_for(image.device, image.dtype).project(image, _geometry_of(geometry))
+def project_op(image: Tensor, geometry: str, interpolate: bool) -> Tensor:
+    """The transpose of `backproject`: (B, H, W) -> (B, A, D)."""
+    return kernel_for(image.device, image.dtype).project(image, _geometry_of(geometry), interpolate)
 
 
 @backproject_op.register_fake
-def _(sinogram: Tensor, geometry: str, storage_dtype: torch.dtype | None = None) -> Tensor:
+def _(sinogram: Tensor, geometry: str, interpolate: bool, storage_dtype: torch.dtype | None = None) -> Tensor:
     return sinogram.new_empty((sinogram.shape[0], *_geometry_of(geometry).image_shape))
 
 
 @project_op.register_fake
-def _(image: Tensor, geometry: str) -> Tensor:
+def _(image: Tensor, geometry: str, interpolate: bool) -> Tensor:
     return image.new_empty((image.shape[0], *_geometry_of(geometry).sinogram_shape))
 
 
 def _keep_geometry(ctx: Any, inputs: Any, output: Any) -> None:
-    ctx.geometry = inputs[1]
+    ctx.geometry, ctx.interpolate = inputs[1:3]
 
 
 def _many(op: Any) -> Any:
@@ -71,10 +73,12 @@ def _many(op: Any) -> Any:
 
 
 backproject_op.register_autograd(
-    lambda ctx, gradient: (project_op(gradient, ctx.geometry), None, None), setup_context=_keep_geometry
+    lambda ctx, gradient: (project_op(gradient, ctx.geometry, ctx.interpolate), None, None, None),
+    setup_context=_keep_geometry,
 )
 project_op.register_autograd(
-    lambda ctx, gradient: (backproject_op(gradient, ctx.geometry), None), setup_context=_keep_geometry
+    lambda ctx, gradient: (backproject_op(gradient, ctx.geometry, ctx.interpolate), None, None),
+    setup_context=_keep_geometry,
 )
 backproject_op.register_vmap(_many(backproject_op))
 project_op.register_vmap(_many(project_op))

@@ -30,6 +30,7 @@ from fbp_ray.projector.kernels import (
     PAD_CELLS,
     PAD_PIXELS,
     SIDE,
+    TAPS,
     TILE,
     backprojector,
     projector,
@@ -38,36 +39,38 @@ from fbp_ray.projector.layout import Views, layout, mirror_views, plain_views, s
 from fbp_ray.threads import parallel_for
 
 _LANES = (8, 16, 32)
+_FARTHEST = 50  # cells that a pixel reaches: the backprojection looks for each, be it on the detector or not
 _ANGLES = 128  # angles of the views that are laid out at a time, a multiple of LINES and of BAND_ANGLES
 _ROWS = 16  # rows of a sinogram or an image that a task takes, where only the layout changes
 
 
-def backproject(sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
+def backproject(sinogram: Tensor, geometry: ParallelBeam, interpolate: bool = False) -> Tensor:
     """(B, A, D) -> (B, H, W), float32."""
-    if not _fits(geometry):
-        return reference.backproject(sinogram, geometry)
+    if not _fits(geometry, interpolate):
+        return reference.backproject(sinogram, geometry, interpolate)
+    sinogram = reference.over_reaches(sinogram, geometry, interpolate)
     image = sinogram.new_empty((sinogram.shape[0], *geometry.image_shape))
     for views, part, images in _groups(sinogram.shape[0], geometry):
-        _backproject(sinogram[part].contiguous(), geometry, views, images, image[part])
+        _backproject(sinogram[part].contiguous(), geometry, interpolate, views, images, image[part])
     return image
 
 
-def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
+def project(image: Tensor, geometry: ParallelBeam, interpolate: bool = False) -> Tensor:
     """(B, H, W) -> (B, A, D), float32: the transpose of `backproject`."""
-    if not _fits(geometry):
-        return reference.project(image, geometry)
+    if not _fits(geometry, interpolate):
+        return reference.project(image, geometry, interpolate)
     sinogram = image.new_empty((image.shape[0], *geometry.sinogram_shape))
     for views, part, images in _groups(image.shape[0], geometry):
         for steep in steep_views(views):
-            _project(image[part].contiguous(), geometry, steep, images, sinogram[part])
-    return sinogram
+            _project(image[part].contiguous(), geometry, interpolate, steep, images, sinogram[part])
+    return reference.over_reaches(sinogram, geometry, interpolate)
 
 
-def _fits(geometry: ParallelBeam) -> bool:
-    """Whether positions, in cells and in pixels, fit 32-bit integers, as those of any scanner's geometry do."""
+def _fits(geometry: ParallelBeam, interpolate: bool) -> bool:
+    """Whether positions fit 32-bit integers and pixels reach few cells, as in any scanner's geometry."""
     ratio = geometry.pixel_size / geometry.cell_size
     in_cells = max(geometry.image_shape) * ratio + geometry.cells
-    return max(in_cells, in_cells / ratio) < 2**28
+    return max(in_cells, in_cells / ratio) < 2**28 and (interpolate or ratio < _FARTHEST)
 
 
 def _groups(batch: int, geometry: ParallelBeam) -> Iterator[tuple[Views, slice, int]]:
@@ -101,22 +104,29 @@ def _effort(views: Views, left: int) -> float:
 
 
 class _Positions(NamedTuple):
-    """The pixel (i, j) of the views lies at `origin + i dx + j dy` on the detector, in cells; each (A',)."""
+    """The pixel (i, j) of the views lies at `origin + i dx + j dy` on the detector, and reaches `reach` to either side.
+
+    All in cells, each (A',).
+    """
 
     dx: NDArray[np.float64]
     dy: NDArray[np.float64]
     origin: NDArray[np.float64]
+    reach: NDArray[np.float64]
 
 
-def _positions(geometry: ParallelBeam, views: Views) -> _Positions:
+def _positions(geometry: ParallelBeam, interpolate: bool, views: Views) -> _Positions:
     ratio = geometry.pixel_size / geometry.cell_size
     dx, dy = np.cos(views.theta) * ratio, np.sin(views.theta) * ratio
     axis = geometry.axis_offset / geometry.cell_size + (geometry.cells - 1) / 2
     height, width = views.shape
-    return _Positions(dx, dy, axis - (height - 1) / 2 * dx - ((width - 1) / 2 - views.begin) * dy)
+    origin = axis - (height - 1) / 2 * dx - ((width - 1) / 2 - views.begin) * dy
+    return _Positions(dx, dy, origin, reference.reaches(geometry, views.theta, interpolate))
 
 
-def _backproject(sinogram: Tensor, geometry: ParallelBeam, views: Views, images: int, image: Tensor) -> None:
+def _backproject(
+    sinogram: Tensor, geometry: ParallelBeam, interpolate: bool, views: Views, images: int, image: Tensor
+) -> None:
     lanes = views.maps.shape[0] * images
     height, width = _up(views.shape[0], SIDE), _up(views.shape[1] - views.begin, SIDE)
     sums = np.zeros(height * width * lanes, dtype=np.float32)
@@ -125,9 +135,9 @@ def _backproject(sinogram: Tensor, geometry: ParallelBeam, views: Views, images:
         fold = functools.partial(
             layout().fold_sinogram, _flat(sinogram), tuple(sinogram.shape), some.angle_of, some.turned, images, rows
         )
-        gather = functools.partial(
-            backprojector(lanes), rows, *_positions(geometry, some), geometry.cells, height, width, sums
-        )
+        positions = _positions(geometry, interpolate, some)
+        taps = 2 if np.all(positions.reach == 1) else TAPS
+        gather = functools.partial(backprojector(lanes, taps), rows, *positions, geometry.cells, height, width, sums)
         parallel_for(fold, some.theta.size, _ROWS)
         parallel_for(gather, math.ceil(height / TILE) * math.ceil(width / TILE), 1)
     unfold = functools.partial(
@@ -137,7 +147,9 @@ def _backproject(sinogram: Tensor, geometry: ParallelBeam, views: Views, images:
     parallel_for(unfold, image.shape[1], _ROWS)
 
 
-def _project(image: Tensor, geometry: ParallelBeam, views: Views, images: int, sinogram: Tensor) -> None:
+def _project(
+    image: Tensor, geometry: ParallelBeam, interpolate: bool, views: Views, images: int, sinogram: Tensor
+) -> None:
     lanes = views.maps.shape[0] * images
     cells = _up(geometry.cells, BLOCK)
     length, num_lines = views.shape[0], views.shape[1] - views.begin
@@ -148,7 +160,8 @@ def _project(image: Tensor, geometry: ParallelBeam, views: Views, images: int, s
     parallel_for(fold, num_lines, _ROWS)
     for some in _angles(views):
         sums = _scratch(some.theta.size * cells * lanes)
-        gather = functools.partial(projector(lanes), lines, length, *_positions(geometry, some), cells, sums)
+        positions = _positions(geometry, interpolate, some)
+        gather = functools.partial(projector(lanes), lines, length, *positions, cells, sums)
         unfold = functools.partial(
             layout().unfold_sinogram, sums, tuple(sinogram.shape), some.angle_of, some.turned, images,
             _scale(geometry), _flat(sinogram),

@@ -5,9 +5,10 @@ an angle, the cell it falls on and its weight, then serves L samples, and an upd
 
 Both operators gather, so neither writes to the same place twice and no result depends on the number of threads:
 
-    backproject   a pixel gathers, over the angles, from the 2 cells that it lies between
-    project       a cell gathers, over the lines of the image, from the pixels within one cell of its ray; on lines
-                  along the axis whose steps on the detector are the longer ones they are few, and are taken 3 at a time
+    backproject   a pixel gathers, over the angles, from the 2 cells that it lies between or, where its reach is another
+                  than one cell, from all that it reaches, 3 at a time
+    project       a cell gathers, over the lines of the image, from the pixels that reach its ray; on lines along the
+                  axis whose steps on the detector are the longer ones they are few, and are taken 3 at a time
 
 A block of 16 outputs (4 x 4 pixels, or 16 cells) is worked on at once. `positions` places its first output at several
 angles, or on several lines; at each, `footprint` places all 16, and `gather` keeps the sums of as many of them as the
@@ -43,8 +44,8 @@ SIDE = 4  # a block of pixels is SIDE x SIDE
 TILE = 48  # pixels along the side of a task of the backprojection: its sums fit the second-level cache
 BAND_ANGLES, BAND_CELLS = 32, 64  # a task of the projection: so do its sums
 BAND_LINES = 8  # lines of the image that it takes up at a stretch: what a block gathers from fits the first-level cache
-PAD_CELLS = 2  # zero cells on either side of a row of the sinogram: a pixel beyond the detector is moved onto them
-TAPS = 3  # pixels that a cell gathers from at a time
+TAPS = 3  # pixels that a cell gathers from at a time, and cells that a pixel does
+PAD_CELLS = TAPS  # zero cells on either side of a row of the sinogram: a pixel beyond the detector is moved onto them
 PAD_PIXELS = TAPS  # zero pixels on either side of a line of the image
 
 _FUSED = ["contract"]
@@ -210,23 +211,25 @@ def gather(
 
 
 @functools.cache
-def backprojector(lanes: int) -> Any:
-    """The kernel `(rows, dx, dy, origin, cells, height, width, sums, first, last)` for L lanes.
+def backprojector(lanes: int, taps: int) -> Any:
+    """The kernel `(rows, dx, dy, origin, reach, cells, height, width, sums, first, last)` for L lanes.
 
     It adds to the tiles `first:last`, numbered row by row, of (height, width, L). The pixel (i, j) lies at `origin[a] +
-    i dx[a] + j dy[a]` on the detector, in cells.
+    i dx[a] + j dy[a]` on the detector and reaches `reach[a]` to either side, both in cells. `taps` is TAPS, or 2 where
+    every reach is 1.
     """
     together = sums_in_registers(lanes)
 
     def backproject_tiles(
-        rows: Any, dx: Any, dy: Any, origin: Any, cells: int, height: int, width: int, sums: Any, first: int, last: int
-    ) -> None:
+        rows: Any, dx: Any, dy: Any, origin: Any, reach: Any, cells: int, height: int, width: int, sums: Any,
+        first: int, last: int,
+    ) -> None:  # fmt: skip
         row_length = (cells + 2 * PAD_CELLS) * lanes
         down = width * lanes
         tiles_across = (width + TILE - 1) // TILE
         starts = np.empty(LINES, np.int64)
         offset_whole, offset_part = np.empty(LINES * BLOCK, np.int32), np.empty(LINES * BLOCK, np.float32)
-        first_cell, weights = np.empty(LINES * BLOCK, np.int32), np.empty(LINES * BLOCK, np.float32)
+        first_cell, weights = np.empty(LINES * BLOCK, np.int32), np.empty(taps * LINES * BLOCK, np.float32)
         corner, along, across = np.zeros(LINES), np.zeros(LINES), np.zeros(LINES)
         whole, part = np.empty(LINES, np.int32), np.empty(LINES, np.float32)
         for tile in range(first, last):
@@ -234,10 +237,13 @@ def backprojector(lanes: int) -> Any:
             bottom, right = min(top + TILE, height), min(left + TILE, width)
             for first_angle in range(0, dx.size, LINES):
                 count = min(LINES, dx.size - first_angle)
+                end = math.floor(2 * reach[first_angle : first_angle + count].max()) + 1 if taps > 2 else 2
                 for t in range(count):
                     a = first_angle + t
                     starts[t] = a * row_length
                     corner[t], along[t], across[t] = origin[a] + PAD_CELLS, dx[a], dy[a]
+                    if taps > 2:  # the 2 * reach cells after here
+                        corner[t] += 1 - reach[a]
                     for p in range(BLOCK):
                         offset = p // SIDE * dx[a] + p % SIDE * dy[a]
                         offset_whole[t * BLOCK + p] = np.int32(math.floor(offset))
@@ -245,32 +251,36 @@ def backprojector(lanes: int) -> Any:
                 for i in range(top, bottom, SIDE):
                     for j in range(left, right, SIDE):
                         positions(LINES, corner, along, across, float(i), float(j), whole, part)
-                        for t in range(count):
-                            footprint(
-                                lanes, 2, whole[t], part[t], np.float32(0), np.float32(1), np.int32(cells + PAD_CELLS),
-                                offset_whole, offset_part, t * BLOCK, t * BLOCK, first_cell, weights,
+                        for skipped in range(0, end, taps):
+                            for t in range(count):
+                                footprint(
+                                    lanes, taps, np.int32(whole[t] + skipped), part[t], np.float32(skipped),
+                                    np.float32(1 / reach[first_angle + t]), np.int32(cells + PAD_CELLS), offset_whole,
+                                    offset_part, t * BLOCK, t * BLOCK, first_cell, weights,
+                                )  # fmt: skip
+                            gather(
+                                lanes, taps, SIDE, together, sums, i * down + j * lanes, down, rows, starts,
+                                first_cell, weights, count,
                             )  # fmt: skip
-                        gather(
-                            lanes, 2, SIDE, together, sums, i * down + j * lanes, down, rows, starts, first_cell,
-                            weights, count,
-                        )  # fmt: skip
 
     return Kernel(backproject_tiles)
 
 
 @functools.cache
 def projector(lanes: int) -> Any:
-    """The kernel `(lines, length, dx, dy, origin, cells, sums, first, last)` for L lanes.
+    """The kernel `(lines, length, dx, dy, origin, reach, cells, sums, first, last)` for L lanes.
 
     It writes the bands `first:last` of (A', cells, L), each `BAND_ANGLES` angles by `BAND_CELLS` cells and numbered
     angle by angle, from lines of `length` pixels. The pixel i of line j lies at `origin[a] + i dx[a] + j dy[a]` on the
-    detector, in cells, where `|dx| >= |dy|`, so that few pixels of a line lie within a cell of a ray.
+    detector and reaches `reach[a]` to either side, both in cells, where `|dx| >= |dy|`, so that few pixels of a line
+    reach a ray.
     """
     together = sums_in_registers(lanes)
 
     def project_bands(
-        lines: Any, length: int, dx: Any, dy: Any, origin: Any, cells: int, sums: Any, first: int, last: int
-    ) -> None:
+        lines: Any, length: int, dx: Any, dy: Any, origin: Any, reach: Any, cells: int, sums: Any,
+        first: int, last: int,
+    ) -> None:  # fmt: skip
         line_length = (length + 2 * PAD_PIXELS) * lanes
         num_lines = lines.size // line_length
         bands_across = (cells + BAND_CELLS - 1) // BAND_CELLS
@@ -296,17 +306,17 @@ def projector(lanes: int) -> Any:
                     starts[t] = (first_line + t) * line_length
                 for cell in range(left, right, BLOCK):
                     for a in range(top, bottom):
-                        # the pixels whose centres lie within one cell of a cell's ray fill the 2 * reach after `low`
-                        per_cell, step = pixels_per_cell[a], np.float32(abs(dx[a]))
-                        per_line, reach = -dy[a] * per_cell, abs(per_cell)
-                        low = (cell - origin[a] - first_line * dy[a]) * per_cell - reach
+                        # the pixels that reach a cell's ray fill the 2 * pixels after `low`
+                        per_cell, step = pixels_per_cell[a], np.float32(abs(dx[a]) / reach[a])
+                        per_line, pixels = -dy[a] * per_cell, abs(per_cell) * reach[a]
+                        low = (cell - origin[a] - first_line * dy[a]) * per_cell - pixels
                         across, down = (BLOCK - 1) * per_cell, (count - 1) * per_line
                         lowest = low + min(across, 0.0) + min(down, 0.0)
                         highest = low + max(across, 0.0) + max(down, 0.0)
-                        if lowest > length or highest + 2 * reach < -1:
+                        if lowest > length or highest + 2 * pixels < -1:
                             continue
                         begin = max(0, (-math.floor(highest) - 1) // TAPS * TAPS - TAPS)
-                        end = min(math.floor(2 * reach) + 1, length - math.floor(lowest))
+                        end = min(math.floor(2 * pixels) + 1, length - math.floor(lowest))
                         # on line t it is `low + t per_line`
                         positions(BAND_LINES, nothing, ones, numbers, low, per_line, whole, part)
                         for skipped in range(begin, end, TAPS):

@@ -297,14 +297,14 @@ def test_a_machine_with_other_data_or_none_is_named(scan: Path, tmp_path: Path) 
 @pytest.mark.parametrize("factor", [1.001, float("nan")])
 def test_a_projector_that_computes_wrongly_is_a_fault(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     right = machine_facts.backproject
-    monkeypatch.setattr(machine_facts, "backproject", lambda y, geometry: factor * right(y, geometry))
+    monkeypatch.setattr(machine_facts, "backproject", lambda *scan, **how: factor * right(*scan, **how))
     (fault,) = faults(checks.check_kernel({THIS: examine_machine(Request("s3://none"))}))
     assert f"backproject on cpu, 1 at a time is off by {factor - 1:.2g}" in fault.found
     assert not re.search(r"(^|; )project", fault.found)
 
 
 def test_a_projector_that_fails_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise OSError("no compiler")
 
     monkeypatch.setattr(machine_facts, "backproject", fail)

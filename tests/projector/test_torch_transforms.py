@@ -161,8 +161,8 @@ def test_a_penalty_on_the_gradient_trains_the_window() -> None:
 def test_opcheck_passes() -> None:
     text = SCAN.model_dump_json()
     cases: list[tuple[Any, tuple[Any, ...]]] = [
-        (project_op, (image(2), text)),
-        (backproject_op, (sinogram(2), text)),
+        (project_op, (image(2), text, False)),
+        (backproject_op, (sinogram(2), text, True)),
         (filter_op, (sinogram(2), response())),
         (filter_op, (sinogram(2), response(7))),
         (correlate_op, (sinogram(2), sinogram(2), False)),

@@ -42,12 +42,14 @@ GEOMETRIES = {
     "several blocks": scan(angles=(0.4, 2.2), cells=40, image_shape=(21, 34)),
 }
 BATCHES = (1, 2, 3, 5, 8, 33)
-CASES = {name: (geometry, 2) for name, geometry in GEOMETRIES.items()} | {
-    f"batch {batch}": (scan(angles=(0.3, 1.9)), batch) for batch in BATCHES
-}
+CASES = (
+    {name: (geometry, 2, False) for name, geometry in GEOMETRIES.items()}
+    | {f"{name} pixels, interpolated": (GEOMETRIES[f"{name} pixels"], 2, True) for name in ("coarse", "fine")}
+    | {f"batch {batch}": (scan(angles=(0.3, 1.9)), batch, batch > 2) for batch in BATCHES}
+)
 
 
-def differences(geometry: ParallelBeam, batch: int, device: str) -> dict[str, float]:
+def differences(geometry: ParallelBeam, batch: int, interpolate: bool, device: str) -> dict[str, float]:
     """Relative differences from the reference, of the operators and of their inner products."""
     from fbp_ray.projector import gpu
 
@@ -56,11 +58,12 @@ def differences(geometry: ParallelBeam, batch: int, device: str) -> dict[str, fl
     x = torch.randn(batch, *geometry.image_shape, generator=generator)
     # In float16 the smaller sample must not drown in the larger, nor the larger leave its range.
     loud = y * torch.logspace(-3, 6, batch)[:, None, None]
-    image, sinogram = gpu.backproject(y.to(device), geometry).cpu(), gpu.project(x.to(device), geometry).cpu()
-    exact_image, exact_sinogram = reference.backproject(y.double(), geometry), reference.project(x.double(), geometry)
-    stored = gpu.backproject(loud.to(device), geometry, torch.float16).cpu()
-    exact_stored = reference.backproject(loud.double(), geometry)
-    halves = gpu.backproject(y.half().to(device), geometry).cpu(), gpu.project(x.half().to(device), geometry).cpu()
+    scan = geometry, interpolate
+    image, sinogram = gpu.backproject(y.to(device), *scan).cpu(), gpu.project(x.to(device), *scan).cpu()
+    exact_image, exact_sinogram = reference.backproject(y.double(), *scan), reference.project(x.double(), *scan)
+    stored = gpu.backproject(loud.to(device), *scan, torch.float16).cpu()
+    exact_stored = reference.backproject(loud.double(), *scan)
+    halves = gpu.backproject(y.half().to(device), *scan).cpu(), gpu.project(x.half().to(device), *scan).cpu()
     assert stored.dtype == torch.float32
     assert {array.dtype for array in halves} == {torch.float16}
     scale = (exact_image.norm() * x.norm() + exact_sinogram.norm() * y.norm()).item()
@@ -68,7 +71,7 @@ def differences(geometry: ParallelBeam, batch: int, device: str) -> dict[str, fl
         "backproject": relative(image, exact_image),
         "project": relative(sinogram, exact_sinogram),
         "transpose": abs(((image.double() * x).sum() - (sinogram.double() * y).sum()).item()) / scale,
-        "repeated": relative(gpu.backproject(y.to(device), geometry).cpu(), image),
+        "repeated": relative(gpu.backproject(y.to(device), *scan).cpu(), image),
         "stored in half precision": max(relative(s, e) for s, e in zip(stored, exact_stored, strict=True)),
         "half precision": max(relative(halves[0], exact_image), relative(halves[1], exact_sinogram)),
     }
@@ -90,14 +93,18 @@ def compiles_for(arch: int) -> dict[str, int]:
     from fbp_ray.projector import gpu
 
     options = {"num_warps": 4, "enable_fp_fusion": True}
-    blocks = {"LANES": 32, "TILE_X": 4, "TILE_Y": 4, "CELLS": 16, "PIXELS": 3}
-    ones = dict.fromkeys(("num_angles", "cells", "height", "width", "num_lines", "length"), 1)
+    blocks = {"LANES": 32, "TILE_X": 4, "TILE_Y": 4, "CELLS": 16, "PIXELS": 3, "INTERPOLATE": False}
+    ones = dict.fromkeys(("num_angles", "cells", "height", "width", "num_lines", "length", "reached"), 1)
     kinds = {"rows": "*fp16", "angles": "*i64", "axis": "fp32", "scale": "fp32"} | dict.fromkeys(
-        ("image", "dx", "dy", "lines", "sinogram", "along", "across"), "*fp32"
+        ("image", "dx", "dy", "reach", "lines", "sinogram", "along", "across"), "*fp32"
     )
     sizes = {}
     for name in ("backproject_kernel", "project_kernel"):
-        for variant, constants in (("", blocks), (" of ones", blocks | ones)):
+        for variant, constants in (
+            ("", blocks),
+            (" of ones", blocks | ones),
+            (", interpolated", blocks | {"INTERPOLATE": True}),
+        ):
             kernel = getattr(gpu, name)
             chosen = {argument: constants[argument] for argument in kernel.arg_names if argument in constants}
             signature = {
@@ -114,4 +121,4 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         print(json.dumps({arch: compiles_for(int(arch)) for arch in sys.argv[1:]}))
     else:
-        print(json.dumps({name: differences(geometry, batch, "cpu") for name, (geometry, batch) in CASES.items()}))
+        print(json.dumps({name: differences(*case, "cpu") for name, case in CASES.items()}))

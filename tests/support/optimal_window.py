@@ -48,7 +48,7 @@ def optimal_window(data: LoDoPaB) -> Tensor:
     gram, right = np.zeros((KNOTS, KNOTS)), np.zeros(KNOTS)
     for observation, truth in pairs(data):
         filtered = torch.cat([stage(observation[None]) for stage in stages])
-        images = backproject(filtered, data.geometry).double().flatten(1)
+        images = backproject(filtered, data.geometry, interpolate=True).double().flatten(1)
         gram += (images @ images.T).numpy()
         right += (images @ truth.double().flatten()).numpy()
     return torch.tensor(np.linalg.solve(gram, right), dtype=torch.float32) @ basis
@@ -59,7 +59,7 @@ def score(window: Tensor, data: LoDoPaB) -> tuple[float, float]:
     stage = with_window(window, data.geometry)
     figures = []
     for observation, truth in pairs(data):
-        image = backproject(stage(observation[None]), data.geometry)[0]
+        image = backproject(stage(observation[None]), data.geometry, interpolate=True)[0]
         figures.append((psnr(image, truth).item(), ssim(image, truth).item()))
     mean = np.mean(figures, axis=0)
     return float(mean[0]), float(mean[1])
