@@ -12,6 +12,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from fbp_ray.settings import Frozen, LocalPath, PlaceName
 
+PHOTONS = 4096.0
+"""Photons per detector cell without attenuation in LoDoPaB-CT."""
+
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 WindowName = Literal["none", "shepp-logan", "cosine", "hamming", "hann"]

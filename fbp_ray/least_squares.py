@@ -105,7 +105,7 @@ def _images(model: LearnableFBP, sinogram: Tensor) -> tuple[Tensor, Tensor]:
         filtered.append(model.filter(sinogram[None]) - filtered[0])
         unknowns.copy_(start)
     several = [torch.cat(filtered[n : n + 64]) for n in range(0, len(filtered), 64)]
-    images = [backproject(one, model.geometry) for one in several]
+    images = [backproject(one, model.geometry, interpolate=True) for one in several]
     first, *others = torch.cat(images).flatten(1)
     return first, torch.stack(others)
 
@@ -138,7 +138,7 @@ def _unbiased(sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
     """The FBP with the bare ramp, the interpolation undone: (A, D) -> (H, W)."""
     undone = torch.from_numpy(1 / np.sinc(frequencies(geometry.cells) / 2) ** 2)
     response = (TableWindow(geometry, undone, learned=False).response * undone).to(sinogram)
-    return backproject(filter_projections(sinogram[None], response), geometry)[0]
+    return backproject(filter_projections(sinogram[None], response), geometry, interpolate=True)[0]
 
 
 def _solution(gram: Tensor, right: Tensor) -> tuple[Tensor, str]:

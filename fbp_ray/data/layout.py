@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from fbp_ray.config import PHOTONS
 from fbp_ray.errors import DataError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.settings import this_python
@@ -33,9 +34,6 @@ MU_AIR = 0.02
 
 MU_MAX = 3071 * (MU_WATER - MU_AIR) / 1000 + MU_WATER
 """Attenuation at 3071 HU, 81.35858 /m: every stored value, image or line integral, is divided by it."""
-
-PHOTONS = 4096.0
-"""Photons per detector cell without attenuation in LoDoPaB-CT."""
 
 
 def file_name(kind: Kind, part: str, number: int) -> str:

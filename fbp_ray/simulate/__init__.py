@@ -21,12 +21,10 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from fbp_ray.cli import parse
+from fbp_ray.config import PHOTONS
 from fbp_ray.errors import ConfigError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.settings import Frozen
-
-PHOTONS = 4096.0
-"""Photons per detector cell without attenuation in LoDoPaB-CT."""
 
 SIMULATOR = 1
 """Goes up when the same request gives other data, so that older data are not taken for it."""

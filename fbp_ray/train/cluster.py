@@ -14,11 +14,9 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import psutil
-import torch
 
 from fbp_ray.config import ScalingConfig
 from fbp_ray.errors import ConfigError, RunError
-from fbp_ray.threads import processors
 
 CONNECT_SECONDS = 5.0
 LONGEST_FOLDER = 39  # bytes: Linux allows 107 in the path of a socket, and Ray adds 68 to its folder
@@ -56,6 +54,8 @@ def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator
         RunError: nothing answers there, or the cluster does not take this process.
     """
     import ray
+
+    from fbp_ray.threads import processors
 
     if ray.is_initialized():
         yield False
@@ -117,6 +117,10 @@ def this_machine(address: str | None) -> list[Node]:
     """
     if _address(address) != "local":
         return []
+    import torch
+
+    from fbp_ray.threads import processors
+
     check_folder()
     return [Node("this machine", processors(), torch.cuda.device_count())]
 

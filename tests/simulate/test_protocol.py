@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from skimage.transform import resize
 
 import fbp_ray
-from fbp_ray.data.layout import MU_MAX, PHOTONS
+from fbp_ray.config import PHOTONS
+from fbp_ray.data.layout import MU_MAX
 from fbp_ray.errors import DataError, GeometryError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.simulate.protocol import LANES, finer, generator, ground_truth, observe, project_rays
