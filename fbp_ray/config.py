@@ -87,10 +87,18 @@ class StartWindowConfig(WindowConfig):
         description="the cut-off of the analytic window, a fraction of the Nyquist frequency; best: the one with which "
         "a Hann has the best PSNR on the validation part; without it best for a Hann, 1 for the others",
     )
+    init: Literal["ones", "none", "shepp-logan", "cosine", "hamming", "hann", "solve"] = Field(  # type: ignore[assignment]
+        default="ones",
+        description="the window at the start: ones, an analytic one, or solve: from a Hann to the least mean squared "
+        "error by least squares, in one pass over the training part",
+    )
+    target: Literal["truth", "self"] = Field(
+        default="truth", description="what solve compares with: the ground truth, or the scan's other angles"
+    )
 
     @model_validator(mode="after")
     def _ones_have_no_cutoff(self) -> StartWindowConfig:
-        if self.cutoff == "best" and self.init != "hann":
+        if self.cutoff == "best" and not self.is_hann:
             raise ValueError(f"best is the cut-off of a Hann, but init is {self.init}; give a number, or init hann")
         self.with_best(1.0)
         return self
@@ -105,9 +113,16 @@ class StartWindowConfig(WindowConfig):
         Raises:
             pydantic.ValidationError: the window cannot have this cut-off.
         """
-        known = self.cutoff if isinstance(self.cutoff, float) else cutoff if self.init == "hann" else 1.0
+        known = self.cutoff if isinstance(self.cutoff, float) else cutoff if self.is_hann else 1.0
         counts = (photons or "estimate") if self.photons == "data" else self.photons
-        return WindowConfig.model_validate({**dict(self), "cutoff": known, "photons": counts})
+        init = "hann" if self.is_hann else self.init
+        own = {name: value for name, value in self if name != "target"}
+        return WindowConfig.model_validate({**own, "init": init, "cutoff": known, "photons": counts})
+
+    @property
+    def is_hann(self) -> bool:
+        """Whether the window is a Hann at first."""
+        return self.init in ("hann", "solve")
 
 
 class PostprocessingConfig(Frozen):
@@ -158,7 +173,9 @@ class OptimConfig(Frozen):
 class LoopConfig(Frozen):
     """The training loop."""
 
-    epochs: Count = Field(default=10, description="passes over the training part")
+    epochs: Annotated[int, Field(ge=0)] = Field(
+        default=10, description="passes over the training part; 0 with --window.init solve alone"
+    )
     batch_size: Count = Field(
         default=8,
         description="samples per step, shared among the workers, whose number changes no step and no learning rate",

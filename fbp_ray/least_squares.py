@@ -31,6 +31,7 @@ from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.projector import backproject
 
+SOLVABLE = ("spline", "fourier_series", "ray_noise", "adaptive")
 RIDGE = 1e-9
 """Of the largest entry of G's diagonal: what the data say less about than that stays as it was."""
 
@@ -74,8 +75,9 @@ def solve(
                     right = images @ (truth.flatten() - first)
                 else:
                     first, images, right = _by_halves(model, halves, observation)
-                sums[:, :count] += (images @ images.T).cpu().double()
-                sums[:, count] += right.cpu().double()
+                exact = images.double()
+                sums[:, :count] += (exact @ exact.T).cpu()
+                sums[:, count] += right.double().cpu()
         sums = over_processes(sums)
         found, warning = _solution(sums[:, :count], sums[:, count])
         unknowns.copy_(start + found.reshape(start.shape).to(start))
@@ -90,8 +92,8 @@ def _linear(model: LearnableFBP) -> torch.nn.Parameter:
     if isinstance(stage, SmoothWindow) and stage.shares is None:
         return stage.coefficients
     raise ConfigError(
-        f"least squares solve windows that are linear in what is learned, not {model.config.window.kind}; use "
-        "--window.kind spline, fourier_series, ray_noise or adaptive"
+        f"least squares solve windows that are linear in what is learned ({', '.join(SOLVABLE)}), not "
+        f"{model.config.window.kind}"
     )
 
 
@@ -144,11 +146,11 @@ def _unbiased(sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
 def _solution(gram: Tensor, right: Tensor) -> tuple[Tensor, str]:
     scale = gram.diagonal().max()
     eigenvalues = torch.linalg.eigvalsh(gram)
-    condition = float(scale / eigenvalues[0].clamp(min=1e-300))
+    condition = float(scale / eigenvalues[0].clamp(min=1e-18 * scale))
     found = torch.linalg.solve(gram + RIDGE * scale * torch.eye(len(gram), dtype=gram.dtype), right)
     if condition < ILL_CONDITIONED:
         return found, ""
     return found, (
-        f"the data say little about some of the window's {len(gram)} coefficients (condition {condition:.0e}); those "
-        "stay near their start"
+        f"the data say little about some of the window's {len(gram)} coefficients (condition number {condition:.0e}); "
+        "those stay near their start"
     )

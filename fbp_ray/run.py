@@ -126,7 +126,7 @@ class RunFolder:
         if more is not None:
             epochs = earlier.train.epochs
             if status.get("state") == "completed":  # it may have ended early
-                epochs = (len(self.read_history()) or epochs) + more
+                epochs = (epochs_of(self.read_history()) or epochs) + more
             elif earlier.run.extend != more:
                 raise RunError(f"the run {self} is not complete; go on with it without --run.extend {more} first")
             config, earlier = _with_epochs(config, epochs), _with_epochs(earlier, epochs)
@@ -175,7 +175,7 @@ class RunFolder:
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """history.csv, a row an epoch."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n", restval="")
+        writer = csv.DictWriter(text, fieldnames=list(rows[-1]), lineterminator="\n", restval="")
         writer.writeheader()
         writer.writerows(rows)
         self.folder.write("history.csv", text.getvalue())
@@ -209,6 +209,11 @@ def own_settings(values: dict[str, Any]) -> dict[str, Any] | None:
     except (OSError, ValueError, yaml.YAMLError):  # what is wrong there is found where the run is begun
         return None
     return {name: part for name, part in known.items() if name not in ("run", "ray")}
+
+
+def epochs_of(history: list[dict[str, float]]) -> int:
+    """How many epochs have been trained. Epoch 0 is a window that was solved, before any training."""
+    return int(history[-1]["epoch"]) if history else 0
 
 
 def this_process() -> dict[str, Any]:

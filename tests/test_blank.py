@@ -15,7 +15,8 @@ from fbp_ray.baseline import Baseline, best_hann
 from fbp_ray.checkpoint import Manifest, load_model, read_manifest
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import DataError, RunError
-from fbp_ray.evaluate import EvaluateConfig, EvaluateData, evaluate
+from fbp_ray.evaluate import EvaluateConfig, EvaluateData
+from fbp_ray.evaluate.program import evaluate
 from fbp_ray.run import RunFolder
 from fbp_ray.runs import list_runs, main
 from fbp_ray.settings import as_json

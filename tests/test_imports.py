@@ -19,13 +19,13 @@ ORDER = (
     ("filters",),
     ("model",),
     ("metrics", "storage", "client"),
-    ("losses",),
+    ("losses", "least_squares"),
     ("checkpoint", "baseline", "data", "cli"),
     ("trackers",),
     ("pictures",),
     ("run", "simulate"),
     ("train", "evaluate", "runs"),
-    ("sweep", "doctor"),
+    ("sweep", "doctor", "solve"),
 )
 
 

@@ -22,7 +22,7 @@ import yaml
 from fbp_ray.baseline import Baseline
 from fbp_ray.checkpoint import MANIFEST, Checkpoint, read_manifest, write_checkpoint
 from fbp_ray.errors import CheckpointError, RunError
-from fbp_ray.run import ResolvedConfig, RunFolder, is_alive, this_process
+from fbp_ray.run import ResolvedConfig, RunFolder, epochs_of, is_alive, this_process
 from fbp_ray.settings import flatten
 from fbp_ray.storage import Place, open_folder
 from fbp_ray.sweep.config import Metric, SweepTree, objective, training_config
@@ -165,7 +165,7 @@ class SweepFolder:
             trial["parameters"],
             state,
             reason,
-            len(history),
+            epochs_of(history),
             seconds,
             history,
             best_epoch=epoch,

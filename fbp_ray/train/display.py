@@ -183,8 +183,8 @@ class TrainingDisplay:
             f"epoch {now.epoch}/{epochs}",
             f"step {now.step}/{now.steps}",
             "" if math.isnan(now.loss) else f"loss {now.loss:.3g}",
-            ProgressBar(epochs, done, complete_style="green"),
-            f"{done / epochs:.0%}",
+            ProgressBar(max(1, epochs), done, complete_style="green"),
+            f"{done / max(1, epochs):.0%}",
             "" if left is None else f"{clock(left)} left",
         )
         return line

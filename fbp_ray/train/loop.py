@@ -19,10 +19,11 @@ from fbp_ray.config import DataConfig, TrainConfig
 from fbp_ray.data import Batches, LoDoPaB, Sample, SharedCache, describe, geometry_of, photons_of
 from fbp_ray.data.sampler import samples_for_rank
 from fbp_ray.errors import ConfigError, RunError
+from fbp_ray.least_squares import solve
 from fbp_ray.losses import composite_loss
 from fbp_ray.metrics import psnr, ssim, where_ranged
 from fbp_ray.model import LearnableFBP, ModelConfig
-from fbp_ray.run import ResolvedConfig, RunFolder
+from fbp_ray.run import ResolvedConfig, RunFolder, epochs_of
 from fbp_ray.train.events import Doing, EpochEnd, Event, Started, Step, Warned
 from fbp_ray.train.process import Process, Sums
 from fbp_ray.train.record import BASELINE, CheckpointWriter, Row, measure_baseline, resume, tracking
@@ -96,41 +97,14 @@ def train(
     world = process.world_size
     shares = tuple(samples_for_rank(config.train.batch_size, rank, world) for rank in range(world))
     cached = _cached(training.cache, training_set)
-    report(Started(len(history), config.train.epochs, steps, world, shares, cached, baseline))
+    report(Started(epochs_of(history), config.train.epochs, steps, world, shares, cached, baseline))
     with (
-        tracking(config, run, process, validation_set, baseline, len(history), warn) as log_epoch,
+        tracking(config, run, process, validation_set, baseline, epochs_of(history), warn) as log_epoch,
         CheckpointWriter(run) as writer,
     ):
-        for epoch in range(len(history) + 1, config.train.epochs + 1):
-            if is_stalled(config, history):
-                break
-            began = shown = time.perf_counter()
-            _seed(config.train.seed, epoch, process.rank)
-            parallel.train()
-            sums = Sums(process)
-            finite = _FirstNotFinite(device)
-            for step, batch in enumerate(training.epoch(epoch), start=1):
-                weight = len(batch.observation) * process.world_size / training.size(step)
-                if config.optim.schedule == "cosine":
-                    _set_rate(optimizer, config, ((epoch - 1) * steps + step - 1) / (config.train.epochs * steps))
-                batch = batch if weight else _stand_in(batch)
-                prediction = parallel(batch.observation.to(device, non_blocking=True))
-                loss = composite_loss(prediction, batch.ground_truth.to(device, non_blocking=True), config.loss)
-                optimizer.zero_grad()
-                (loss.total * weight).backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                finite.record(step, loss.total.detach())
-                if weight:
-                    sums.add(len(batch.observation), {"loss": loss.total, **loss.parts})
-                due = time.perf_counter() - shown >= STEP_SECONDS or step == steps
-                if (due or device.type == "cpu") and (bad := finite.step()) is not None:
-                    raise RunError(_not_finite(epoch, bad, training.names(epoch, bad), config))
-                if due:
-                    report(Step(epoch, step, steps, loss.total.item()))
-                    shown = time.perf_counter()
-            trained = sums.means()
-            training_seconds = time.perf_counter() - began
 
+        def conclude(epoch: int, trained: dict[str, float], training_seconds: float, began: float) -> None:
+            """Validates the model as it is after an epoch, saves it and reports its row."""
             validated = _validate(parallel, validation, epoch, config, process)
             row = {
                 "epoch": epoch,
@@ -159,6 +133,47 @@ def train(
                 last = pack(model, epoch=epoch, metrics=_metrics(row), data=about_data, training=state)
                 writer.write(last, row["validation_loss"] < best_so_far, history, log_epoch(model, row))
             report(EpochEnd(row))
+
+        if config.window.init == "solve" and not history:
+            began = time.perf_counter()
+            report(Doing("solving for the window"))
+            pairs = ((batch.observation.to(device), batch.ground_truth.to(device)) for batch in training.epoch(0))
+            if said := solve(model, pairs, process.add_up, ground_truth=config.window.target == "truth"):
+                warn(said)
+            seconds = time.perf_counter() - began
+            figures = _validate(parallel, training, 0, config, process)
+            conclude(0, {name: value for name, value in figures.items() if name not in FIGURES}, seconds, began)
+
+        for epoch in range(epochs_of(history) + 1, config.train.epochs + 1):
+            if is_stalled(config, history):
+                break
+            began = shown = time.perf_counter()
+            _seed(config.train.seed, epoch, process.rank)
+            parallel.train()
+            sums = Sums(process)
+            finite = _FirstNotFinite(device)
+            for step, batch in enumerate(training.epoch(epoch), start=1):
+                weight = len(batch.observation) * process.world_size / training.size(step)
+                if config.optim.schedule == "cosine":
+                    _set_rate(optimizer, config, ((epoch - 1) * steps + step - 1) / (config.train.epochs * steps))
+                batch = batch if weight else _stand_in(batch)
+                prediction = parallel(batch.observation.to(device, non_blocking=True))
+                loss = composite_loss(prediction, batch.ground_truth.to(device, non_blocking=True), config.loss)
+                optimizer.zero_grad()
+                (loss.total * weight).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                finite.record(step, loss.total.detach())
+                if weight:
+                    sums.add(len(batch.observation), {"loss": loss.total, **loss.parts})
+                due = time.perf_counter() - shown >= STEP_SECONDS or step == steps
+                if (due or device.type == "cpu") and (bad := finite.step()) is not None:
+                    raise RunError(_not_finite(epoch, bad, training.names(epoch, bad), config))
+                if due:
+                    report(Step(epoch, step, steps, loss.total.item()))
+                    shown = time.perf_counter()
+            trained = sums.means()
+            training_seconds = time.perf_counter() - began
+            conclude(epoch, trained, training_seconds, began)
 
 
 def is_stalled(config: TrainConfig, history: list[Row]) -> bool:

@@ -12,10 +12,11 @@ from fbp_ray.baseline import Baseline
 from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_training, load_weights, read_manifest
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, FbpRayError, RunError
+from fbp_ray.least_squares import SOLVABLE
 from fbp_ray.losses import composite_loss
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import ResolvedConfig as ResolvedConfig
-from fbp_ray.run import RunFolder, State
+from fbp_ray.run import RunFolder, State, epochs_of
 from fbp_ray.simulate import sample_data
 from fbp_ray.storage import absolute, open_folder
 from fbp_ray.trackers import check_trackers
@@ -62,7 +63,7 @@ def train_run(config: ResolvedConfig, run: RunFolder) -> None:
             f"{run.folder.name}, goes on"
         ) from None
     run.set_status("completed")
-    print(ended_early(config, len(run.read_history())), end="")
+    print(ended_early(config, epochs_of(run.read_history())), end="")
     print(f"best and last checkpoint: {run.best}, {run.last}")
     print(beside_hann(run))
 
@@ -138,6 +139,16 @@ def check_settings(config: TrainConfig) -> None:
     check_trackers(config.track)
     if config.run.extend is not None and config.run.name is None:
         raise ConfigError("--run.extend needs the name of the run to extend: --run.name NAME")
+    if config.train.epochs == 0 and config.window.init != "solve":
+        raise ConfigError("--train.epochs 0 trains nothing; give 1 or more, or solve the window: --window.init solve")
+    if config.window.init == "solve":
+        if config.window.kind not in SOLVABLE:
+            raise ConfigError(
+                f"--window.init solve needs a window that is linear in what is learned, not {config.window.kind}: use "
+                f"--window.kind {', '.join(SOLVABLE[:-1])} or {SOLVABLE[-1]}"
+            )
+        if config.init.checkpoint is not None:
+            raise ConfigError("--window.init solve and --init.checkpoint are two starts; leave one out")
     if config.window.kind in ("fixed", "zeng"):
         raise ConfigError(f"a {config.window.kind} window learns nothing; use --window.kind spline or adaptive")
 

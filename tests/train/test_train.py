@@ -21,8 +21,7 @@ from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.runs import list_runs
 from fbp_ray.storage import copy_folder, open_folder
-from fbp_ray.sweep import LogRange
-from fbp_ray.sweep.program import sweep
+from fbp_ray.sweep import LogRange, sweep
 from fbp_ray.train import main, train
 from fbp_ray.train.cluster import cpus_per_worker, this_machine
 from fbp_ray.train.room import wait_for_room

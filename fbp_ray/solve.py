@@ -1,0 +1,25 @@
+"""`python -m fbp_ray.solve --data.dir DIR`: the window of least mean squared error, in one pass over the training part.
+
+A run folder like that of a training, whose only epoch is 0: it takes what `python -m fbp_ray.train` takes, with
+`--window.kind spline`, `--window.init solve` and `--train.epochs 0` unless given otherwise. With `--window.target self`
+it solves without ground truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fbp_ray.cli import run_program
+from fbp_ray.train import main
+
+OPTIONS = ("--window.kind=spline", "--window.init=solve", "--train.epochs=0")
+
+
+def solve(argv: Sequence[str]) -> None:
+    """Solves for the window that the options describe."""
+    given = {option.split("=")[0] for option in argv}
+    main([*(option for option in OPTIONS if option.split("=")[0] not in given), *argv])
+
+
+if __name__ == "__main__":
+    run_program(solve)
