@@ -31,7 +31,7 @@ from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.projector import backproject
 
-SOLVABLE = ("spline", "fourier_series", "ray_noise", "adaptive")
+SOLVABLE = ("spline", "fourier_series", "ray_noise")
 RIDGE = 1e-9
 """Of the largest entry of G's diagonal: what the data say less about than that stays as it was."""
 
@@ -50,8 +50,8 @@ def solve(
     """Gives the model's window the coefficients of least mean squared error over `pairs`.
 
     Args:
-        model: its window is linear in what is learned: a spline, a fourier_series, or the gains of ray_noise or
-            adaptive, whose bands stay. Nothing follows the backprojection.
+        model: its window is linear in what is learned: a spline, a fourier_series, or the gains of ray_noise, whose
+            bands stay. (Those of adaptive are linear too, but some hundred: each costs a backprojection a sample.)
         pairs: this process's samples.
         over_processes: adds a tensor up over all processes.
         ground_truth: False leaves the ground truths alone, and takes the other half of the angles instead.
@@ -87,7 +87,7 @@ def solve(
 def _linear(model: LearnableFBP) -> torch.nn.Parameter:
     """The coefficients in which the image is linear."""
     stage = model.filter
-    if isinstance(stage, BandWindow):
+    if isinstance(stage, BandWindow) and stage.config.kind == "ray_noise":
         return stage.gains
     if isinstance(stage, SmoothWindow) and stage.shares is None:
         return stage.coefficients
@@ -99,15 +99,9 @@ def _linear(model: LearnableFBP) -> torch.nn.Parameter:
 
 def _images(model: LearnableFBP, sinogram: Tensor) -> tuple[Tensor, Tensor]:
     """The image of the window as it is, flat, and what each coefficient adds to it: (pixels,), (K, pixels)."""
-    unknowns = _linear(model)
-    start, flat = unknowns.clone(), unknowns.view(-1)
-    filtered = [model.filter(sinogram[None])]
-    for number in range(flat.numel()):
-        flat[number] += 1
-        filtered.append(model.filter(sinogram[None]) - filtered[0])
-        unknowns.copy_(start)
-    several = [torch.cat(filtered[n : n + 64]) for n in range(0, len(filtered), 64)]
-    images = [backproject(one, model.geometry, interpolate=True) for one in several]
+    stage = model.filter
+    filtered = torch.cat([stage(sinogram[None]), stage.parts(sinogram)])  # type: ignore[operator]
+    images = [backproject(some, model.geometry, interpolate=True) for some in torch.split(filtered, 64)]
     first, *others = torch.cat(images).flatten(1)
     return first, torch.stack(others)
 

@@ -146,7 +146,7 @@ def test_the_variance_of_known_counts_and_of_estimated_ones() -> None:
     repeats = torch.stack([noisy_scan(40)[n] for n in range(40)]) * MU_MAX  # forty draws of the noise
     measured = tile_means(repeats.var(0)[None])[0].log10()
     assert (known[0] - measured).abs().median() < 0.1  # of a decade; forty draws know it to about 0.02 a tile
-    assert estimated_photons(sinogram, MU_MAX) == pytest.approx([PHOTONS, PHOTONS], rel=0.2)
+    assert estimated_photons(sinogram, MU_MAX) == pytest.approx([PHOTONS, PHOTONS], rel=0.3)  # every tile has edges
 
 
 def test_the_noise_is_in_the_units_of_the_data() -> None:
@@ -168,13 +168,26 @@ def test_the_default_unit_is_that_of_the_data_set() -> None:
 
 @pytest.mark.parametrize("broken", [np.zeros((1, 90, 65)), np.full((1, 90, 65), 20.0)])
 @pytest.mark.parametrize("photons", [PHOTONS, "estimate"])
-def test_blank_and_saturated_sinograms_give_finite_images(broken: np.ndarray, photons: float | str) -> None:
-    window = WindowConfig(kind="adaptive", init="hann", photons=photons)  # type: ignore[arg-type]
+@pytest.mark.parametrize("init", ["hann", "ones"])  # with ones, one band is empty
+def test_blank_and_saturated_sinograms_give_finite_images(broken: np.ndarray, photons: float | str, init: str) -> None:
+    window = WindowConfig(kind="adaptive", init=init, photons=photons)  # type: ignore[arg-type]
     model = LearnableFBP(ModelConfig(geometry=SCAN, window=window))
     image = model(torch.from_numpy(broken).float())
+    image.square().sum().backward()
     assert torch.isfinite(image).all()
-    (gradient,) = torch.autograd.grad(image.square().sum(), model.filter.gains)
-    assert torch.isfinite(gradient).all()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, 1e30])
+def test_values_that_are_no_numbers_come_out_as_such(wrong: float) -> None:
+    window = WindowConfig(kind="adaptive", init="hann", photons=PHOTONS)
+    model = LearnableFBP(ModelConfig(geometry=SCAN, window=window))
+    sinogram = noisy_scan(2)
+    sinogram[1] *= wrong
+    image = model(sinogram)
+    image.sum().backward()
+    assert torch.isfinite(image[0]).all()
+    assert torch.isfinite(image[1]).any() == (wrong == 1e30)
 
 
 def test_compiled_and_exported_models_are_the_same() -> None:

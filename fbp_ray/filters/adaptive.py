@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fbp_ray.config import WindowConfig, WindowName
-from fbp_ray.filters.bands import apply_gains
+from fbp_ray.filters.bands import apply_gains, interpolated, reference_bands, tiles
 from fbp_ray.filters.filtering import fft_length, filter_projections, frequencies, ramp
 from fbp_ray.filters.noise import log_variance, smoothed
 from fbp_ray.filters.windows import TableWindow, analytic_window, spline_basis
@@ -104,6 +104,7 @@ class BandWindow(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and learning):
             responses = (self.bands() * self.ramp).to(sinogram.dtype)
             noise = _mean_square(responses[1:], fft_length(sinogram.shape[-1])) / self.config.unit**2
+            noise = torch.maximum(noise, 1e-6 * noise.detach().max())  # a band may be empty
 
             def gate(rays: Tensor, energies: Tensor) -> Tensor:
                 return self._gains(rays, energies, noise)
@@ -111,19 +112,35 @@ class BandWindow(nn.Module):
             filtered = apply_gains(sinogram, responses, gate, by_energy=self.config.kind == "adaptive")
             return filtered if self.angle_scale is None else filtered * self.angle_scale.to(filtered.dtype)
 
+    def parts(self, sinogram: Tensor) -> Tensor:
+        """What each entry of the tables of ray_noise adds to the filtered sinogram: (A, D) -> (entries, A, D)."""
+        bands = reference_bands(sinogram[None], (self.bands() * self.ramp).to(sinogram.dtype))[0, 1:]
+        count = self.gains.shape[1]
+        hats = torch.eye(count, device=sinogram.device, dtype=sinogram.dtype)[:, :, None]  # one entry is 1
+        places = self._places(sinogram[None], sinogram.new_empty(0), sinogram.new_empty(0))[:1]
+        found = functional.grid_sample(hats[None], places, padding_mode="border", align_corners=True)
+        shares = interpolated(found.reshape(count, *tiles(sinogram)), *sinogram.shape)
+        filtered = bands[:, None] * shares
+        return (filtered if self.angle_scale is None else filtered * self.angle_scale).flatten(0, 1)
+
     def _gains(self, sinogram: Tensor, energies: Tensor, noise: Tensor) -> Tensor:
+        table = self.gains[:, None].to(sinogram.dtype)
+        places = self._places(sinogram, energies, noise)
+        found = functional.grid_sample(table, places, padding_mode="border", align_corners=True)
+        return found.reshape(len(self.gains), len(sinogram), *tiles(sinogram)).transpose(0, 1).contiguous()
+
+    def _places(self, sinogram: Tensor, energies: Tensor, noise: Tensor) -> Tensor:
+        """Where each tile stands in the table of each band: (M, B S, T, 2), along e and along v, -1 to 1."""
         photons = self.config.photons if isinstance(self.config.photons, float) else None
         variance = log_variance(sinogram, self.config.unit, photons)[:, None]
         across = _coordinate(variance, VARIANCES).expand(-1, len(self.gains), -1, -1)
         if self.config.kind == "adaptive":
-            excess = smoothed(energies) / (noise[:, None, None] * 10**variance)
+            excess = smoothed(energies) / (noise[:, None, None] * 10 ** variance.clamp(-12, 12))
             along = _coordinate(torch.log10(excess + _LEAST_ENERGY), ENERGIES)
         else:
             along = torch.zeros_like(across)
-        places = torch.stack([along, across], -1).transpose(0, 1).flatten(1, 2)  # (M, B S, T, 2)
-        table = self.gains[:, None].to(sinogram.dtype)
-        found = functional.grid_sample(table, places, padding_mode="border", align_corners=True)
-        return found.reshape(len(self.gains), len(sinogram), *variance.shape[-2:]).transpose(0, 1).contiguous()
+        places = torch.stack([along, across], -1).transpose(0, 1).flatten(1, 2)
+        return places.clamp(-1, 1).nan_to_num()  # grid_sample takes what is no number for an address
 
 
 def _coordinate(value: Tensor, entries: tuple[float, float, int]) -> Tensor:

@@ -87,9 +87,16 @@ def reference_bands(sinogram: Tensor, responses: Tensor) -> Tensor:
 
 def reference_sum(bands: Tensor, gains: Tensor) -> Tensor:
     """(B, M + 1, A, D) and (B, M, S, T) -> (B, A, D)."""
+    whole = interpolated(gains, *bands.shape[-2:])
+    return bands[:, 0] + (whole * bands[:, 1:]).sum(1)
+
+
+def interpolated(gains: Tensor, angles: int, cells: int) -> Tensor:
+    """(..., S, T) -> (..., A, D), between the centres of the tiles."""
     size = [TILE * count for count in gains.shape[-2:]]
-    whole = functional.interpolate(gains, size=size, mode="bilinear", align_corners=False)
-    return bands[:, 0] + (whole[..., : bands.shape[-2], : bands.shape[-1]] * bands[:, 1:]).sum(1)
+    flat = gains.reshape(1, -1, *gains.shape[-2:])
+    whole = functional.interpolate(flat, size=size, mode="bilinear", align_corners=False)
+    return whole[..., :angles, :cells].reshape(*gains.shape[:-2], angles, cells)
 
 
 def _reference_energies(sinogram: Tensor, responses: Tensor) -> Tensor:

@@ -144,6 +144,14 @@ class SmoothWindow(TableWindow):
             waves = np.cos(np.pi * np.outer(np.arange(rank), np.arange(ANGLE_KNOTS)) / (ANGLE_KNOTS - 1))
             self.shares = nn.Parameter(torch.tensor(waves, dtype=start.dtype, device="cpu"))
 
+    def parts(self, sinogram: Tensor) -> Tensor:
+        """What each coefficient of a shared window adds to the filtered sinogram: (A, D) -> (K, A, D)."""
+        if self.cell_weights is not None:
+            sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
+        responses = self.response * self.basis.T[:, None] if self.response.ndim == 2 else self.response * self.basis.T
+        many = [filter_projections(sinogram[None], response) for response in responses]
+        return torch.cat(many)
+
     def window(self) -> Tensor:
         """(F,), or (A, F) for one that differs from angle to angle: the window as it is now."""
         parts = (self.coefficients[:, None] * self.basis).sum(-1)

@@ -65,7 +65,7 @@ def run(folder: Path, config: TrainConfig, report: Any = None) -> RunFolder:
 
 
 def weights(folder: Place) -> torch.Tensor:
-    return load_model(folder).filter.weight.detach()
+    return torch.cat([parameter.flatten() for parameter in load_model(folder).parameters()])
 
 
 def test_training_lowers_the_loss_and_beats_the_best_hann(scan: Path, tmp_path: Path) -> None:
@@ -128,8 +128,9 @@ def test_one_seed_gives_one_result_bit_for_bit(scan: Path, tmp_path: Path, kind:
     assert not torch.equal(weights(first.last), weights(other.last))
 
 
-def test_an_interrupted_run_goes_on_to_the_same_weights(scan: Path, tmp_path: Path) -> None:
-    config = settings(scan, train={"epochs": 5}, optim={"lr": 0.5, "plateau_patience": 0})
+@pytest.mark.parametrize("kind", ["frequency", "adaptive"])
+def test_an_interrupted_run_goes_on_to_the_same_weights(scan: Path, tmp_path: Path, kind: str) -> None:
+    config = settings(scan, window={"kind": kind}, train={"epochs": 5}, optim={"lr": 0.1, "plateau_patience": 0})
     whole = run(tmp_path / "whole", config)
 
     def interrupt(event: Event) -> None:
@@ -145,6 +146,34 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(scan: Path, tmp_path: Pa
     for name in ("best", "last"):
         assert torch.equal(weights(whole.folder / name), weights(cut.folder / name))
         assert read_manifest(whole.folder / name).epoch == read_manifest(cut.folder / name).epoch
+
+
+@pytest.mark.parametrize("kind", ["ray_noise", "spline"])
+def test_a_solved_window_is_epoch_0_and_the_training_from_it_goes_on_bit_for_bit(
+    scan: Path, tmp_path: Path, kind: str
+) -> None:
+    window = {"kind": kind, "init": "solve", "knots": 6}
+    parts: dict[str, dict[str, Any]] = {"window": window, "optim": {"lr": 1e-3, "schedule": "cosine"}}
+    solved = run(tmp_path / "solved", settings(scan, **parts, train={"epochs": 0}))
+    parts["train"] = {"epochs": 2}
+    start, *trained = run(tmp_path / "whole", settings(scan, **parts)).read_history()
+    assert [row["epoch"] for row in (start, *trained)] == [0, 1, 2]
+    (alone,) = solved.read_history()
+    assert alone["validation_loss"] == start["validation_loss"]
+    hann = settings(scan, **{**parts, "window": {**window, "init": "hann"}, "train": {"epochs": 1}})
+    assert start["train_loss"] < run(tmp_path / "hann", hann).read_history()[0]["train_loss"]
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Step) and event.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", settings(scan, **parts), stop)
+    run(tmp_path / "parts", settings(scan, **parts))
+    whole, parts_ = (load_model(tmp_path / name / "last").state_dict() for name in ("whole", "parts"))
+    assert all(torch.equal(value, parts_[name]) for name, value in whole.items())
+    made = load_model(tmp_path / "whole").config.window
+    assert (made.init, made.photons) == ("hann", "estimate")  # this scan says nothing of photons
 
 
 def test_a_damaged_last_checkpoint_costs_an_epoch_and_changes_nothing(scan: Path, tmp_path: Path) -> None:
@@ -175,7 +204,7 @@ def test_a_hann_starts_at_the_cutoff_that_is_best_and_the_model_holds_the_number
     cutoff = json.loads((Path(str(made)) / "baseline.json").read_text())["hann_psnr_cutoff"]
     assert 0.2 < cutoff < 1
     window = read_manifest(made.folder).model.window
-    assert window == WindowConfig(kind="frequency", init="hann", cutoff=cutoff)
+    assert window == WindowConfig(kind="frequency", init="hann", cutoff=cutoff, photons="estimate")
     torch.testing.assert_close(weights(made.last), build_filter(window, COARSE).weight.detach(), atol=1e-6, rtol=0)
     explicit = run(tmp_path / "explicit", settings(scan, window={"init": "hann", "cutoff": cutoff}, **barely))
     assert torch.equal(weights(made.last), weights(explicit.last))

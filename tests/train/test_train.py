@@ -276,4 +276,4 @@ def test_ctrl_c_says_how_the_run_goes_on(scan: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(launch, "launch", interrupted)
     with pytest.raises(KeyboardInterrupt, match=r"the same command, with --run.name run, goes on"):
         main(options(scan, tmp_path, "run"))
-    assert list_runs(tmp_path)[0].state == "running"  # this process is alive; afterwards it is interrupted
+    assert list_runs(tmp_path)[0].state == "stopped"
