@@ -30,14 +30,14 @@ SCAN = ParallelBeam(
 PHOTONS = 4096.0
 
 
-def gate(sinogram: Tensor, energies: Tensor) -> Tensor:
+def gate(sinogram: Tensor, energies: Tensor, samples: slice) -> Tensor:
     """Any smooth function of both."""
     return torch.tanh(energies) + tile_means(sinogram)[:, None]
 
 
 def by_definition(sinogram: Tensor, responses: Tensor) -> Tensor:
     bands = reference_bands(sinogram, responses)
-    return reference_sum(bands, gate(sinogram, tile_means(bands[:, 1:].square())))
+    return reference_sum(bands, gate(sinogram, tile_means(bands[:, 1:].square()), slice(None)))
 
 
 def responses_for(cells: int, bands: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -91,6 +91,18 @@ def test_derivatives_of_either_order_in_either_direction() -> None:
     torch.testing.assert_close(together, torch.stack([stage(one, responses) for one in many]))
 
 
+@pytest.mark.parametrize("kind", ["ray_noise", "adaptive"])
+@pytest.mark.parametrize("photons", [PHOTONS, "estimate"])
+def test_inference_is_what_is_trained(kind: str, photons: float | str) -> None:
+    stage = build_filter(WindowConfig(kind=kind, init="hann", photons=photons), SCAN)  # type: ignore[arg-type]
+    randomise(stage)
+    sinogram = noisy_scan(3)
+    trained = stage(sinogram).detach()
+    torch.testing.assert_close(
+        stage.requires_grad_(False)(sinogram), trained, rtol=0, atol=1e-4 * float(trained.abs().max())
+    )
+
+
 def test_a_sample_does_not_depend_on_its_batch_or_on_the_threads() -> None:
     stage = build_filter(WindowConfig(kind="adaptive", init="hann", photons=PHOTONS), SCAN)
     randomise(stage)
@@ -142,7 +154,7 @@ def test_where_all_rays_are_as_noisy_one_window_serves_all() -> None:
 
 def test_the_variance_of_known_counts_and_of_estimated_ones() -> None:
     sinogram = noisy_scan(2)
-    known = log_variance(sinogram, MU_MAX, PHOTONS)
+    known = log_variance(sinogram, MU_MAX, torch.full((2,), PHOTONS))
     repeats = torch.stack([noisy_scan(40)[n] for n in range(40)]) * MU_MAX  # forty draws of the noise
     measured = tile_means(repeats.var(0)[None])[0].log10()
     assert (known[0] - measured).abs().median() < 0.1  # of a decade; forty draws know it to about 0.02 a tile

@@ -17,6 +17,7 @@ its noise; Shtok, Elad and Zibulevsky, Int. J. Biomed. Imaging 2013, 609274, lea
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fbp_ray.config import WindowConfig, WindowName
-from fbp_ray.filters.bands import apply_gains, interpolated, reference_bands, tiles
+from fbp_ray.filters.bands import GateOnArrays, apply_gains, interpolated, kernels_for, reference_bands, tiles
 from fbp_ray.filters.filtering import fft_length, filter_projections, frequencies, ramp
-from fbp_ray.filters.noise import log_variance, smoothed
+from fbp_ray.filters.noise import estimated_photons, log_variance, smoothed
 from fbp_ray.filters.windows import TableWindow, analytic_window, spline_basis
 from fbp_ray.geometry import ParallelBeam
 
@@ -106,10 +107,13 @@ class BandWindow(nn.Module):
             noise = _mean_square(responses[1:], fft_length(sinogram.shape[-1])) / self.config.unit**2
             noise = torch.maximum(noise, 1e-6 * noise.detach().max())  # a band may be empty
 
-            def gate(rays: Tensor, energies: Tensor) -> Tensor:
-                return self._gains(rays, energies, noise)
+            photons = self._photons(sinogram)
 
-            filtered = apply_gains(sinogram, responses, gate, by_energy=self.config.kind == "adaptive")
+            def gate(rays: Tensor, energies: Tensor, samples: slice) -> Tensor:
+                return self._gains(rays, energies, noise, photons[samples])
+
+            fast = None if learning or not sinogram.is_cpu else self._gains_on_arrays(noise, photons)
+            filtered = apply_gains(sinogram, responses, gate, self.config.kind == "adaptive", fast)
             return filtered if self.angle_scale is None else filtered * self.angle_scale.to(filtered.dtype)
 
     def parts(self, sinogram: Tensor) -> Tensor:
@@ -117,21 +121,41 @@ class BandWindow(nn.Module):
         bands = reference_bands(sinogram[None], (self.bands() * self.ramp).to(sinogram.dtype))[0, 1:]
         count = self.gains.shape[1]
         hats = torch.eye(count, device=sinogram.device, dtype=sinogram.dtype)[:, :, None]  # one entry is 1
-        places = self._places(sinogram[None], sinogram.new_empty(0), sinogram.new_empty(0))[:1]
+        nothing = sinogram.new_empty(0)
+        places = self._places(sinogram[None], nothing, nothing, self._photons(sinogram[None]))[:1]
         found = functional.grid_sample(hats[None], places, padding_mode="border", align_corners=True)
         shares = interpolated(found.reshape(count, *tiles(sinogram)), *sinogram.shape)
         filtered = bands[:, None] * shares
         return (filtered if self.angle_scale is None else filtered * self.angle_scale).flatten(0, 1)
 
-    def _gains(self, sinogram: Tensor, energies: Tensor, noise: Tensor) -> Tensor:
+    def _photons(self, sinogram: Tensor) -> Tensor:
+        """(B,): those of a ray that meets nothing, as they are known, or else estimated."""
+        if isinstance(self.config.photons, float):
+            return sinogram.new_full((len(sinogram),), self.config.photons)
+        return estimated_photons(sinogram, self.config.unit)
+
+    def _gains(self, sinogram: Tensor, energies: Tensor, noise: Tensor, photons: Tensor) -> Tensor:
         table = self.gains[:, None].to(sinogram.dtype)
-        places = self._places(sinogram, energies, noise)
+        places = self._places(sinogram, energies, noise, photons)
         found = functional.grid_sample(table, places, padding_mode="border", align_corners=True)
         return found.reshape(len(self.gains), len(sinogram), *tiles(sinogram)).transpose(0, 1).contiguous()
 
-    def _places(self, sinogram: Tensor, energies: Tensor, noise: Tensor) -> Tensor:
+    def _gains_on_arrays(self, noise: Tensor, photons: Tensor) -> GateOnArrays | None:
+        """`_gains` as a kernel, where kernels can be compiled."""
+        kernels = kernels_for(noise)
+        if kernels is None:
+            return None
+        noise_, photons_ = noise.numpy(), photons.tolist()
+        table = self.gains.detach().to(noise.dtype).numpy()
+
+        def find(means: Any, energies: Any, sample: int, gains: Any) -> None:
+            scale = (photons_[sample], self.config.unit)
+            kernels.look_up(means, energies, noise_, table, scale, VARIANCES[:2], ENERGIES[:2], _LEAST_ENERGY, gains)
+
+        return find
+
+    def _places(self, sinogram: Tensor, energies: Tensor, noise: Tensor, photons: Tensor) -> Tensor:
         """Where each tile stands in the table of each band: (M, B S, T, 2), along e and along v, -1 to 1."""
-        photons = self.config.photons if isinstance(self.config.photons, float) else None
         variance = log_variance(sinogram, self.config.unit, photons)[:, None]
         across = _coordinate(variance, VARIANCES).expand(-1, len(self.gains), -1, -1)
         if self.config.kind == "adaptive":

@@ -6,8 +6,10 @@ arrays, float32 or float64: A angles, D cells, S and T tiles.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numba
 import numpy as np
 
 from fbp_ray.projector.compiler import Kernel
@@ -122,3 +124,53 @@ def sum_to_tiles(along: Any, band: Any, gains: Any) -> None:
         for t in range(count_t):
             gains[s, t] += (1 - low) * row[t + 1]
             gains[after, t] += low * row[t + 1]
+
+
+@Kernel
+def look_up(
+    means: Any, energies: Any, noise: Any, table: Any, scale: Any, variances: Any, levels: Any, least: Any, gains: Any
+) -> None:
+    """Each tile's gains: what `BandWindow` says in torch's operations.
+
+    means (S, T) of the line integrals; energies (M, S, T), or no bands; noise (M,) energy of noise of variance 1;
+    table (M, N, E); scale: photons, unit; variances, levels: first and last entry; gains (M, S, T).
+    """
+    count_s, count_t = means.shape
+    number, by_energy = table.shape[1], energies.shape[0] > 0
+    photons, unit = scale
+    row = np.empty((count_s, count_t), means.dtype)
+    for s in range(count_s):
+        above, below = max(s - 1, 0), min(s + 1, count_s - 1)
+        for t in range(count_t):
+            row[s, t] = means[above, t] / 4 + means[s, t] / 2 + means[below, t] / 4
+    energy = np.empty(count_t, means.dtype)
+    for m in range(gains.shape[0]):
+        for s in range(count_s):
+            above, below = max(s - 1, 0), min(s + 1, count_s - 1)
+            if by_energy:
+                for t in range(count_t):
+                    energy[t] = energies[m, above, t] / 4 + energies[m, s, t] / 2 + energies[m, below, t] / 4
+            for t in range(count_t):
+                left, right = max(t - 1, 0), min(t + 1, count_t - 1)
+                mean = row[s, left] / 4 + row[s, t] / 2 + row[s, right] / 4
+                variance = (unit * mean - math.log(photons)) / math.log(10.0)
+                across = _place(variance, variances, number)
+                along = 0.0
+                if by_energy:
+                    local = energy[left] / 4 + energy[t] / 2 + energy[right] / 4
+                    excess = local / (noise[m] * 10 ** min(max(variance, -12.0), 12.0))
+                    along = _place(math.log10(excess + least), levels, table.shape[2])
+                n, e = min(int(across), number - 1), min(int(along), table.shape[2] - 1)
+                n_next, e_next = min(n + 1, number - 1), min(e + 1, table.shape[2] - 1)
+                first = table[m, n, e] + (along - e) * (table[m, n, e_next] - table[m, n, e])
+                second = table[m, n_next, e] + (along - e) * (table[m, n_next, e_next] - table[m, n_next, e])
+                gains[m, s, t] = first + (across - n) * (second - first)
+
+
+@numba.njit(inline="always")
+def _place(value: Any, ends: Any, number: Any) -> Any:
+    """Where a value stands among `number` entries, 0 to number - 1; what is no number in the middle."""
+    place = (value - ends[0]) / (ends[1] - ends[0]) * (number - 1)
+    if not math.isfinite(place):
+        place = 0.5 * (number - 1) if math.isnan(place) else (number - 1.0 if place > 0 else 0.0)
+    return min(max(place, 0.0), number - 1.0)

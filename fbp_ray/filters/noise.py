@@ -22,21 +22,19 @@ _FEWEST, _MOST = 1.0, 1e9
 """Bounds of an estimate: a sinogram without noise would give no limit."""
 
 
-def log_variance(sinogram: Tensor, unit: float, photons: float | None) -> Tensor:
+def log_variance(sinogram: Tensor, unit: float, photons: Tensor) -> Tensor:
     """The decimal logarithm of the variance of the line integrals, smoothed over about 12 angles x 12 cells.
 
     Args:
         sinogram: (B, A, D), line integrals in multiples of `unit`.
         unit: 1/m, so that `unit` x sinogram is free of a unit.
-        photons: N, or None to estimate it from each sinogram.
+        photons: (B,), N of each; see `estimated_photons`.
 
     Returns:
         (B, S, T), of the line integrals without unit.
     """
     integrals = unit * smoothed(tile_means(sinogram))
-    if photons is not None:
-        return (integrals - math.log(photons)) / math.log(10)
-    return (integrals - estimated_photons(sinogram, unit).log()[:, None, None]) / math.log(10)
+    return (integrals - photons.log()[:, None, None]) / math.log(10)
 
 
 def estimated_photons(sinogram: Tensor, unit: float) -> Tensor:
