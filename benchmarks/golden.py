@@ -20,13 +20,16 @@ import torch
 
 from fbp_ray.checkpoint import read_checkpoint
 
+ONE_WINDOW = "--window.kind frequency --window.cutoff 1 --optim.lr 0.01 --optim.schedule plateau"
+"""The quickstart of version 0.1.0."""
+
 RUNS = {
-    "quickstart, 1 worker": (
-        "--train.epochs 3 --scaling.num_workers 1 --window.cutoff 1",
+    "one window for all rays, 1 worker": (
+        f"{ONE_WINDOW} --train.epochs 3 --scaling.num_workers 1",
         "86a7a0e363ee0234ab72a45f",
     ),
-    "quickstart, 2 workers": (
-        "--train.epochs 2 --scaling.num_workers 2 --window.cutoff 1",
+    "one window for all rays, 2 workers": (
+        f"{ONE_WINDOW} --train.epochs 2 --scaling.num_workers 2",
         "292aec66778064bf566a0906",
     ),
     "reference, 1 worker": (
@@ -35,7 +38,7 @@ RUNS = {
         "38077ee557598d90090a3a8e",
     ),
     "mean squared error, 2 workers": (
-        "--train.epochs 2 --scaling.num_workers 2 --window.init hann --window.cutoff 1 --loss.mse 1 "
+        f"{ONE_WINDOW} --train.epochs 2 --scaling.num_workers 2 --loss.mse 1 "
         "--loss.l1 0 --loss.ms_ssim 0 --loss.edge 0 --optim.lr 0.03",
         "e7cc90ad192881368d03e752",
     ),
