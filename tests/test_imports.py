@@ -15,7 +15,7 @@ ORDER = (
     ("errors", "settings", "threads", "versions"),
     ("config",),
     ("geometry",),
-    ("projector",),
+    ("projector", "own"),
     ("filters",),
     ("model",),
     ("metrics", "storage", "client"),
