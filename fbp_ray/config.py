@@ -6,9 +6,10 @@ program lists its options, or refuses one, without waiting for it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fbp_ray.settings import Frozen, LocalPath, PlaceName
 
@@ -21,6 +22,20 @@ WindowName = Literal["none", "shepp-logan", "cosine", "hamming", "hann"]
 WindowKind = Literal[
     "fixed", "frequency", "angle_frequency", "spline", "fourier_series", "low_rank", "ray_noise", "adaptive", "zeng"
 ]
+
+
+def is_own(kind: str) -> bool:
+    """Whether a kind is somebody's own code: PACKAGE.MODULE:CLASS."""
+    return re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", kind) is not None
+
+
+def _kind(kind: str) -> str:
+    if kind not in get_args(WindowKind) and not is_own(kind):
+        known = ", ".join(f"'{name}'" for name in get_args(WindowKind))
+        raise ValueError(f"must be {known} or a class of your own, PACKAGE.MODULE:CLASS")
+    return kind
+
+
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
@@ -41,11 +56,15 @@ class DataConfig(Frozen):
 class WindowConfig(Frozen):
     """The kind of window, and what it is at the start."""
 
-    kind: WindowKind = Field(
+    kind: Annotated[str, AfterValidator(_kind)] = Field(
         default="frequency",
         description="shared by the angles: spline, fourier_series (smooth) or frequency (a weight a frequency); one "
         "for each angle: low_rank (smooth) or angle_frequency (a weight for every angle and frequency); by the noise "
-        "of each ray: ray_noise, adaptive (also by what stands out of it); not learned: fixed, zeng (by the noise)",
+        "of each ray: ray_noise, adaptive (also by what stands out of it); not learned: fixed, zeng (by the noise); of "
+        "your own: PACKAGE.MODULE:CLASS",
+    )
+    options: dict[str, Any] = Field(
+        default={}, description="settings of a window of your own, NAME=VALUE; the other settings here are not its"
     )
     init: Literal["ones", "none", "shepp-logan", "cosine", "hamming", "hann"] = Field(
         default="ones", description="the window at the start: ones, or an analytic one"
@@ -67,6 +86,12 @@ class WindowConfig(Frozen):
     unit: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         default=81.35858, description="attenuation in 1/m that the value 1 stands for; LoDoPaB-CT's by default"
     )
+
+    @model_validator(mode="after")
+    def _own_alone_has_options(self) -> WindowConfig:
+        if self.options and not is_own(self.kind):
+            raise ValueError(f"options are those of a window of your own, but kind is {self.kind}; leave them out")
+        return self
 
     @model_validator(mode="after")
     def _ones_have_no_cutoff(self) -> WindowConfig:

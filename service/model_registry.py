@@ -32,7 +32,7 @@ from service.batching import CLASSIC_FBP, Engine, classic, learned
 from service.database import Database
 from service.observability import Metrics
 from service.problems import Problem
-from service.settings import Settings
+from service.settings import Settings, refuse_own
 
 BEST = "best"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -249,6 +249,7 @@ class ModelRegistry:
         except Exception as error:  # whatever the library of some store makes of a name
             raise CheckpointError(f"{source} cannot be read: {error}; give a run or checkpoint folder") from None
         manifest = checkpoint.manifest
+        refuse_own(manifest.model.window.kind, self.settings.models.own)
         try:
             model = LearnableFBP(manifest.model)
             put_weights(model, checkpoint.contents["weights"], source)

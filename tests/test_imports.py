@@ -15,7 +15,7 @@ ORDER = (
     ("errors", "settings", "threads", "versions"),
     ("config",),
     ("geometry",),
-    ("projector",),
+    ("projector", "own"),
     ("filters",),
     ("model",),
     ("metrics", "storage", "client"),
@@ -25,7 +25,7 @@ ORDER = (
     ("pictures",),
     ("run", "simulate"),
     ("train", "evaluate", "runs"),
-    ("sweep", "doctor", "solve"),
+    ("sweep", "doctor", "solve", "export"),
 )
 
 
@@ -75,6 +75,7 @@ def test_options_are_read_before_anything_heavy_is_imported(tmp_path: Path) -> N
     wrong = {
         "fbp_ray.train": ["--optim.lr", "fast"],
         "fbp_ray.evaluate": ["--split", "all"],
+        "fbp_ray.export": ["--to", "nowhere"],
         "fbp_ray.simulate": ["--phantoms", "0"],
         "fbp_ray.doctor": ["--quick=perhaps"],
         "fbp_ray.runs": ["--storage", str(tmp_path / "nowhere")],

@@ -11,11 +11,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fbp_ray.config import WindowConfig, WindowKind, WindowName
+from fbp_ray.config import WindowConfig, WindowKind, WindowName, is_own
 from fbp_ray.filters.adaptive import BandWindow, ZengWindow
 from fbp_ray.filters.filtering import fft_length, filter_projections, frequencies, ramp
 from fbp_ray.filters.windows import SmoothWindow, TableWindow, analytic_window, cosine_basis, spline_basis
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.own import own_stage
 
 __all__ = [
     "BandWindow",
@@ -36,6 +37,8 @@ __all__ = [
 
 def build_filter(config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtype = torch.float32) -> nn.Module:
     """The filter stage that `config` describes, for this geometry, on the CPU, with weights of `dtype`."""
+    if is_own(config.kind):
+        return own_stage(config.kind, config.options, geometry).to("cpu", dtype)
     if config.kind == "zeng":
         return ZengWindow(config, geometry, dtype)
     if config.kind in ("ray_noise", "adaptive"):

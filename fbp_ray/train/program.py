@@ -111,6 +111,7 @@ def check(config: ResolvedConfig, workers: int | None = None) -> None:
     """
     training, validation = open_parts(config.data)
     check_shares(config, len(training), len(validation), workers or config.scaling.num_workers or 1)
+    LearnableFBP(ModelConfig(geometry=training.geometry, window=config.window.with_best(1.0)))
     image = torch.zeros(1, *training.geometry.image_shape)
     composite_loss(image, image, config.loss)
     check_settings(config)

@@ -45,6 +45,7 @@ class Jobs:
         interval: float = INTERVAL,
     ) -> None:
         self._storage = absolute(settings.jobs.storage)
+        self._own = settings.models.own
         self._activate = activate
         self._cluster = cluster or open_cluster(settings)
         self._store = JobStore(database, metrics.jobs)
@@ -96,7 +97,7 @@ class Jobs:
                 nodes = self._cluster.nodes()
             except Unreachable as error:
                 raise Problem(503, f"{error}; nothing was submitted, try again later", {"Retry-After": "10"}) from None
-            check(job, nodes, self._cluster.local)
+            check(job, nodes, self._cluster.local, self._own)
             self._store.add(job)
         self._dispatcher.wake()
         return self._document(job), False

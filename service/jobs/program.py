@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -32,6 +32,7 @@ from fbp_ray.train.cluster import Node, allocate
 from service.jobs.documents import Kind
 from service.jobs.store import Job
 from service.problems import Problem
+from service.settings import refuse_own
 
 VARIABLE = "FBP_RAY_JOB"
 MAX_BYTES = 90_000  # of a configuration: a variable holds 128 KB, and base64 makes four bytes of three
@@ -129,24 +130,25 @@ def _as_json(body: JobRequest) -> dict[str, Any]:
     return body.model_dump(mode="json", exclude_unset=True) | {"kind": body.kind}
 
 
-def check(job: Job, nodes: Sequence[Node], local: bool) -> None:
+def check(job: Job, nodes: Sequence[Node], local: bool, own: Collection[str] = ()) -> None:
     """Refuses what could never run, by the rules of the package itself, as far as this machine can tell.
 
     Args:
         job: what is to be submitted. Data and checkpoints on another machine are left to the job.
         nodes: the machines of the cluster.
         local: whether jobs run on this machine.
+        own: windows of somebody's own that may run.
 
     Raises:
         FbpRayError, Problem: why, and what to do about it.
     """
     try:
         if job.kind == "evaluate":
-            _check_evaluation(job, local)
+            _check_evaluation(job, local, own)
         elif job.kind == "sweep":
-            _check_sweep(job, nodes, local)
+            _check_sweep(job, nodes, local, own)
         else:
-            _check_training(job, nodes, local)
+            _check_training(job, nodes, local, own)
     except FbpRayError:
         raise
     except (OSError, ValueError) as error:  # a folder that may not be read, a name that no system takes, ..
@@ -155,9 +157,10 @@ def check(job: Job, nodes: Sequence[Node], local: bool) -> None:
         ) from None
 
 
-def _check_training(job: Job, nodes: Sequence[Node], local: bool) -> None:
+def _check_training(job: Job, nodes: Sequence[Node], local: bool, own: Collection[str]) -> None:
     config = on_recipe(TrainConfig, job.config, instead=own_settings)
     _refuse_address(config)
+    refuse_own(config.window.kind, own)
     _check_settings(config, local)
     _check_resources(config, nodes)
     run = RunFolder(job.place)
@@ -167,7 +170,7 @@ def _check_training(job: Job, nodes: Sequence[Node], local: bool) -> None:
     run.check_resumable(config)
 
 
-def _check_sweep(job: Job, nodes: Sequence[Node], local: bool) -> None:
+def _check_sweep(job: Job, nodes: Sequence[Node], local: bool, own: Collection[str]) -> None:
     from fbp_ray.sweep.config import allocate_trials, refuse_run_options, training_config, with_workers
     from fbp_ray.sweep.folder import SWEEP, SweepFolder
     from fbp_ray.sweep.space import Space, check_space, grid
@@ -175,6 +178,7 @@ def _check_sweep(job: Job, nodes: Sequence[Node], local: bool) -> None:
     tree = on_recipe(SweepTree, job.config)
     space: Space = import_module(f"sweeps.{job.request['space']}").SPACE
     _refuse_address(tree)
+    refuse_own(tree.window.kind, own)
     refuse_run_options(tree)
     check_space(space, tree)
     if tree.sweep.search == "grid":
@@ -190,7 +194,7 @@ def _check_sweep(job: Job, nodes: Sequence[Node], local: bool) -> None:
     folder.check_resumable(tree, space)
 
 
-def _check_evaluation(job: Job, local: bool) -> None:
+def _check_evaluation(job: Job, local: bool, own: Collection[str]) -> None:
     from fbp_ray.checkpoint import find_checkpoint, read_manifest
     from fbp_ray.evaluate.program import check_out, open_part
 
@@ -199,6 +203,7 @@ def _check_evaluation(job: Job, local: bool) -> None:
     if not (local or "://" in config.checkpoint or Path(config.checkpoint).exists()):
         return
     checkpoint = find_checkpoint(config.checkpoint)
+    refuse_own(read_manifest(checkpoint).model.window.kind, own)
     folder = config.data.dir or Path(str(read_manifest(checkpoint).data.get("dir", "")))
     if folder.is_dir():
         open_part(config, checkpoint, config.split)

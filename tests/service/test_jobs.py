@@ -187,6 +187,7 @@ def test_one_key_sent_at_once_is_one_job(service: Service) -> None:
         ({"kind": "train", "config": {"learning_rate": 1}}, ["there is no such setting"]),
         ({"kind": "train", "config": {"recipe": "../x"}}, ["quickstart"]),
         ({"kind": "train", "config": {"window": {"kind": "fixed"}}}, ["learns nothing"]),
+        ({"kind": "train", "config": {"window": {"kind": "os.path:join"}}}, ["os.path:join", "models.own"]),
         ({"kind": "train", "config": {"ray": {"address": "h:6379"}}}, ["does not choose its cluster"]),
         ({"kind": "train", "config": {"scaling": {"num_workers": 8}}}, ["8 workers", "2 processors"]),
         ({"kind": "train", "config": {"data": {"dir": "/nowhere"}}}, ["/nowhere"]),
