@@ -1,0 +1,1 @@
+"""How good the windows' images are, and what they cost."""
