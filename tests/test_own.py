@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 
 from fbp_ray.checkpoint import load_model, read_manifest
@@ -16,7 +17,6 @@ from fbp_ray.errors import ConfigError, FbpRayError
 from fbp_ray.evaluate import main as evaluate
 from fbp_ray.filters import WindowConfig, build_filter
 from fbp_ray.model import LearnableFBP, ModelConfig
-from fbp_ray.train import main as train
 from service.settings import ModelsConfig
 from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, write_scan
@@ -45,9 +45,10 @@ def test_the_example_of_the_page_trains_is_evaluated_and_loaded(
         "scaling.num_workers": 1, "loss.ms_ssim": 0, "loss.edge": 0, "window.init": "ones", "window.kind": example,
         "window.options": "size=5",
     }  # fmt: skip
-    if ray.is_initialized():
-        pytest.skip("the workers of a cluster that runs already have another PYTHONPATH; run this file alone")
-    train([f"--{name}={value}" for name, value in options.items()])
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    words = [sys.executable, "-m", "fbp_ray.train", *(f"--{name}={value}" for name, value in options.items())]
+    done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "mine"
     assert read_manifest(run).model.window.options == {"size": "5"}
     evaluate(["--checkpoint", str(run), "--out", str(tmp_path / "out"), "--hann_psnr=0.5", "--hann_ssim=0.5"])

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fbp_ray.geometry import ParallelBeam
 
-# Pixels this many cells wide, LoDoPaB-CT's, reach one cell: faster, and uneven by some per cent near the diagonals only.
+# Pixels this many cells wide, LoDoPaB-CT's, reach one cell: faster, and uneven by some per cent near diagonals alone.
 _ONE_CELL = 513 / (362 * math.sqrt(2))
 
 
