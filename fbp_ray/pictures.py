@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from torch import Tensor, nn
 
 from fbp_ray.baseline import Baseline, Quality
 from fbp_ray.config import TrackConfig
-from fbp_ray.filters import TableWindow, analytic_window, frequencies
+from fbp_ray.filters import BandWindow, TableWindow, analytic_window, frequencies
+from fbp_ray.filters.adaptive import ENERGIES, VARIANCES
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.trackers import Pixels
 
@@ -70,8 +71,8 @@ def panels(
         pictures[f"reconstruction/{index:04d}"] = strip(
             classic, learned, sample.ground_truth, f"FBP, Hann {cutoff:.2f}"
         )
-    if isinstance(model.filter, TableWindow):
-        pictures["window"] = as_pixels(window_figure(model.filter, model.geometry.cells))
+    if (window := window_figure(model.filter, model.geometry.cells)) is not None:
+        pictures["window"] = as_pixels(window)
     return pictures
 
 
@@ -137,14 +138,18 @@ def comparison(
     return figure
 
 
-def window_figure(stage: TableWindow, cells: int) -> Figure:
-    """The learned window beside the analytic ones.
+def window_figure(stage: nn.Module, cells: int) -> Figure | None:
+    """The learned window beside the analytic ones; None for a stage without one.
 
     Args:
-        stage: its weights are (F,) or (A, F); those of (A, F) are also shown over the angles.
+        stage: a window (F,); one of (A, F) is also shown over the angles, one by noise with the gains of its bands.
         cells: D.
     """
-    weight = stage.weight.detach().cpu().numpy()
+    if isinstance(stage, BandWindow):
+        return _bands_figure(stage, cells)
+    if not isinstance(stage, TableWindow) or type(stage).forward is not TableWindow.forward:
+        return None
+    weight = stage.window().detach().cpu().numpy()
     by_angle = weight.ndim == 2
     frequency = frequencies(cells)
     figure = blank_figure(12.5 if by_angle else 7, 4.8)
@@ -166,6 +171,31 @@ def window_figure(stage: TableWindow, cells: int) -> Figure:
     curves.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), ylim=(-0.1, 1.4))
     curves.grid(alpha=0.3)
     curves.legend(fontsize="small")
+    return figure
+
+
+def _bands_figure(stage: BandWindow, cells: int) -> Figure:
+    """The windows that divide the bands, and each band's gain by the noise and by what stands out of it."""
+    gains = stage.gains.detach().cpu().numpy()
+    figure = blank_figure(3.2 * (len(gains) + 1.4), 3.6)
+    curves, *maps = figure.subplots(1, len(gains) + 1, width_ratios=[1.4] + [1.0] * len(gains))
+    for number, window in enumerate(stage.windows().detach().cpu().numpy()):
+        curves.plot(frequencies(cells), window, label=f"up to band {number}" if number else "always kept")
+    curves.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), title="bands")
+    curves.grid(alpha=0.3)
+    curves.legend(fontsize="small")
+    picture = None
+    for number, (axes, gain) in enumerate(zip(maps, gains, strict=True), start=1):
+        axes.set_title(f"gain of band {number}")
+        if gain.shape[1] == 1:
+            axes.plot(np.linspace(*VARIANCES), gain[:, 0], "k")
+            axes.set(xlabel="log10 variance of a ray", ylim=(-0.1, 2))
+            continue
+        extent = (*ENERGIES[:2], *VARIANCES[:2])
+        picture = axes.imshow(gain, aspect="auto", origin="lower", extent=extent, cmap="viridis", vmin=0, vmax=2)
+        axes.set(xlabel="log10 energy / noise", ylabel="log10 variance of a ray")
+    if picture is not None:
+        figure.colorbar(picture, ax=maps)
     return figure
 
 

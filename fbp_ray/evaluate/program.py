@@ -21,7 +21,6 @@ from fbp_ray.cli import progress
 from fbp_ray.data import LoDoPaB, describe, geometry_of
 from fbp_ray.errors import DataError, RunError
 from fbp_ray.evaluate import EvaluateConfig
-from fbp_ray.filters import TableWindow
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.pictures import as_png, comparison, evenly_spaced, window_figure
 from fbp_ray.settings import as_json
@@ -79,8 +78,8 @@ def evaluate(config: EvaluateConfig) -> None:
         "versions": versions(),
     }
     pictures = _draw(dataset, config.panels, methods, qualities, device)
-    if isinstance(model.filter, TableWindow):
-        pictures["window.png"] = as_png(window_figure(model.filter, model.geometry.cells))
+    if (window := window_figure(model.filter, model.geometry.cells)) is not None:
+        pictures["window.png"] = as_png(window)
 
     for name, content in pictures.items():
         out.write(name, content)
