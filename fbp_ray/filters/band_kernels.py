@@ -53,77 +53,62 @@ def times_means(values: Any, means: Any) -> None:
             values[a, d] *= 2 * means[s, t] / (rows * columns)
 
 
+@numba.njit(inline="always")
+def _rows(count: Any, a: Any) -> Any:
+    """The rows of tiles that an angle lies between, and how near it is to the second, 0 to 1."""
+    position = min(max((a + 0.5) / TILE - 0.5, 0.0), count - 1.0)
+    s = int(position)
+    return s, min(s + 1, count - 1), position - s
+
+
+@numba.njit(inline="always")
+def _gains_along(gains: Any, a: Any, row: Any) -> None:
+    """The gains of an angle at the centres of the tiles, in row[1:-1]; beyond the outermost they are constant."""
+    count = gains.shape[1]
+    s, after, near = _rows(gains.shape[0], a)
+    for t in range(count):
+        row[t + 1] = gains[s, t] + gains.dtype.type(near) * (gains[after, t] - gains[s, t])
+    row[0], row[count + 1] = row[1], row[count]
+
+
 @Kernel
 def add_interpolated(band: Any, gains: Any, first: int, result: Any) -> None:
     """result (angles from `first` on, D) += gains (S, T), interpolated, x band (A, D)."""
-    count_s, count_t = gains.shape
-    cells = band.shape[1]
-    row = np.empty(count_t + 2, gains.dtype)
-    spread = np.empty((count_t, TILE), gains.dtype)
-    flat = spread.reshape(count_t * TILE)
+    count = gains.shape[1]
+    row = np.empty(count + 2, gains.dtype)
+    spread = np.empty((count, TILE), gains.dtype)
+    flat = spread.reshape(count * TILE)
     for n in range(result.shape[0]):
-        a = first + n
-        position = min(max((a + 0.5) / TILE - 0.5, 0.0), count_s - 1.0)
-        s = int(position)
-        low = gains.dtype.type(position - s)
-        after = min(s + 1, count_s - 1)
-        for t in range(count_t):
-            row[t + 1] = gains[s, t] + low * (gains[after, t] - gains[s, t])
-        row[0], row[count_t + 1] = row[1], row[count_t]
-        for t in range(count_t):
+        _gains_along(gains, first + n, row)
+        for t in range(count):
             here, left, right = row[t + 1], row[t] - row[t + 1], row[t + 2] - row[t + 1]
             spread[t, 0] = here + gains.dtype.type(0.375) * left
             spread[t, 1] = here + gains.dtype.type(0.125) * left
             spread[t, 2] = here + gains.dtype.type(0.125) * right
             spread[t, 3] = here + gains.dtype.type(0.375) * right
-        for d in range(cells):
-            result[n, d] += flat[d] * band[a, d]
-
-
-@Kernel
-def interpolated(along: Any, gains: Any, result: Any) -> None:
-    """result (A, D) = gains (S, T), interpolated, x along (A, D)."""
-    count_s, count_t = gains.shape
-    angles, cells = along.shape
-    row = np.empty(count_t + 2, gains.dtype)
-    for a in range(angles):
-        position = min(max((a + 0.5) / TILE - 0.5, 0.0), count_s - 1.0)
-        s = int(position)
-        low = position - s
-        after = min(s + 1, count_s - 1)
-        for t in range(count_t):
-            row[t + 1] = gains[s, t] + low * (gains[after, t] - gains[s, t])
-        row[0], row[count_t + 1] = row[1], row[count_t]
-        for d in range(cells):
-            t = d // TILE
-            offset = (d - TILE * t + 0.5) / TILE - 0.5
-            other = row[t] if offset < 0 else row[t + 2]
-            result[a, d] = (row[t + 1] + abs(offset) * (other - row[t + 1])) * along[a, d]
+        for d in range(band.shape[1]):
+            result[n, d] += flat[d] * band[first + n, d]
 
 
 @Kernel
 def sum_to_tiles(along: Any, band: Any, gains: Any) -> None:
-    """gains (S, T) += what `interpolated` spreads, gathered: the sum over (A, D) of along x band x its weights."""
-    count_s, count_t = gains.shape
-    angles, cells = along.shape
-    row = np.empty(count_t + 2, gains.dtype)
-    for a in range(angles):
-        position = min(max((a + 0.5) / TILE - 0.5, 0.0), count_s - 1.0)
-        s = int(position)
-        low = position - s
-        after = min(s + 1, count_s - 1)
+    """gains (S, T) += what `add_interpolated` spreads, gathered: the sum over (A, D) of along x band x its weights."""
+    count = gains.shape[1]
+    row = np.empty(count + 2, gains.dtype)
+    for a in range(along.shape[0]):
         row[:] = 0
-        for d in range(cells):
+        for d in range(along.shape[1]):
             t = d // TILE
             offset = (d - TILE * t + 0.5) / TILE - 0.5
             product = along[a, d] * band[a, d]
             row[t + 1] += (1 - abs(offset)) * product
             row[t + (0 if offset < 0 else 2)] += abs(offset) * product
         row[1] += row[0]
-        row[count_t] += row[count_t + 1]
-        for t in range(count_t):
-            gains[s, t] += (1 - low) * row[t + 1]
-            gains[after, t] += low * row[t + 1]
+        row[count] += row[count + 1]
+        s, after, near = _rows(gains.shape[0], a)
+        for t in range(count):
+            gains[s, t] += (1 - near) * row[t + 1]
+            gains[after, t] += near * row[t + 1]
 
 
 @Kernel

@@ -200,7 +200,8 @@ class _Sum(_Anew):
             along = gradient[number].contiguous().numpy()
             for m, band in enumerate(bands[1:].numpy()):
                 kernels.sum_to_tiles(along, band, to_gains[number, m].numpy())
-                kernels.interpolated(along, gains[number, m].contiguous().numpy(), band)
+                band[:] = 0
+                kernels.add_interpolated(along, gains[number, m].contiguous().numpy(), 0, band)
             bands[0] = gradient[number]
             return bands
 
