@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fbp_ray.filters import WindowConfig, fft_length, filter_projections
 from fbp_ray.filters.filtering import correlate_op, filter_op
@@ -149,6 +150,23 @@ def test_second_derivatives_with_respect_to_the_window_alone(by_angle: bool) -> 
     torch.testing.assert_close(product, (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=1e-8)
     assert torch.autograd.gradgradcheck(lambda r: filter_projections(y, r), (weights.requires_grad_(),))
     assert torch.autograd.gradgradcheck(filter_projections, (y.requires_grad_(), weights))
+
+
+@pytest.mark.parametrize("by_angle", [False, True])
+def test_forward_mode_is_right_also_over_reverse_mode(by_angle: bool) -> None:
+    y, r = sinogram(2, dtype=torch.float64), response(*([7] if by_angle else []), dtype=torch.float64)
+    inputs = (y.requires_grad_(), r.requires_grad_())
+    assert torch.autograd.gradcheck(filter_projections, inputs, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(filter_projections, inputs, check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("kind", ["fixed", "angle_frequency", "adaptive"])
+def test_a_model_takes_dual_numbers(kind: str) -> None:
+    y, along, learned = sinogram(2), sinogram(2).flip(-1), model(kind)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(learned(forward_ad.make_dual(y, along))).tangent
+    _, expected = torch.func.jvp(learned, (y,), (along,))
+    torch.testing.assert_close(tangent, expected)
 
 
 def test_a_penalty_on_the_gradient_trains_the_window() -> None:
