@@ -239,10 +239,14 @@ class ParallelBeam(_Value):
 
 
 def check_tensor(array: Any, what: str) -> None:
-    """Raises GeometryError when `array` is no torch tensor."""
+    """Raises GeometryError when `array` is no torch tensor, or a sparse one."""
     if not hasattr(array, "is_floating_point"):
         hint = "convert it: torch.from_numpy(array)" if isinstance(array, np.ndarray) else "pass a torch.Tensor"
         raise GeometryError(f"{what} is a torch tensor, but this is a {type(array).__name__}; {hint}")
+    import torch  # here, not above: who gives a tensor has torch, and settings come without it
+
+    if array.layout != torch.strided:
+        raise GeometryError(f"{what} is a dense tensor, but this one is {array.layout}; convert it: .to_dense()")
 
 
 def _angle_weights(theta: NDArray[np.float64], period: float) -> NDArray[np.float64]:

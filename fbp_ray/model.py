@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -55,7 +56,7 @@ class LearnableFBP(nn.Module):
             GeometryError: the sinogram does not fit the model's geometry.
         """
         check_array(sinogram, self.geometry, "sinogram")
-        batch = _at_least_float32(sinogram).reshape(-1, *self.geometry.sinogram_shape)
+        batch = _at_least_float32(sinogram).reshape(math.prod(sinogram.shape[:-2]), *self.geometry.sinogram_shape)
         image = self.postprocessing(backproject(self.filter(batch), self.geometry, storage_dtype, interpolate=True))
         return image.to(sinogram.dtype).reshape(*sinogram.shape[:-2], *self.geometry.image_shape)  # type: ignore[no-any-return]
 
@@ -85,7 +86,7 @@ def fbp(
         ConfigError: an unknown window or a cut-off that is not positive.
     """
     check_array(sinogram, geometry, "sinogram")
-    batch = _at_least_float32(sinogram).reshape(-1, *geometry.sinogram_shape)
+    batch = _at_least_float32(sinogram).reshape(math.prod(sinogram.shape[:-2]), *geometry.sinogram_shape)
     cells, response = _classic_filter(geometry, window, float(cutoff), batch.device, batch.dtype)
     filtered = filter_projections(batch if cells is None else batch * cells, response)
     image = backproject(filtered, geometry, storage_dtype, interpolate=True)

@@ -32,15 +32,15 @@ def parallel_for(task: Callable[[int, int], None], count: int, size: int) -> Non
 def parallel_for_torch(task: Callable[[int], None], count: int) -> None:
     """Calls `task(number)` for the numbers 0 to count - 1 on `torch.get_num_threads()` threads.
 
-    For tasks that call torch on a CPU, each of them on one thread, without gradients. Torch's own threads share every
-    single operation and wait for each other after it, which takes many times longer than the operation as soon as
-    another program has one of the processors; these wait once, at the end.
+    For tasks that call torch on a CPU, each of them on one thread, without gradients, and write into tensors that are
+    there. Torch's own threads share every single operation and wait for each other after it, which takes many times
+    longer than the operation as soon as another program has one of the processors; these wait once, at the end.
     """
     waiting = iter(range(count))
-    inference = torch.is_inference_mode_enabled()
 
     def work() -> None:
-        with torch.inference_mode(inference), torch.no_grad():
+        # no_grad would leave forward mode on: an operator turns it off, but for its own thread only
+        with torch.inference_mode():
             for number in waiting:
                 task(number)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.transform.radon_transform import _get_fourier_filter
 
-from fbp_ray.errors import ConfigError
+from fbp_ray.errors import ConfigError, GeometryError
 from fbp_ray.filters import (
     WindowConfig,
     WindowName,
@@ -149,6 +150,24 @@ def test_non_contiguous_and_expanded_sinograms_are_filtered_alike() -> None:
     assert torch.equal(filter_projections(sinogram, response), filter_projections(sinogram.contiguous(), response))
     expanded = torch.rand(1, 5, 8).expand(3, 5, 8)
     assert torch.equal(filter_projections(expanded, response), filter_projections(expanded.contiguous(), response))
+
+
+@pytest.mark.parametrize("shape", [(4,), (1,), (), (3, 5), (2, 4), (1, 2, 5)])
+def test_a_response_that_does_not_fit_is_told_the_shapes_that_do(shape: tuple[int, ...]) -> None:
+    shapes = r"2 angles of 4 cells .* \(5,\) or \(2, 5\), but this one is " + re.escape(str(shape))
+    with pytest.raises(GeometryError, match=shapes):
+        filter_projections(torch.rand(1, 2, 4), torch.rand(shape))
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 4), (1, 1, 2, 4)])
+def test_a_sinogram_to_be_filtered_has_three_dimensions(shape: tuple[int, ...]) -> None:
+    with pytest.raises(GeometryError, match=r"\(samples, angles, cells\), but this one is " + re.escape(str(shape))):
+        filter_projections(torch.rand(shape), torch.rand(5))
+
+
+def test_a_response_is_real() -> None:
+    with pytest.raises(GeometryError, match=r"real, but this one is torch.complex64: \.real"):
+        filter_projections(torch.rand(1, 2, 4), torch.rand(5, dtype=torch.complex64))
 
 
 @pytest.fixture

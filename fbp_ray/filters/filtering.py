@@ -74,12 +74,25 @@ def filter_projections(sinogram: Tensor, response: Tensor) -> Tensor:
         the same cells. On a CPU it does not depend on the number of threads. Differentiable any number of times.
 
     Raises:
-        GeometryError: no torch tensor of floating-point numbers is given.
+        GeometryError: no torch tensors of floating-point numbers are given, or their shapes do not fit.
     """
     check_tensor(sinogram, "a sinogram")
     check_tensor(response, "a response")
     if not sinogram.is_floating_point():
         raise GeometryError(f"a sinogram holds floating-point numbers, but this one is {sinogram.dtype}: .float()")
+    if response.is_complex():
+        raise GeometryError(f"a response is real, but this one is {response.dtype}: .real")
+    if sinogram.ndim != 3:
+        raise GeometryError(
+            f"a sinogram has the shape (samples, angles, cells), but this one is {tuple(sinogram.shape)}"
+        )
+    angles, cells = sinogram.shape[1:]
+    count = fft_length(cells) // 2 + 1
+    if tuple(response.shape) not in ((count,), (angles, count)):
+        raise GeometryError(
+            f"for {angles} angles of {cells} cells a response has the shape ({count},) or ({angles}, {count}), but "
+            f"this one is {tuple(response.shape)}; frequencies({cells}) gives its frequencies"
+        )
     dtype = torch.float64 if sinogram.dtype == torch.float64 else torch.float32
     return _filter(sinogram.to(dtype), response.to(dtype)).to(sinogram.dtype)
 

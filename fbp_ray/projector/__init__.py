@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -159,7 +160,7 @@ def _apply(
     function: Any, array: Tensor, geometry: ParallelBeam, kind: Literal["sinogram", "image"], *options: Any
 ) -> Tensor:
     check_array(array, geometry, kind)
-    batch = array.reshape(-1, *array.shape[-2:])
+    batch = array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:])  # -1 takes no empty batch
     if array.dtype not in (torch.float32, torch.float64) and (array.dtype, array.device.type) != (
         torch.float16,
         "cuda",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -91,10 +92,14 @@ class Kernel:
         return self._njit(cache=True)
 
     def _kept_anew(self) -> Any:
-        if isinstance(self._error, OSError) or self.cache_path is None:
+        folder_in_the_way = isinstance(self._error, IsADirectoryError)
+        if (isinstance(self._error, OSError) and not folder_in_the_way) or self.cache_path is None:
             raise self._error or CompileError("nothing was compiled")  # the cache cannot be written
-        for index in Path(self.cache_path).glob(f"*{self._name}*.nbi"):
-            index.unlink()
+        for entry in Path(self.cache_path).glob(f"*{self._name}*.nb[ci]"):
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.suffix == ".nbi":
+                entry.unlink(missing_ok=True)
         return self._njit(cache=True)
 
 

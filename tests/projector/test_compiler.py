@@ -56,6 +56,18 @@ def test_a_cache_that_cannot_be_read_is_written_anew(content: bytes, suffix: str
     assert later.cache_hits == 1
 
 
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+def test_a_folder_in_the_place_of_a_cache_is_removed(suffix: str, tmp_path: Path) -> None:
+    assert works(another_process())
+    (entry,) = tmp_path.rglob(f"*{suffix}")
+    entry.unlink()
+    (entry / "filled").mkdir(parents=True)
+    assert works(another_process())
+    later = another_process()
+    assert works(later)
+    assert later.cache_hits == 1
+
+
 @pytest.mark.parametrize("what", [OSError(errno.ENOSPC, "No space left on device"), PermissionError("read only")])
 def test_a_cache_that_cannot_be_written_costs_time_only(what: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:

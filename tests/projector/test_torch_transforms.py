@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from fbp_ray.errors import GeometryError
 from fbp_ray.filters import WindowConfig, fft_length, filter_projections
 from fbp_ray.filters.filtering import correlate_op, filter_op
 from fbp_ray.geometry import ParallelBeam, RegularAngles
@@ -94,6 +96,25 @@ def test_an_operator_compiles_as_one_graph(name: str) -> None:
     torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("lead", [(0,), (2, 0)])
+def test_an_empty_batch_gives_an_empty_batch(lead: tuple[int, ...]) -> None:
+    y, x = sinogram(*lead), image(*lead)
+    assert project(x, SCAN).shape == y.shape
+    assert backproject(y, SCAN).shape == fbp(y, SCAN).shape == model("frequency")(y).shape == x.shape
+    weights = response().requires_grad_()
+    filtered = filter_projections(sinogram(0), weights)
+    assert filtered.shape == (0, *SCAN.sinogram_shape)
+    (gradient,) = torch.autograd.grad(filtered.sum(), weights)
+    assert torch.equal(gradient, torch.zeros_like(weights))
+
+
+@pytest.mark.parametrize("operator", [OPERATORS[name] for name in ("project", "backproject", "fbp", "filter")])
+def test_a_sparse_tensor_is_told_to_be_dense(operator: tuple[Callable[..., Tensor], Callable[..., Tensor]]) -> None:
+    apply, draw = operator
+    with pytest.raises(GeometryError, match=r"dense tensor, but this one is torch.sparse_coo; .*\.to_dense\(\)"):
+        apply(draw(2).to_sparse())
+
+
 @pytest.mark.parametrize("strict", [True, False])
 def test_a_model_is_exported(strict: bool) -> None:
     plain = model("frequency")
@@ -149,6 +170,24 @@ def test_second_derivatives_with_respect_to_the_window_alone(by_angle: bool) -> 
     torch.testing.assert_close(product, (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=1e-8)
     assert torch.autograd.gradgradcheck(lambda r: filter_projections(y, r), (weights.requires_grad_(),))
     assert torch.autograd.gradgradcheck(filter_projections, (y.requires_grad_(), weights))
+
+
+@pytest.mark.parametrize("by_angle", [False, True])
+def test_forward_mode_is_right_also_over_reverse_mode(by_angle: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = (2, 3, 4), ((3, 5) if by_angle else (5,))
+    inputs = [torch.rand(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(filter_projections, inputs, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(filter_projections, inputs, check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("kind", ["fixed", "angle_frequency", "adaptive"])
+def test_a_model_takes_dual_numbers(kind: str) -> None:
+    y, along, learned = sinogram(2), sinogram(2).flip(-1), model(kind)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(learned(forward_ad.make_dual(y, along))).tangent
+    _, expected = torch.func.jvp(learned, (y,), (along,))
+    torch.testing.assert_close(tangent, expected)
 
 
 def test_a_penalty_on_the_gradient_trains_the_window() -> None:
