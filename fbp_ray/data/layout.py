@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from fbp_ray.config import PHOTONS
-from fbp_ray.errors import DataError
+from fbp_ray.config import PHOTONS, DataConfig
+from fbp_ray.errors import ConfigError, DataError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.settings import as_text, expand_home, explain_json, this_python
 
@@ -104,6 +104,26 @@ def geometry_of(folder: str | Path) -> ParallelBeam:
             f"{Path(folder) / DESCRIPTION} has no usable `geometry` ({explain_json(error)}); simulate the data "
             "again, or remove the file if these are the genuine LoDoPaB-CT files"
         ) from None
+
+
+def check_data(data: DataConfig) -> ParallelBeam:
+    """The geometry of the folder that settings name, which has the parts that a training reads.
+
+    Raises:
+        ConfigError: no folder is named, or the scan has fewer angles than `every` skips.
+        DataError: the folder or a part is missing.
+    """
+    if data.dir is None:
+        raise ConfigError("data.dir names no folder; give one")
+    for part in ("train", "validation"):
+        find_observations(data.dir, part)
+    geometry = geometry_of(data.dir)
+    if data.every > geometry.num_angles:
+        raise ConfigError(
+            f"--data.every {data.every} is more than the {geometry.num_angles} angles of the scans in {data.dir}; "
+            "choose a smaller one"
+        )
+    return geometry
 
 
 def photons_of(folder: str | Path) -> float | None:

@@ -93,9 +93,10 @@ def evaluate(config: EvaluateConfig) -> None:
     console = Console(soft_wrap=True)
     console.print(_table(f"{config.split} part, {len(dataset)} images", methods, means))
     if without_range:
+        have, them = ("has", "it") if without_range == 1 else ("have", "them")
         console.print(
-            f"{without_range} of the {len(dataset)} images have one value throughout: the means of PSNR and SSIM leave "
-            "them out, those of the fixed range do not",
+            f"{without_range} of the {len(dataset)} images {have} one value throughout: the means of PSNR and SSIM "
+            f"leave {them} out, those of the fixed range do not",
             highlight=False,
         )
     console.print(f"figures  {out}/metrics.json, {out}/images.csv", highlight=False)
