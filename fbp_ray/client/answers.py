@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fbp_ray.client.connection import Call, request_id
 from fbp_ray.errors import DataError, GeometryError, ServiceError
-from fbp_ray.settings import explain_json
 
 
 class Reconstruction(NamedTuple):
@@ -165,7 +164,9 @@ def document(kind: type[AnyDocument], call: Call, answer: httpx.Response) -> Any
     try:
         return kind.model_validate_json(answer.content)
     except ValidationError as error:
-        raise unexpected(call, answer, f"JSON for {kind.__name__}", explain_json(error)) from None
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "all of it"
+        raise unexpected(call, answer, f"JSON for {kind.__name__}", f"{where}: {first['msg']}") from None
 
 
 def unexpected(call: Call, answer: httpx.Response, expected: str, why: object) -> ServiceError:
