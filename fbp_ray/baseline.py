@@ -76,6 +76,8 @@ class Baseline(Frozen):
         """How many images no mean takes in, as a sentence; empty for none."""
         if not self.without_range:
             return ""
+        if self.without_range == 1:
+            return "1 of the validation images has one value throughout: PSNR and SSIM leave it out"
         return f"{self.without_range} of the validation images have one value throughout: PSNR and SSIM leave them out"
 
     def of(self, figure: Figure) -> float:

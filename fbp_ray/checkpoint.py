@@ -27,7 +27,7 @@ from torch import Tensor
 from fbp_ray.errors import CheckpointError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
-from fbp_ray.settings import Frozen, expand_home
+from fbp_ray.settings import Frozen, as_text, expand_home, explain_json
 from fbp_ray.storage import Folder, Place, open_folder
 from fbp_ray.versions import versions
 
@@ -141,9 +141,9 @@ def write_checkpoint(folder: Folder, checkpoint: Checkpoint, keep_previous: bool
     if keep_previous and folder.has(MANIFEST):
         before = folder.read(MANIFEST)
         try:
-            kept |= {PREVIOUS, *Manifest.model_validate_json(before).files.values()}
+            kept |= {PREVIOUS, *Manifest.model_validate_json(as_text(before)).files.values()}
             folder.write(PREVIOUS, before)
-        except ValidationError:  # the newest manifest is damaged, so the one before it is worth more
+        except ValueError:  # the newest manifest is damaged, so the one before it is worth more
             kept |= {PREVIOUS, *_files_named_in(folder, PREVIOUS)}
     folder.write(MANIFEST, manifest.model_dump_json(indent=2))
     for name in folder.names():
@@ -178,10 +178,10 @@ def read_last(folder: Folder, warn: Callable[[str], None]) -> Checkpoint | None:
         if not folder.has(name):
             continue
         try:
-            manifest = Manifest.model_validate_json(folder.read(name))
+            manifest = _manifest(folder, name)
             found = Checkpoint(manifest, {role: _read(folder, manifest, role) for role in manifest.files})
             unpack_training(found.contents["training"])
-        except (CheckpointError, ValidationError, OSError, KeyError) as error:
+        except (CheckpointError, OSError, KeyError) as error:
             problems.append(f"{folder}/{name}: {error}")
             continue
         if problems:
@@ -217,10 +217,7 @@ def find_checkpoint(place: Place) -> Folder:
 def read_manifest(place: Place, name: str = MANIFEST) -> Manifest:
     """The manifest of a run folder or a checkpoint folder; raises CheckpointError when it is missing or damaged."""
     folder = find_checkpoint(place)
-    try:
-        return Manifest.model_validate_json(folder.read(name))
-    except (OSError, ValidationError) as error:
-        raise CheckpointError(f"{folder}/{name} cannot be read: {error}") from None
+    return _manifest(folder, name)
 
 
 def check_geometry(place: Place, geometry: ParallelBeam) -> None:
@@ -275,6 +272,16 @@ def unpack_training(content: bytes) -> dict[str, Any]:
     return state
 
 
+def _manifest(folder: Folder, name: str) -> Manifest:
+    try:
+        return Manifest.model_validate_json(as_text(folder.read(name)))
+    except (OSError, ValueError) as error:
+        why = explain_json(error) if isinstance(error, ValidationError) else error
+        raise CheckpointError(
+            f"{folder}/{name} cannot be read: {why}; copy the checkpoint again, or use another"
+        ) from None
+
+
 def _read(folder: Folder, manifest: Manifest, role: str) -> bytes:
     name = manifest.files[role]
     try:
@@ -289,8 +296,8 @@ def _read(folder: Folder, manifest: Manifest, role: str) -> bytes:
 def _files_named_in(folder: Folder, name: str) -> list[str]:
     """The files that a manifest names; none when it is missing or damaged."""
     try:
-        return list(Manifest.model_validate_json(folder.read(name)).files.values())
-    except (OSError, ValidationError):
+        return list(_manifest(folder, name).files.values())
+    except CheckpointError:
         return []
 
 

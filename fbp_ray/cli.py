@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fbp_ray.errors import ConfigError, FbpRayError
-from fbp_ray.settings import NO_FILE, SettingsFile, expand_home, explain, no_such, option_names
+from fbp_ray.settings import NO_FILE, SettingsFile, as_text, expand_home, explain, no_such, option_names
 from fbp_ray.versions import unmet_requirements
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -108,9 +108,13 @@ def parse_with_environment(model: type[Config], argv: Sequence[str], program: st
     names: dict[str, Any] = {"env_prefix": f"{prefix}_", "env_nested_delimiter": "__"}
     try:
         environment = EnvSettingsSource(settings, **names)()
-        dotenv = DotEnvSettingsSource(settings, env_file=Path(".env"), dotenv_filtering="match_prefix", **names)()
+        dotenv = DotEnvSettingsSource(
+            settings, env_file=Path(".env"), env_file_encoding="utf-8-sig", dotenv_filtering="match_prefix", **names
+        )()
     except SettingsError as error:
         raise ConfigError(f'{error}: {error.__cause__}; a list is given as JSON: \'["one", "two"]\'') from None
+    except UnicodeDecodeError:
+        raise ConfigError("the file .env is not text in UTF-8; save it as UTF-8") from None
     known = {f"{prefix}_{name}".upper() for name in settings.model_fields}
     for name in os.environ:
         if name.startswith(f"{prefix}_") and name.split("__")[0].upper() not in known:
@@ -221,8 +225,8 @@ def _config_file(values: dict[str, Any]) -> SettingsFile:
     if path is None:
         return NO_FILE
     try:
-        text = Path(expand_home(str(path))).read_text(encoding="utf-8-sig")  # some editors write a byte-order mark
-    except (OSError, UnicodeDecodeError) as error:
+        text = as_text(Path(expand_home(str(path))).read_bytes())
+    except (OSError, ValueError) as error:
         raise ConfigError(f"the configuration file {path} cannot be read: {error}") from None
     return SettingsFile(str(path), _parse_yaml(text, str(path)))
 

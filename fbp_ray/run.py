@@ -30,7 +30,7 @@ from pydantic import ValidationError
 
 from fbp_ray.config import DataConfig, RunConfig, TrainConfig
 from fbp_ray.errors import RunError
-from fbp_ray.settings import as_json, expand_home, explain, flatten
+from fbp_ray.settings import as_json, as_text, expand_home, explain, flatten
 from fbp_ray.storage import LocalFolder, Place, open_folder
 from fbp_ray.versions import versions
 
@@ -107,8 +107,8 @@ class RunFolder:
                 raise RunError(f"there is no run {self} to extend; leave out --run.extend to begin it")
             return config
         try:
-            earlier = TrainConfig.model_validate(yaml.safe_load(self.folder.read("config.yaml")))
-        except (ValidationError, yaml.YAMLError) as error:
+            earlier = TrainConfig.model_validate(yaml.safe_load(as_text(self.folder.read("config.yaml"))))
+        except (ValueError, yaml.YAMLError) as error:
             why = explain(error) if isinstance(error, ValidationError) else str(error)
             raise RunError(f"{self}/config.yaml is not of this version ({why}); choose another --run.name") from None
         status = self.status()
@@ -169,7 +169,7 @@ class RunFolder:
         """The rows of history.csv; none where there is no such file."""
         if not self.folder.has("history.csv"):
             return []
-        lines = csv.DictReader(io.StringIO(self.folder.read("history.csv").decode()))
+        lines = csv.DictReader(io.StringIO(as_text(self.folder.read("history.csv"))))
         return [{name: float(value) for name, value in row.items() if value} for row in lines]
 
     def write_history(self, rows: list[dict[str, float]]) -> None:

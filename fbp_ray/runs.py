@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
-from pydantic import Field
+from pydantic import Field, ValidationError
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +19,7 @@ from fbp_ray.baseline import Baseline, Figure
 from fbp_ray.cli import parse, run_program
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.run import RunFolder, is_alive
-from fbp_ray.settings import Frozen, as_json
+from fbp_ray.settings import Frozen, PlaceName, as_json, as_text, explain_json
 from fbp_ray.storage import Folder, Place, open_folder
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ COLOURS = {
 class RunsConfig(Frozen):
     """Lists the runs of a storage: state, epochs, PSNR and SSIM of the best weights beside the classic FBP, path."""
 
-    storage: str = Field(default="runs", description="folder that holds the run folders, or the URI of one")
+    storage: PlaceName = Field(default="runs", description="folder that holds the run folders, or the URI of one")
     as_json: bool = Field(default=False, alias="json", description="print JSON, with all that is known")
 
 
@@ -116,12 +116,13 @@ def summary(folder: Folder) -> Run:
         try:
             return read() if folder.has(name) else None
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, RunError) as error:
-            damaged.append(f"{name} cannot be read ({type(error).__name__}: {error})")
+            why = explain_json(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+            damaged.append(f"{name} cannot be read ({why})")
             return None
 
     status = content("status.json", run.status) or {}
     epochs = content("config.yaml", lambda: int(yaml.safe_load(folder.read("config.yaml"))["train"]["epochs"]))
-    baseline = content("baseline.json", lambda: Baseline.model_validate_json(folder.read("baseline.json")))
+    baseline = content("baseline.json", lambda: Baseline.model_validate_json(as_text(folder.read("baseline.json"))))
     rows = content("history.csv", lambda: [{name: row[name] for name in FIGURES} for row in run.read_history()]) or []
     state = "damaged" if damaged else _state(status)
     times = [folder.changed(name) for name in ("status.json", "history.csv", "config.yaml")]

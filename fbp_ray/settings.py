@@ -37,6 +37,14 @@ PlaceName = Annotated[str, AfterValidator(expand_home)]
 """A setting that is a path or a URI, as `fbp_ray.storage.open_folder` takes it; `~` is the home folder."""
 
 
+def as_text(content: bytes) -> str:
+    """The text of a file in UTF-8, with or without a byte-order mark; raises ValueError for another encoding."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("it is not text in UTF-8; save it as UTF-8") from None
+
+
 class Frozen(BaseModel):
     """A value: its fields never change, and it refuses fields that it does not have."""
 
@@ -118,6 +126,20 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None, file: 
         message = " or ".join([first, *(other.removeprefix("must be ") for other in others)])
         lines.append(f"--{option}: {message}{came}" if option else f"{message}{came}")
     return "\n       ".join(lines)
+
+
+def explain_json(error: ValidationError) -> str:
+    """The first thing that is wrong about the content of a JSON file: where, what, and what came."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    kind, place, given = first["type"], ".".join(map(str, first["loc"])), first["input"]
+    if kind.startswith(("model_", "dict_")):
+        message = "must be an object, {..}"
+    elif kind == "extra_forbidden":
+        message = "is not known here"
+    else:
+        message = _in_plain_words(kind, first["msg"]).replace("Invalid JSON", "is not JSON")
+    came = "" if kind in ("json_invalid", "missing") or isinstance(given, dict) else f" (got {given!r:.60})"
+    return f"{place}: {message}{came}" if place else f"{message}{came}"
 
 
 def no_such(what: str, name: str, known: Collection[str]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from uuid import uuid4
 
 from fbp_ray.errors import ConfigError
+from fbp_ray.settings import expand_home
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -173,7 +174,7 @@ def open_folder(place: Place) -> Folder:
         return place
     found = _URI.fullmatch(str(place))
     if found is None:
-        return LocalFolder(Path(place))
+        return LocalFolder(Path(expand_home(str(place))))
     scheme, path = found.groups()
     if scheme == "file":
         return LocalFolder(Path("/" + path.lstrip("/")))
@@ -206,7 +207,7 @@ def _open_remote(uri: str, scheme: str, path: str) -> RemoteFolder:
 
 def absolute(place: str) -> str:
     """A place by a name that means it in every process of the machine; a URI is that already. Nothing is opened."""
-    return place if _URI.fullmatch(place) else str(Path(place).absolute())
+    return place if _URI.fullmatch(place) else str(Path(expand_home(place)).absolute())
 
 
 def probe(folder: Folder) -> None:

@@ -212,7 +212,10 @@ def answer(kind: Kind, content: bytes, max_bytes: int) -> tuple[dict[str, Any], 
         return {"error": str(error)}, b""
     except Exception as error:  # whatever a library makes of a stranger's bytes
         lines = str(error).splitlines() or [""]
-        return {"error": f"it cannot be read ({type(error).__name__}: {lines[0][:200]})"}, b""
+        why = f"{type(error).__name__}: {lines[0][:200]}"
+        return {
+            "error": f"it cannot be read ({why}); if it is whole, write it again without compression, or send .npy"
+        }, b""
 
 
 def main() -> None:

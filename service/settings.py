@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr
 from fbp_ray.cli import parse_with_environment
 from fbp_ray.config import WindowName, is_own
 from fbp_ray.errors import ConfigError
-from fbp_ray.settings import Frozen
+from fbp_ray.settings import Frozen, LocalPath, PlaceName, as_text
 
 PREFIX = "FBPRAY"
 Count = Annotated[int, Field(ge=1)]
@@ -28,8 +28,8 @@ class AccessConfig(Frozen):
         default=(), description="tokens that may reconstruct; better in the environment or a file than here"
     )
     operate: tuple[Token, ...] = Field(default=(), description="tokens that may do everything")
-    reconstruct_file: Path | None = Field(default=None, description="file with such tokens, one a line")
-    operate_file: Path | None = Field(default=None, description="file with such tokens, one a line")
+    reconstruct_file: LocalPath | None = Field(default=None, description="file with such tokens, one a line")
+    operate_file: LocalPath | None = Field(default=None, description="file with such tokens, one a line")
     cors_origins: tuple[str, ...] = Field(
         default=(), description="origins whose pages may call the service from a browser, such as https://ct.example"
     )
@@ -61,7 +61,9 @@ class BatchingConfig(Frozen):
 class ModelsConfig(Frozen):
     """Where the models come from."""
 
-    storage: str = Field(default="runs", description="run folders: `best` is the newest completed one's, unless set")
+    storage: PlaceName = Field(
+        default="runs", description="run folders: `best` is the newest completed one's, unless set"
+    )
     look_seconds: Seconds = Field(default=10, description="from one look for a newer run to the next")
     own: tuple[str, ...] = Field(
         default=(), description="windows of your own, PACKAGE.MODULE:CLASS, whose code may run here and in jobs"
@@ -73,14 +75,16 @@ class ModelsConfig(Frozen):
 class JobsConfig(Frozen):
     """Training, sweep and evaluation jobs, through Ray."""
 
-    storage: str = Field(default="runs", description="where runs and sweeps go whose configuration names no storage")
+    storage: PlaceName = Field(
+        default="runs", description="where runs and sweeps go whose configuration names no storage"
+    )
     at_once: Count = Field(default=1, description="jobs at a time; the others wait for their turn")
     dashboard: str | None = Field(
         default=None,
         description="http://HOST:8265 of the cluster to use; without it that of RAY_ADDRESS, else a head "
         "on this machine that the service starts when the first job comes",
     )
-    python: str | None = Field(
+    python: PlaceName | None = Field(
         default=None, description="the Python that runs jobs; without it this one, or `python` on a cluster"
     )
     lost_seconds: Seconds = Field(default=30, description="a cluster that is silent for so long has lost its jobs")
@@ -95,7 +99,7 @@ class Settings(Frozen):
     root_path: Annotated[str, Field(pattern=r"^((/[\w.~-]+)+)?$")] = Field(
         default="", description="path below which a proxy offers the service, such as /fbp, whether it strips it or not"
     )
-    state: Path = Field(default=Path("service-state"), description="folder for the record of jobs and models")
+    state: LocalPath = Field(default=Path("service-state"), description="folder for the record of jobs and models")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where models run")
     log: Literal["json", "text"] = Field(default="json", description="form of the log on standard error")
     access: AccessConfig = AccessConfig()
@@ -156,8 +160,8 @@ def _tokens(file: Path | None) -> tuple[SecretStr, ...]:
     if file is None:
         return ()
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.strip() for line in as_text(file.read_bytes()).splitlines()]
+    except (OSError, ValueError) as error:
         raise ConfigError(f"the token file {file} cannot be read: {error}") from None
     tokens = [line for line in lines if line and not line.startswith("#")]
     short = [number for number, token in enumerate(tokens, start=1) if len(token) < 16]

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from fbp_ray.config import PHOTONS
-from fbp_ray.errors import DataError
+from fbp_ray.config import PHOTONS, DataConfig
+from fbp_ray.errors import ConfigError, DataError
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.settings import this_python
+from fbp_ray.settings import as_text, expand_home, explain_json, this_python
 
 Kind = Literal["observation", "ground_truth"]
 DESCRIPTION = "dataset.json"
@@ -76,13 +76,13 @@ def describe(folder: str | Path) -> dict[str, Any] | None:
     Raises:
         DataError: the file is there but holds no JSON object.
     """
-    path = Path(folder) / DESCRIPTION
+    path = Path(expand_home(str(folder))) / DESCRIPTION
     if not path.is_file():
         return None
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}); simulate the data again, or remove the file") from None
+        description = json.loads(as_text(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not JSON ({error}); put the file right, or simulate the data again") from None
     if not isinstance(description, dict):
         raise DataError(f"{path} holds a JSON {type(description).__name__}, not an object; simulate the data again")
     return description
@@ -101,9 +101,29 @@ def geometry_of(folder: str | Path) -> ParallelBeam:
         return ParallelBeam.model_validate(description.get("geometry"))
     except ValidationError as error:
         raise DataError(
-            f"{Path(folder) / DESCRIPTION} has no usable `geometry` ({error.errors()[0]['msg']}); simulate the data "
+            f"{Path(folder) / DESCRIPTION} has no usable `geometry` ({explain_json(error)}); simulate the data "
             "again, or remove the file if these are the genuine LoDoPaB-CT files"
         ) from None
+
+
+def check_data(data: DataConfig) -> ParallelBeam:
+    """The geometry of the folder that settings name, which has the parts that a training reads.
+
+    Raises:
+        ConfigError: no folder is named, or the scan has fewer angles than `every` skips.
+        DataError: the folder or a part is missing.
+    """
+    if data.dir is None:
+        raise ConfigError("data.dir names no folder; give one")
+    for part in ("train", "validation"):
+        find_observations(data.dir, part)
+    geometry = geometry_of(data.dir)
+    if data.every > geometry.num_angles:
+        raise ConfigError(
+            f"--data.every {data.every} is more than the {geometry.num_angles} angles of the scans in {data.dir}; "
+            "choose a smaller one"
+        )
+    return geometry
 
 
 def photons_of(folder: str | Path) -> float | None:

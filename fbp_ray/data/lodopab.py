@@ -21,6 +21,7 @@ from fbp_ray.data.layout import file_name, find_observations
 from fbp_ray.data.sampler import IntArray, blocks_of
 from fbp_ray.errors import DataError, GeometryError
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.settings import expand_home
 
 
 class Sample(NamedTuple):
@@ -68,7 +69,7 @@ class LoDoPaB(Dataset[Sample]):
     def __init__(
         self, folder: str | Path, part: str, geometry: ParallelBeam, samples: int | None = None, every: int = 1
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(expand_home(str(folder)))
         self.part = part
         self.geometry = geometry if every == 1 else geometry.every(every)
         self.every = every

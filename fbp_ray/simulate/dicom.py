@@ -20,15 +20,15 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from fbp_ray.cli import progress
 from fbp_ray.errors import DataError
 from fbp_ray.settings import this_python
 from fbp_ray.simulate.sources import Slice, Source
 
-MIN_AXIAL = 0.7
-"""Cosine of the largest angle, about 45 degrees, between a slice's normal and the body's axis."""
+MIN_AXIAL = math.cos(math.radians(10))
+"""Cosine of the largest angle between a slice's normal and the body's axis."""
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _NOT_HU = "CT whose values are not in HU"
@@ -114,6 +114,9 @@ def dicom_slices(
 def _look(file: Path | bytes) -> tuple[str, str, float, str]:
     """Patient, series, place along the body and instance of a slice whose pixels can be had; raises _Other."""
     header = _read(file, stop_before_pixels=True)
+    is_slice = header.file_meta.get("MediaStorageSOPClassUID") == CTImageStorage
+    if is_slice and not {"PixelData", "FloatPixelData"} & set(_read(file).dir()):
+        raise ValueError("it ends before its pixels")
     _check_header(header)
     image = _hounsfield(_read(file))
     if not np.isfinite(image).all():
@@ -131,22 +134,30 @@ def _check_header(header: pydicom.Dataset) -> None:
     modality = str(header.get("Modality", "no modality"))
     if modality != "CT":
         raise _Other(modality)
-    if "Rows" not in header or "LOCALIZER" in header.get("ImageType", ()):
+    kind = header.get("ImageType") or ()
+    kind = {str(word).strip().upper() for word in ([kind] if isinstance(kind, str) else kind)}
+    if "Rows" not in header or "LOCALIZER" in kind:
         raise _Other("CT without axial pixels")
     if int(header.get("NumberOfFrames") or 1) != 1:
         raise _Other("CT of several frames (split them into single slices)")
     if int(header.get("SamplesPerPixel", 1)) != 1 or "PALETTE" in header.get("PhotometricInterpretation", ""):
         raise _Other("CT in colour")
     scale = [header.get("RescaleSlope"), header.get("RescaleIntercept")]
-    in_hu = str(header.get("RescaleType", "HU")) in ("HU", "US", "")  # US: unspecified
+    in_hu = str(header.get("RescaleType") or "HU") == "HU" and not any(
+        word.startswith(("SCREEN", "DOSE")) for word in kind
+    )
     if None in scale or not in_hu or not np.isfinite(np.array(scale, float)).all() or not scale[0]:
         raise _Other(_NOT_HU)
     if int(header.get("BitsAllocated", 16)) <= 8:
         raise _Other(_NOT_HU)
-    orientation = np.array(header.get("ImageOrientationPatient") or [1, 0, 0, 0, 1, 0], float)
-    if abs(np.cross(orientation[:3], orientation[3:])[2]) < MIN_AXIAL:
+    orientation = header.get("ImageOrientationPatient")
+    if not orientation and "AXIAL" not in kind:
+        raise _Other("CT that does not say that it is axial")
+    if orientation and not _is_axial(np.array(orientation, float)):
         raise _Other("CT that is not axial")
-    rows, columns = header.get("PixelSpacing") or (1, 1)
+    rows, columns = header.get("PixelSpacing") or (0, 0)
+    if not (0 < rows < math.inf and 0 < columns < math.inf):
+        raise _Other("CT without the size of its pixels")
     if not math.isclose(rows, columns, rel_tol=0.01):
         raise _Other("CT whose pixels are not square")
     syntax = header.file_meta.TransferSyntaxUID
@@ -159,6 +170,11 @@ def _check_header(header: pydicom.Dataset) -> None:
             f"CT compressed as {syntax.name} (decompress it, for example with `gdcmconv --raw`, or install a decoder: "
             f"{this_python()} -m pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg)"
         )
+
+
+def _is_axial(orientation: NDArray[np.float64]) -> bool:
+    normal = np.cross(orientation[:3], orientation[3:])
+    return bool(abs(normal[2]) >= MIN_AXIAL * np.linalg.norm(normal) > 0)
 
 
 def _load(name: str, file: Path | bytes) -> NDArray[np.float32]:

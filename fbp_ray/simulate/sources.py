@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fbp_ray.errors import ConfigError, DataError
+from fbp_ray.settings import as_text, explain_json
 from fbp_ray.simulate.protocol import AIR_HU, generator
 
 INDEX = "index.json"
@@ -166,11 +167,11 @@ def stack_folder(folder: Path) -> Source:
     """
     path = folder / INDEX
     try:
-        entries = TypeAdapter(list[_Entry]).validate_json(path.read_bytes())
+        entries = TypeAdapter(list[_Entry]).validate_json(as_text(path.read_bytes()))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path} is not a list of entries as expected: {place}: {first['msg']}") from None
+        raise DataError(f"{path} should be {INDEX_EXAMPLE}, but is not: {explain_json(error)}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
     if len({entry.split is None for entry in entries}) > 1:
         raise DataError(f"{path}: give `split` (train, validation or test) in every entry, or in none")
     slices = [piece for entry in entries for piece in _stack(folder, entry)]

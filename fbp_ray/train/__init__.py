@@ -21,12 +21,15 @@ from typing import Any
 
 from fbp_ray.cli import on_recipe, parse_with_recipe
 from fbp_ray.config import TrainConfig
+from fbp_ray.data.layout import check_data
 from fbp_ray.run import own_settings
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains the run that the options describe."""
     config = parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train", own_settings)
+    if config.data.dir is not None:
+        check_data(config.data)
     from fbp_ray.train import program  # only now: torch takes seconds to import
 
     program.train(config)

@@ -53,7 +53,8 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
         workers = config.scaling.min_workers or resources.workers
         wanted = {"CPU": workers * resources.cpus, "GPU": workers * resources.use_gpu}
         wait_for_room(wanted, lambda text: show(Warned(text)))
-        show(Doing(f"starting {resources.workers} workers of {resources.cpus} CPU each, and opening the data"))
+        count = f"{resources.workers} worker{'s'[: resources.workers != 1]}"
+        show(Doing(f"starting {count} of {resources.cpus} CPU each, and opening the data"))
         with showing(resources, show, alone) as queue:
             trainer = TorchTrainer(
                 work,

@@ -16,7 +16,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fbp_ray.checkpoint import pack
 from fbp_ray.config import DataConfig, TrainConfig
-from fbp_ray.data import Batches, LoDoPaB, Sample, SharedCache, describe, geometry_of, photons_of
+from fbp_ray.data import Batches, LoDoPaB, Sample, SharedCache, describe, photons_of
+from fbp_ray.data.layout import check_data
 from fbp_ray.data.sampler import samples_for_rank
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.least_squares import solve
@@ -196,11 +197,10 @@ def open_parts(data: DataConfig) -> tuple[LoDoPaB, LoDoPaB]:
     """The training and the validation part, with as many angles and samples as the settings say.
 
     Raises:
-        DataError, GeometryError: they cannot be used.
+        ConfigError, DataError, GeometryError: they cannot be used.
     """
-    if data.dir is None:
-        raise ConfigError("data.dir names no folder; give one")
-    geometry = geometry_of(data.dir)
+    geometry = check_data(data)
+    assert data.dir is not None
     return (
         LoDoPaB(data.dir, "train", geometry, data.train_samples, data.every),
         LoDoPaB(data.dir, "validation", geometry, data.validation_samples, data.every),

@@ -11,9 +11,12 @@ import torch
 from fbp_ray.baseline import Baseline
 from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_training, load_weights, read_manifest
 from fbp_ray.config import TrainConfig
-from fbp_ray.errors import ConfigError, FbpRayError, RunError
+from fbp_ray.data import LoDoPaB
+from fbp_ray.data.layout import MU_MAX
+from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
 from fbp_ray.least_squares import SOLVABLE
 from fbp_ray.losses import composite_loss
+from fbp_ray.metrics import has_range
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import ResolvedConfig as ResolvedConfig
 from fbp_ray.run import RunFolder, State, epochs_of
@@ -25,6 +28,9 @@ from fbp_ray.train.display import TrainingDisplay
 from fbp_ray.train.events import Doing
 from fbp_ray.train.loop import check_shares, open_parts
 from fbp_ray.train.record import BASELINE
+
+MOST = 1e3
+"""No value of data in LoDoPaB-CT's scale comes near it."""
 
 
 def train(config: TrainConfig) -> RunFolder:
@@ -112,12 +118,36 @@ def check(config: ResolvedConfig, workers: int | None = None) -> None:
     training, validation = open_parts(config.data)
     check_shares(config, len(training), len(validation), workers or config.scaling.num_workers or 1)
     LearnableFBP(ModelConfig(geometry=training.geometry, window=config.window.with_best(1.0)))
+    check_values(training, validation)
     image = torch.zeros(1, *training.geometry.image_shape)
     composite_loss(image, image, config.loss)
     check_settings(config)
     if config.init.checkpoint is not None:
         check_geometry(config.init.checkpoint, training.geometry)
         check_start(config)
+
+
+def check_values(training: LoDoPaB, validation: LoDoPaB) -> None:
+    """Raises DataError where the values are of another scale, or no validation image shows anything.
+
+    Both are seen on a sample or two; only of blank images are all read.
+    """
+    sample = training[0]
+    for kind, values, expected in (
+        ("observation", sample.observation, "line integrals of attenuation divided by MU_MAX, about 0 to 0.13"),
+        ("ground truth", sample.ground_truth, "attenuation divided by MU_MAX, 0 to 1"),
+    ):
+        largest = float(values.abs().max())
+        if largest > MOST:
+            raise DataError(
+                f"the {kind} of the first training sample in {training.folder} has values up to {largest:g}; expected "
+                f"are {expected} (MU_MAX = {MU_MAX:.5f} /m): convert the data"
+            )
+    if not any(has_range(validation[index].ground_truth) for index in range(len(validation))):
+        raise DataError(
+            f"each of the {len(validation)} validation images in {validation.folder} has one value throughout; give "
+            "validation samples that show something"
+        )
 
 
 def check_start(config: TrainConfig) -> None:

@@ -157,8 +157,10 @@ def test_full_disks_are_warnings(holds: str, free: float, total: float, state: s
 
 def test_a_folder_too_long_for_rays_sockets_is_a_fault() -> None:
     long, short = (replace(REPORT, temporary="/" + "x" * count) for count in (39, 38))
-    (fault,) = checks.check_disks({THIS: long})
+    room = {"Ray (/xxx)": (100.0, 50.0)}
+    (fault,) = checks.check_disks({THIS: replace(long, disks=room)})  # and no line says that the folder is right
     assert fault.state == "fault"
+    assert "make room" not in fault.remedy
     assert "TMPDIR is /xxx" in fault.found
     assert "leave 39 characters" in fault.found
     assert "such as /tmp" in fault.remedy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,6 +90,12 @@ def pillow_tif(compression: str, predictor: int = 1) -> bytes:
     image = Image.fromarray(sinograms(1)[0].numpy())
     image.save(content, "TIFF", compression=compression, tiffinfo={317: predictor})
     return content.getvalue()
+
+
+def odd_tif() -> bytes:
+    """A TIFF whose compression, the tag 259, has no name."""
+    whole = as_tif(np.zeros((60, 67), np.float32))
+    return whole.replace(struct.pack("<HHIH", 259, 3, 1, 1), struct.pack("<HHIH", 259, 3, 1, 1234))
 
 
 def rare_h5() -> bytes:
@@ -289,6 +296,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str, dict[str, str], int, str]] = 
     "tif with lzw": (lambda: pillow_tif("tiff_lzw"), "", {}, 400, "compression, LZW", "tiffcp -c none"),
     "tif with zstd": (lambda: pillow_tif("zstd"), "", {}, 400, "compression, ZSTD", "tiffcp -c none"),
     "tif with a predictor": (lambda: pillow_tif("tiff_adobe_deflate", 3), "", {}, 400, "FLOATINGPOINT", "tiffcp"),
+    "tif with an unknown compression": (odd_tif, "", {}, 400, "without compression, or send .npy"),
+    "tif cut short": (lambda: as_tif(np.zeros((60, 67), np.float32))[:-999], "", {}, 400, "if it is whole"),
     "unknown output": (lambda: as_npy(sinograms(1)), "?output=gif", {}, 422, "'png'"),
     "unknown parameter": (lambda: as_npy(sinograms(1)), "?colour=red", {}, 422, "colour"),
     "unknown model": (lambda: as_npy(sinograms(1)), "?model=nobody", {}, 404, "best"),

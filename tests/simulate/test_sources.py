@@ -62,11 +62,11 @@ class TestStacks:
         (folder / "index.json").write_text(json.dumps([entry("b.npz", "train")]))
         assert "names b.npz, which is not there" in message()
         (folder / "index.json").write_text(json.dumps([entry("a.npz", "training")]))
-        assert "0.split: Input should be 'train', 'validation' or 'test'" in message()
+        assert "0.split: must be 'train', 'validation' or 'test'" in message()
         (folder / "index.json").write_text(json.dumps([entry("a.npz", "train"), entry("a.npz")]))
         assert "in every entry, or in none" in message()
         (folder / "index.json").write_text("{")
-        assert "is not a list of entries" in message()
+        assert "is not JSON" in message()
         (folder / "index.json").write_text("[]")
         assert "lists no slices" in message()
         (folder / "index.json").write_text(good)
@@ -135,6 +135,16 @@ class TestDicom:
             ({"PixelSpacing": [0.7, 0.9]}, "found: 1 x CT whose pixels are not square"),
             ({"PixelData": None}, r"found: 1 x damaged or cut short \(the first is 1.dcm: "),
             ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "found: 1 x CT that is not axial"),
+            ({"ImageOrientationPatient": [1, 0, 0, 0, 0.87, -0.5]}, "found: 1 x CT that is not axial"),
+            ({"ImageOrientationPatient": None}, "found: 1 x CT that does not say that it is axial"),
+            (
+                {"ImageOrientationPatient": None, "ImageType": ["DERIVED", "SECONDARY", "REFORMATTED"]},
+                "found: 1 x CT that does not say that it is axial",
+            ),
+            ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "found: 1 x CT whose values are not in HU"),
+            ({"RescaleType": "US"}, "found: 1 x CT whose values are not in HU"),
+            ({"PixelSpacing": [0, 0]}, "found: 1 x CT without the size of its pixels"),
+            ({"PixelSpacing": None}, "found: 1 x CT without the size of its pixels"),
             ({"Modality": "MR"}, r"has no CT slice in DICOM \(found: 1 x MR\)"),
             ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, r"found: 1 x CT without axial pixels"),
         ],
@@ -144,13 +154,25 @@ class TestDicom:
         with pytest.raises(DataError, match=message):
             dicom_folder(tmp_path)
 
+    def test_without_an_orientation_the_image_type_may_say_axial(self, tmp_path: Path) -> None:
+        write_dicom(tmp_path / "1.dcm", ImageOrientationPatient=None, ImageType=["ORIGINAL", "PRIMARY", "AXIAL"])
+        assert len(dicom_folder(tmp_path).slices) == 1
+
+    @pytest.mark.parametrize("tag", [b"\x08\0\x60\0", b"\x28\0\x10\0", b"\x28\0\x53\x10"])
+    def test_a_file_that_ends_within_its_header_is_cut_short(self, tmp_path: Path, tag: bytes) -> None:
+        write_dicom(tmp_path / "1.dcm")
+        whole = (tmp_path / "1.dcm").read_bytes()
+        (tmp_path / "1.dcm").write_bytes(whole[: whole.index(tag)])  # before Modality, Rows and RescaleSlope
+        with pytest.raises(DataError, match=r"found: 1 x damaged or cut short \(the first is 1.dcm: "):
+            dicom_folder(tmp_path)
+
     def test_what_is_no_axial_slice_in_hu_is_passed_over_and_counted(
         self, scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         folder = tmp_path / "ct"
         for number, patient in enumerate("AABC"):
             write_dicom(folder / f"{number}.dcm", patient=patient, z=2.5 * number)
-        write_dicom(folder / "tilted.dcm", patient="C", ImageOrientationPatient=[1, 0, 0, 0, 0.87, -0.5])
+        write_dicom(folder / "tilted.dcm", patient="C", ImageOrientationPatient=[1, 0, 0, 0, 0.9962, -0.0872])
         write_dicom(folder / "screenshot.dcm", RescaleSlope=None)
         write_dicom(folder / "colour.dcm", SamplesPerPixel=3)
         for number, column in enumerate(([0, 0, -1], [0, 0, 1])):

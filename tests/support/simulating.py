@@ -24,6 +24,7 @@ def write_dicom(path: Path, value: int = 0, patient: str = "A", z: float | None 
     image = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     image.SOPClassUID, image.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     image.PatientID, image.SeriesInstanceUID, image.Modality = patient, "1.2.3", "CT"
+    image.ImageOrientationPatient, image.PixelSpacing = [1, 0, 0, 0, 1, 0], [0.7, 0.7]
     if z is not None:
         image.ImagePositionPatient = [0, 0, z]
     stored = np.full((30, 26), value + 1024, np.uint16)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import ray
 import torch
 
 from fbp_ray.checkpoint import load_model, read_manifest
+from fbp_ray.data import LoDoPaB
 from fbp_ray.errors import CheckpointError, ConfigError, DataError, RunError
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.runs import list_runs
@@ -24,8 +27,10 @@ from fbp_ray.storage import copy_folder, open_folder
 from fbp_ray.sweep import LogRange, sweep
 from fbp_ray.train import main, train
 from fbp_ray.train.cluster import cpus_per_worker, this_machine
+from fbp_ray.train.program import check_values
 from fbp_ray.train.room import wait_for_room
 from tests.support.checkpoints import save_checkpoint
+from tests.support.layouts import write_layout
 from tests.support.scans import COARSE, write_scan
 
 
@@ -115,10 +120,35 @@ def test_more_workers_than_there_are_processors_are_refused(cluster: None, scan:
         main(options(scan, tmp_path, "run", **{"scaling.num_workers": 4}))
 
 
-def test_a_missing_data_folder_is_found_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("file", "rows", "value", "message"),
+    [
+        ("ground_truth_validation", slice(1), 0.25, None),  # one that shows something is enough
+        ("ground_truth_validation", slice(2), 0.25, "each of the 2 validation images .* has one value throughout"),
+        ("ground_truth_train", slice(1), -2000, "ground truth .* up to 2000; expected .* 0 to 1 "),
+        ("observation_train", slice(1), 2000, "observation .* up to 2000; expected .* about 0 to 0.13 "),
+    ],
+)
+def test_values_that_cannot_be_trained_on_are_found(
+    tmp_path: Path, file: str, rows: slice, value: float, message: str | None
+) -> None:
+    write_layout(tmp_path, COARSE, "rows", (2,))
+    for kind in ("observation", "ground_truth"):
+        shutil.copy(tmp_path / f"{kind}_train_000.hdf5", tmp_path / f"{kind}_validation_000.hdf5")
+    with h5py.File(tmp_path / f"{file}_000.hdf5", "r+") as opened:
+        opened["data"][rows] = value
+    with pytest.raises(DataError, match=message) if message else nullcontext():
+        check_values(LoDoPaB(tmp_path, "train", COARSE), LoDoPaB(tmp_path, "validation", COARSE))
+
+
+def test_a_missing_data_folder_is_found_before_ray_starts(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
     with pytest.raises(DataError, match="nowhere"):
         main(options(tmp_path / "nowhere", tmp_path, "run"))
+    with pytest.raises(ConfigError, match=r"--data\.every 7000 is more than the 60 angles"):
+        main(options(scan, tmp_path, "run", **{"data.every": 7000}))
     assert not (tmp_path / "run").exists()
 
 
