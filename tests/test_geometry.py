@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fbp_ray.errors import GeometryError
 from fbp_ray.geometry import ParallelBeam, RegularAngles
+from fbp_ray.model import fbp
 
 LODOPAB = ParallelBeam.lodopab()
 
@@ -173,3 +175,52 @@ def test_half_acquisition_that_sees_too_little_twice_is_refused() -> None:
     )
     with pytest.raises(GeometryError, match="half acquisition"):
         _ = geometry.cell_weights
+
+
+def half_acquisition(degrees: np.ndarray, offset: float = 15e-3, pixels: int = 100) -> ParallelBeam:
+    return ParallelBeam(
+        angles=tuple(np.deg2rad(degrees).tolist()),
+        cells=120,
+        cell_size=1e-3,
+        image_shape=(pixels, pixels),
+        pixel_size=1e-3,
+        axis_offset=offset,
+    )
+
+
+TURN = np.arange(360.0)
+FULL_CIRCLES = {
+    "one turn": TURN,
+    "one and a half": np.arange(540),
+    "one and a quarter": np.arange(450),
+    "30 degrees more": np.arange(390),
+    "one and a half, reduced": np.mod(np.arange(0, 540, 0.7), 360),
+    "coarser second half": np.r_[0:180, 180:360:5],
+    "random": RANDOM.uniform(0, 360, 720),
+    "looks dropped": TURN[RANDOM.random(360) < 0.7],
+    "gap of 8 degrees": TURN[:-7],
+    "two gaps of 14 degrees": np.r_[0:90, 103:200, 213:360],
+    "few": TURN[::20],
+}
+
+
+@pytest.mark.parametrize("name", FULL_CIRCLES)
+def test_half_acquisition_is_right_however_the_looks_lie_on_the_circle(name: str) -> None:
+    geometry = half_acquisition(FULL_CIRCLES[name])
+    assert geometry.angle_weights.sum() == pytest.approx(math.pi, rel=1e-6)
+    t = geometry.detector - geometry.axis_offset
+    chords = 2 * torch.from_numpy(0.05**2 - t**2).clamp(min=0).sqrt()
+    disc = fbp(chords.float().expand(geometry.sinogram_shape), geometry).numpy()
+    inside = disc[np.hypot(geometry.x[:, None], geometry.y) < 0.045]
+    assert inside.min() > 0.97
+    assert inside.max() < 1.05
+
+
+@pytest.mark.parametrize(
+    "degrees", [np.arange(180), np.arange(234), TURN[:-20], np.r_[0:180, 187:300, 325:360], np.arange(120)]
+)
+def test_rays_that_are_never_seen_are_told_of(degrees: np.ndarray) -> None:
+    with pytest.warns(UserWarning, match=r"farther than 0\.045 m from the axis are never seen"):
+        assert np.all(half_acquisition(degrees).cell_weights == 1)
+    for silent in ({"pixels": 90}, {"offset": 3e-3}, {"offset": -3e-3, "pixels": 120}):  # an object that fits
+        assert np.all(half_acquisition(degrees, **silent).cell_weights == 1)  # type: ignore[arg-type]
