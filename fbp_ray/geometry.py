@@ -26,7 +26,7 @@ from fbp_ray.settings import Frozen
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-_FAR = 10 * math.pi  # five turns: real scans seldom go on so long, and degrees soon do
+_FAR = 10 * math.pi  # five turns: few scans go on so long, and degrees soon do
 Count = Annotated[int, Field(ge=1, le=65536)]
 
 
@@ -75,15 +75,7 @@ class ParallelBeam(_Value):
     @model_validator(mode="after")
     def _angles_in_radians(self) -> ParallelBeam:
         theta = self.theta
-        steps = np.diff(theta)
-        regular = steps.size > 0 and bool(np.allclose(steps, steps[0], rtol=1e-5, atol=1e-9))
-        far = bool(np.abs(theta).max() > _FAR)
-        if far and regular:  # the golden angle goes round many times, in steps that would be odd as degrees
-            step = abs(float(steps[0]))
-            far = any(
-                abs(r - round(r)) < 1e-4 for r in (4 * step, theta.size * step / 10, (theta.size - 1) * step / 10)
-            )
-        if far or (regular and theta.size > 7 and abs(abs(float(steps[0])) - 1) < 1e-6):
+        if _like_degrees(theta):
             raise ValueError(
                 f"the angles run from {theta.min():g} to {theta.max():g}; they are radians: were degrees meant? "
                 "Convert them with math.radians or numpy.deg2rad; radians of many turns can be taken modulo 2 pi"
@@ -220,12 +212,14 @@ class ParallelBeam(_Value):
         return self.num_angles > 2 and bool(gaps[-1] <= max(math.radians(15), 4 * ordinary))
 
     def every(self, n: int, start: int = 0) -> ParallelBeam:
-        """The scan that keeps each n-th angle, from the `start`-th on (sparse angles)."""
+        """The scan that keeps each n-th angle, from the `start`-th on (sparse angles); of many turns, modulo 2 pi."""
         if n < 1 or not 0 <= start < self.num_angles:
             raise GeometryError(
                 f"every(n, start) takes n >= 1 and 0 <= start < {self.num_angles} (the number of angles); "
                 f"got n={n}, start={start}"
             )
+        if np.ptp(self.theta) > 2 * math.pi:  # every other golden angle, say, would not be known for radians
+            return self._with(tuple(np.mod(self.theta[start::n], 2 * math.pi).tolist()))
         if isinstance(self.angles, RegularAngles):
             regular = self.angles
             return self._with(
@@ -277,6 +271,35 @@ def check_tensor(array: Any, what: str) -> None:
     if not hasattr(array, "is_floating_point"):
         hint = "convert it: torch.from_numpy(array)" if isinstance(array, np.ndarray) else "pass a torch.Tensor"
         raise GeometryError(f"{what} is a torch tensor, but this is a {type(array).__name__}; {hint}")
+
+
+def _like_degrees(theta: NDArray[np.float64]) -> bool:
+    """Whether angles look like degrees: they go round more than once, and in a way that scans in radians do not."""
+    looks = np.unique(theta)
+    far = bool(np.abs(looks).max() > _FAR)
+    if looks.size == 1 or np.median(np.abs(np.diff(theta))) > 2 * math.pi:
+        return far or looks.size > 1
+    steps = np.diff(looks)
+    step, span = float(steps.mean()), float(np.ptp(looks))
+    if span < 2.1 * math.pi:
+        return False
+    ends = (span, span + step)
+    golden = (math.pi * k / step - (1 + math.sqrt(5)) / 2 for k in (1, 2))
+    if any(-0.1 < n < 9 and _whole(n, 2e-3) for n in golden):  # the golden angle and its smaller kin, also as 2.4
+        return any(_whole(end / 180) for end in ends)
+    if any(_whole(end / 5) for end in ends) or (far and any(_whole(r) for r in (2 * ends[0], 2 * ends[1], 100 * step))):
+        return True
+    median = float(np.median(steps))
+    if median > 0.2:  # 12 degrees; parts of a turn are whole degrees, or end where the turn does
+        return looks.size > 3 and not (
+            _whole(math.degrees(step), 5e-3) or any(_whole(end / math.pi, 1e-3) for end in ends)
+        )
+    regular = np.mean(np.abs(steps - median) < median / 4) > 1 / 3  # of random ones it is a sixth
+    return far and not regular and median > 0.01
+
+
+def _whole(ratio: float, within: float = 1e-5) -> bool:
+    return abs(ratio - round(ratio)) < within
 
 
 def _angle_weights(theta: NDArray[np.float64], period: float, wedge: float) -> NDArray[np.float64]:
