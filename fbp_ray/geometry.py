@@ -276,13 +276,17 @@ def check_tensor(array: Any, what: str) -> None:
 def _like_degrees(theta: NDArray[np.float64]) -> bool:
     """Whether angles look like degrees: they go round more than once, and in a way that scans in radians do not."""
     looks = np.unique(theta)
-    far = bool(np.abs(looks).max() > _FAR)
-    if looks.size == 1 or np.median(np.abs(np.diff(theta))) > 2 * math.pi:
-        return far or looks.size > 1
+    furthest = np.abs(looks).max()
+    far = bool(furthest > _FAR)
+    if looks.size == 1:
+        return far
     steps = np.diff(looks)
     step, span = float(steps.mean()), float(np.ptp(looks))
-    if span < 2.1 * math.pi:
+    few_or_odd = looks.size < 4 or np.ptp(steps) > step / 10
+    if span < 2.1 * math.pi or (few_or_odd and furthest < 4 * math.pi):
         return False
+    if np.median(np.abs(np.diff(theta))) > 2 * math.pi:
+        return True
     ends = (span, span + step)
     golden = (math.pi * k / step - (1 + math.sqrt(5)) / 2 for k in (1, 2))
     if any(-0.1 < n < 9 and _whole(n, 2e-3) for n in golden):  # the golden angle and its smaller kin, also as 2.4

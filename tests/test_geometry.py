@@ -180,6 +180,9 @@ RADIANS = [
     RANDOM.uniform(0, 2 * math.pi, 720),
     RANDOM.uniform(-math.pi, math.pi, 20),
     (0.0, 1.0, 2.0),
+    (-2.5, 0.0, 0.3, 1.7, 4.4),
+    (-7.0, 7.0),
+    (-5.0, 5.0, 0.1),
     np.deg2rad(np.arange(0, 1080, 0.7)),
 ]
 
