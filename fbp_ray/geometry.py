@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ from fbp_ray.settings import Frozen
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-_FAR = 10 * math.pi  # five turns: real scans seldom go on so long, and degrees soon do
+_FAR = 10 * math.pi  # five turns: few scans go on so long, and degrees soon do
 Count = Annotated[int, Field(ge=1, le=65536)]
 
 
@@ -74,15 +75,7 @@ class ParallelBeam(_Value):
     @model_validator(mode="after")
     def _angles_in_radians(self) -> ParallelBeam:
         theta = self.theta
-        steps = np.diff(theta)
-        regular = steps.size > 0 and bool(np.allclose(steps, steps[0], rtol=1e-5, atol=1e-9))
-        far = bool(np.abs(theta).max() > _FAR)
-        if far and regular:  # the golden angle goes round many times, in steps that would be odd as degrees
-            step = abs(float(steps[0]))
-            far = any(
-                abs(r - round(r)) < 1e-4 for r in (4 * step, theta.size * step / 10, (theta.size - 1) * step / 10)
-            )
-        if far or (regular and theta.size > 7 and abs(abs(float(steps[0])) - 1) < 1e-6):
+        if _like_degrees(theta):
             raise ValueError(
                 f"the angles run from {theta.min():g} to {theta.max():g}; they are radians: were degrees meant? "
                 "Convert them with math.radians or numpy.deg2rad; radians of many turns can be taken modulo 2 pi"
@@ -151,8 +144,13 @@ class ParallelBeam(_Value):
         for: those of another turn of the scan, and those of a burst. Up to two gaps of more than 5 degrees, and more
         than four times the next largest, count as not measured (a limited-angle scan, or two arcs): their ends then
         stand for as much as the mean gap says, and the sum is less than pi.
+
+        In half acquisition (see `cell_weights`) opposite looks see different rays, so that distances are cyclic modulo
+        2 pi, and count half.
         """
-        return _angle_weights(self.theta, math.pi)
+        if self._half_acquisition:
+            return _angle_weights(self.theta, 2 * math.pi, wedge=math.inf) / 2
+        return _angle_weights(self.theta, math.pi, wedge=math.radians(5))
 
     @property
     def cell_weights(self) -> NDArray[np.float64]:
@@ -163,13 +161,24 @@ class ParallelBeam(_Value):
         on and 1 + sin(pi t / 2d) at t in between, so that the two looks at a ray always count 2 together, and nothing
         is cut off abruptly for the ramp to run over (after Parker 1982 and Wang 2002).
 
+        A scan over less than the full circle never sees the rays beyond d from one side of the axis. It warns where the
+        image goes on there, unless that is as little as the axis of most scans is off.
+
         Raises:
             GeometryError: d is so small that most of the image would lack what the ramp spreads beyond the detector.
         """
-        t = self.detector - self.axis_offset
-        seen_twice = min(-t[0], t[-1]) + self.cell_size / 2
-        reach = math.hypot(*self.image_shape) * self.pixel_size / 2
-        if abs(self.axis_offset) < self.cell_size / 2 or seen_twice >= reach or not self._full_circle:
+        seen_twice, reach = self._seen_twice, self._reach
+        if not self._half_acquisition:
+            inscribed = min(self.image_shape) * self.pixel_size / 2
+            one_sided = min(seen_twice + 2 * abs(self.axis_offset), inscribed) - seen_twice
+            if one_sided > max(3.5 * self.cell_size, 0.05 * inscribed) and not self._full_circle:
+                warnings.warn(
+                    f"the rotation axis lies {abs(self.axis_offset):g} m off the detector's middle, and the angles "
+                    f"leave a part of the full circle out: some rays farther than {seen_twice:g} m from the axis are "
+                    "never seen, and the image is wrong if the object reaches there; scan the full circle, or choose "
+                    "an image that ends there if the object does",
+                    stacklevel=2,
+                )
             return np.ones(self.cells)
         if seen_twice < reach / 2:
             raise GeometryError(
@@ -179,19 +188,38 @@ class ParallelBeam(_Value):
                 "a detector with the axis in its middle"
             )
         towards = -math.copysign(1.0, self.axis_offset)  # the side of the axis on which the detector reaches further
+        t = self.detector - self.axis_offset
         return np.asarray(1 + np.sin(np.clip(towards * t / seen_twice, -1, 1) * math.pi / 2))
 
     @property
+    def _seen_twice(self) -> float:
+        return self.cells * self.cell_size / 2 - abs(self.axis_offset)
+
+    @property
+    def _reach(self) -> float:
+        return math.hypot(*self.image_shape) * self.pixel_size / 2
+
+    @property
+    def _half_acquisition(self) -> bool:
+        return abs(self.axis_offset) >= self.cell_size / 2 and self._seen_twice < self._reach and self._full_circle
+
+    @property
     def _full_circle(self) -> bool:
-        return bool(_angle_weights(self.theta, 2 * math.pi).sum() > 2 * math.pi * (1 - 1e-6)) and self.num_angles > 2
+        """Whether no gap is wider than 15 degrees and four times the ordinary one; the longest gap may be a wedge."""
+        theta = np.sort(np.mod(self.theta, 2 * math.pi))
+        gaps = np.sort(np.diff(theta, append=theta[0] + 2 * math.pi))
+        ordinary = gaps[np.searchsorted(np.cumsum(gaps), (2 * math.pi - gaps[-1]) / 4)]
+        return self.num_angles > 2 and bool(gaps[-1] <= max(math.radians(15), 4 * ordinary))
 
     def every(self, n: int, start: int = 0) -> ParallelBeam:
-        """The scan that keeps each n-th angle, from the `start`-th on (sparse angles)."""
+        """The scan that keeps each n-th angle, from the `start`-th on (sparse angles); of many turns, modulo 2 pi."""
         if n < 1 or not 0 <= start < self.num_angles:
             raise GeometryError(
                 f"every(n, start) takes n >= 1 and 0 <= start < {self.num_angles} (the number of angles); "
                 f"got n={n}, start={start}"
             )
+        if np.ptp(self.theta) > 2 * math.pi:  # every other golden angle, say, would not be known for radians
+            return self._with(tuple(np.mod(self.theta[start::n], 2 * math.pi).tolist()))
         if isinstance(self.angles, RegularAngles):
             regular = self.angles
             return self._with(
@@ -249,7 +277,40 @@ def check_tensor(array: Any, what: str) -> None:
         raise GeometryError(f"{what} is a dense tensor, but this one is {array.layout}; convert it: .to_dense()")
 
 
-def _angle_weights(theta: NDArray[np.float64], period: float) -> NDArray[np.float64]:
+def _like_degrees(theta: NDArray[np.float64]) -> bool:
+    """Whether angles look like degrees: they go round more than once, and in a way that scans in radians do not."""
+    looks = np.unique(theta)
+    furthest = np.abs(looks).max()
+    far = bool(furthest > _FAR)
+    if looks.size == 1:
+        return far
+    steps = np.diff(looks)
+    step, span = float(steps.mean()), float(np.ptp(looks))
+    few_or_odd = looks.size < 4 or np.ptp(steps) > step / 10
+    if span < 2.1 * math.pi or (few_or_odd and furthest < 4 * math.pi):
+        return False
+    if np.median(np.abs(np.diff(theta))) > 2 * math.pi:
+        return True
+    ends = (span, span + step)
+    golden = (math.pi * k / step - (1 + math.sqrt(5)) / 2 for k in (1, 2))
+    if any(-0.1 < n < 9 and _whole(n, 2e-3) for n in golden):  # the golden angle and its smaller kin, also as 2.4
+        return any(_whole(end / 180) for end in ends)
+    if any(_whole(end / 5) for end in ends) or (far and any(_whole(r) for r in (2 * ends[0], 2 * ends[1], 100 * step))):
+        return True
+    median = float(np.median(steps))
+    if median > 0.2:  # 12 degrees; parts of a turn are whole degrees, or end where the turn does
+        return looks.size > 3 and not (
+            _whole(math.degrees(step), 5e-3) or any(_whole(end / math.pi, 1e-3) for end in ends)
+        )
+    regular = np.mean(np.abs(steps - median) < median / 4) > 1 / 3  # of random ones it is a sixth
+    return far and not regular and median > 0.01
+
+
+def _whole(ratio: float, within: float = 1e-5) -> bool:
+    return abs(ratio - round(ratio)) < within
+
+
+def _angle_weights(theta: NDArray[np.float64], period: float, wedge: float) -> NDArray[np.float64]:
     """The part of the period that each angle stands for; see `ParallelBeam.angle_weights`."""
     theta = np.mod(theta, period)
     order = np.argsort(theta, kind="stable")
@@ -258,7 +319,7 @@ def _angle_weights(theta: NDArray[np.float64], period: float) -> NDArray[np.floa
     repeated = _near(gaps, max(1e-9, 0.01 * spacing), spacing)
     ordinary = np.sort(gaps[~repeated])
     for wedges in (2, 1):
-        if ordinary.size > wedges and ordinary[-wedges] > max(math.radians(5), 4 * ordinary[-wedges - 1]):
+        if ordinary.size > wedges and ordinary[-wedges] > max(wedge, 4 * ordinary[-wedges - 1]):
             smallest, ordinary = ordinary[-wedges], ordinary[:-wedges]
             gaps = np.where(gaps >= smallest, ordinary.mean(), gaps)
             break

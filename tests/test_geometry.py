@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fbp_ray.errors import GeometryError
 from fbp_ray.geometry import ParallelBeam, RegularAngles
+from fbp_ray.model import fbp
 
 LODOPAB = ParallelBeam.lodopab()
 
@@ -72,7 +74,7 @@ def test_regular_angles_weigh_the_same_and_cover_the_half_circle() -> None:
     np.testing.assert_allclose(full_circle.angle_weights, math.pi / 20, rtol=1e-9)
 
 
-@given(st.lists(st.floats(-10, 10), min_size=1, max_size=30))
+@given(st.lists(st.floats(-3, 3), min_size=1, max_size=30))
 def test_weights_are_positive_and_never_exceed_the_half_circle(angles: list[float]) -> None:
     weights = beam(tuple(angles)).angle_weights
     assert np.all(weights > 0)
@@ -145,13 +147,59 @@ def test_a_missing_wedge_is_not_counted() -> None:
     assert beam(tuple(wedge.tolist())).angle_weights.sum() == pytest.approx(61 * math.pi / 90, rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    "angles",
-    [RegularAngles(count=180, first=0, step=1), tuple(range(0, 120, 3)), (0.0, 30.0, 100.0)],
-)
-def test_degrees_are_asked_about(angles: RegularAngles | tuple[float, ...]) -> None:
+GOLDEN = math.pi * (math.sqrt(5) - 1) / 2
+DEGREES = [
+    RegularAngles(count=180, first=0, step=1),
+    RegularAngles(count=720, first=0, step=359 / 719),
+    RegularAngles(count=360, first=0, step=179 / 359),
+    range(0, 120, 3),
+    (0, 30, 100),
+    (0, 10, 20, 30),
+    (0, 90),
+    (90,),
+    *(np.linspace(*ends) for ends in ((0, 359, 720), (0, 179, 360), (-15, 15, 25), (-15, 15, 101), (0, 30, 16))),
+    *(np.linspace(*ends) for ends in ((0, 355, 72), (0, 358, 720), (0, 179.9, 1800), (180, 0, 180))),
+    *(np.arange(*ends) for ends in ((0, 360, 0.7), (0, 180, 0.7), (5, 25, 0.5), (0, 180, 0.1), (0, 360, 0.05))),
+    *(np.arange(*ends) for ends in ((0, 360, 1.2), (0, 360, 2.4), (0, 360, 0.07))),
+    np.arange(0, 360, 0.7, dtype=np.float32),
+    np.tile(np.arange(360), 2),
+    *(np.arange(count) * golden for count in (20, 100, 3000) for golden in (111.246, 137.508)),
+    np.mod(np.arange(1000) * 111.246, 180),
+    RANDOM.uniform(0, 360, 720),
+    np.sort(RANDOM.uniform(0, 180, 1000)),
+]
+RADIANS = [
+    *(np.arange(10 * n) * 2 * math.pi / n + RANDOM.normal(0, 1e-3, 10 * n) for n in (13, 18, 36, 360, 720)),
+    *(np.arange(10 * n) * 2 * math.pi / n for n in (12, 18, 100, 360, 514)),
+    (np.arange(3600) * math.pi / 180)[RANDOM.random(3600) < 0.7],
+    np.linspace(0, 4 * math.pi, 20),
+    np.linspace(0, 20 * math.pi, 1000),
+    *(np.arange(n) * step for n in (7, 100, 1000, 5000) for step in (2.3999, 2.4, 1.9416, GOLDEN, 2 * GOLDEN)),
+    np.arange(4000) * math.pi / (math.pi / GOLDEN + 6),
+    np.arange(4000) * GOLDEN + RANDOM.normal(0, 1e-3, 4000),
+    RANDOM.uniform(0, 2 * math.pi, 720),
+    RANDOM.uniform(-math.pi, math.pi, 20),
+    (0.0, 1.0, 2.0),
+    (-2.5, 0.0, 0.3, 1.7, 4.4),
+    (-7.0, 7.0),
+    (-5.0, 5.0, 0.1),
+    np.deg2rad(np.arange(0, 1080, 0.7)),
+]
+
+
+@pytest.mark.parametrize("angles", DEGREES, ids=map(str, range(len(DEGREES))))
+def test_degrees_are_asked_about(angles: RegularAngles | np.ndarray) -> None:
     with pytest.raises(ValueError, match="were degrees meant"):
-        beam(angles)
+        beam(angles if isinstance(angles, RegularAngles) else tuple(map(float, angles)))
+
+
+@pytest.mark.parametrize("angles", RADIANS, ids=map(str, range(len(RADIANS))))
+def test_radians_are_accepted_also_of_many_turns(angles: np.ndarray) -> None:
+    scan = beam(tuple(map(float, angles)))
+    for n in (2, 3, 7):
+        fewer = scan.every(n)
+        assert ParallelBeam.model_validate_json(fewer.model_dump_json()) == fewer
+        np.testing.assert_allclose(np.cos(fewer.theta), np.cos(scan.theta[::n]), atol=1e-10)
 
 
 def test_cells_weigh_alike_unless_opposite_rays_are_missing() -> None:
@@ -173,3 +221,52 @@ def test_half_acquisition_that_sees_too_little_twice_is_refused() -> None:
     )
     with pytest.raises(GeometryError, match="half acquisition"):
         _ = geometry.cell_weights
+
+
+def half_acquisition(degrees: np.ndarray, offset: float = 15e-3, pixels: int = 100) -> ParallelBeam:
+    return ParallelBeam(
+        angles=tuple(np.deg2rad(degrees).tolist()),
+        cells=120,
+        cell_size=1e-3,
+        image_shape=(pixels, pixels),
+        pixel_size=1e-3,
+        axis_offset=offset,
+    )
+
+
+TURN = np.arange(360.0)
+FULL_CIRCLES = {
+    "one turn": TURN,
+    "one and a half": np.arange(540),
+    "one and a quarter": np.arange(450),
+    "30 degrees more": np.arange(390),
+    "one and a half, reduced": np.mod(np.arange(0, 540, 0.7), 360),
+    "coarser second half": np.r_[0:180, 180:360:5],
+    "random": RANDOM.uniform(0, 360, 720),
+    "looks dropped": TURN[RANDOM.random(360) < 0.7],
+    "gap of 8 degrees": TURN[:-7],
+    "two gaps of 14 degrees": np.r_[0:90, 103:200, 213:360],
+    "few": TURN[::20],
+}
+
+
+@pytest.mark.parametrize("name", FULL_CIRCLES)
+def test_half_acquisition_is_right_however_the_looks_lie_on_the_circle(name: str) -> None:
+    geometry = half_acquisition(FULL_CIRCLES[name])
+    assert geometry.angle_weights.sum() == pytest.approx(math.pi, rel=1e-6)
+    t = geometry.detector - geometry.axis_offset
+    chords = 2 * torch.from_numpy(0.05**2 - t**2).clamp(min=0).sqrt()
+    disc = fbp(chords.float().expand(geometry.sinogram_shape), geometry).numpy()
+    inside = disc[np.hypot(geometry.x[:, None], geometry.y) < 0.045]
+    assert inside.min() > 0.97
+    assert inside.max() < 1.05
+
+
+@pytest.mark.parametrize(
+    "degrees", [np.arange(180), np.arange(234), TURN[:-20], np.r_[0:180, 187:300, 325:360], np.arange(120)]
+)
+def test_rays_that_are_never_seen_are_told_of(degrees: np.ndarray) -> None:
+    with pytest.warns(UserWarning, match=r"farther than 0\.045 m from the axis are never seen"):
+        assert np.all(half_acquisition(degrees).cell_weights == 1)
+    for silent in ({"pixels": 90}, {"offset": 3e-3}, {"offset": -3e-3, "pixels": 120}):  # an object that fits
+        assert np.all(half_acquisition(degrees, **silent).cell_weights == 1)  # type: ignore[arg-type]
