@@ -202,6 +202,14 @@ def test_values_that_are_no_numbers_come_out_as_such(wrong: float) -> None:
     assert torch.isfinite(image[1]).any() == (wrong == 1e30)
 
 
+@pytest.mark.parametrize("kind", ["ray_noise", "adaptive", "zeng"])
+def test_an_empty_batch_gives_an_empty_batch(kind: str) -> None:
+    window = WindowConfig(kind=kind, init="hann", photons=PHOTONS)  # type: ignore[arg-type]
+    model = LearnableFBP(ModelConfig(geometry=SCAN, window=window))
+    assert model(torch.zeros(0, 90, 65)).shape == (0, 45, 45)
+    assert model.requires_grad_(False)(torch.zeros(0, 90, 65)).shape == (0, 45, 45)
+
+
 def test_compiled_and_exported_models_are_the_same() -> None:
     window = WindowConfig(kind="adaptive", init="hann", photons=PHOTONS)
     model = LearnableFBP(ModelConfig(geometry=SCAN, window=window)).eval()

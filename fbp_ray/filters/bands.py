@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -147,7 +148,8 @@ class _Energies(_Anew):
     @staticmethod
     def forward(sinogram: Tensor, responses: Tensor) -> Tensor:
         firsts = range(0, len(sinogram), SAMPLES_AT_ONCE)
-        return torch.cat([_energies(_split(sinogram[n : n + SAMPLES_AT_ONCE], responses)) for n in firsts])
+        parts = [_energies(_split(sinogram[n : n + SAMPLES_AT_ONCE], responses)) for n in firsts]
+        return torch.cat(parts) if parts else sinogram.new_empty((0, len(responses) - 1, *tiles(sinogram)))
 
     @staticmethod
     def to_inputs(
@@ -268,7 +270,7 @@ def _kernels(dtype: torch.dtype) -> Any:
     try:
         from fbp_ray.filters import band_kernels  # here, not above: numba takes half a second to import
 
-        one = torch.ones((1, 1), dtype=dtype, device="cpu").numpy()
+        one = np.ones((1, 1), str(dtype).removeprefix("torch."))  # no tensor: within torch.func it has no array
         band_kernels.tile_means(one, False, one)
     except Exception as error:  # another version of Numba or llvmlite may raise anything
         warnings.warn(
