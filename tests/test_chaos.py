@@ -18,7 +18,8 @@ import psutil
 import pytest
 import torch
 
-from fbp_ray.checkpoint import load_model, read_manifest
+from fbp_ray.checkpoint import read_manifest
+from tests.support.checkpoints import weights_of
 from tests.support.hosts import PORT, QUIET, Host, family, two_hosts
 from tests.support.scans import write_scan
 
@@ -111,7 +112,7 @@ def wait_for(run: Path, epochs: int, process: subprocess.Popen[bytes], log: Path
 
 def ends_like(run: Path, undisturbed: Path, log: Path) -> None:
     for part in ("best", "last"):
-        mine, theirs = (load_model(where / part).filter.weight for where in (run, undisturbed))
+        mine, theirs = (weights_of(where / part) for where in (run, undisturbed))
         assert torch.equal(mine, theirs), log.read_text()
         assert read_manifest(run / part).epoch == read_manifest(undisturbed / part).epoch
     kept = ("epoch", "lr", "train_loss", "validation_loss", "validation_psnr", "validation_ssim")
@@ -199,7 +200,7 @@ def test_a_sweep_whose_driver_was_killed_goes_on_and_repeats_nothing(folder: Pat
     assert {name: both[name]["merit"] for name in first} == {name: row["merit"] for name, row in first.items()}
     best = max(both, key=lambda name: float(both[name]["merit"]))
     assert next(iter(both)) == best
-    mine, theirs = (load_model(place).filter.weight for place in (sweep / "best", sweep / "trials" / best))
+    mine, theirs = (weights_of(place) for place in (sweep / "best", sweep / "trials" / best))
     assert torch.equal(mine, theirs)
     assert f"going on: {len(first)} trials are finished" in log.read_text()
 

@@ -20,7 +20,7 @@ import yaml
 from rich.console import Console
 
 from fbp_ray.baseline import Baseline
-from fbp_ray.checkpoint import load_model, read_manifest
+from fbp_ray.checkpoint import read_manifest
 from fbp_ray.cli import parse_with_recipe
 from fbp_ray.config import DataConfig, TrainConfig
 from fbp_ray.data import Batches, LoDoPaB, geometry_of
@@ -35,6 +35,7 @@ from fbp_ray.sweep.tuning import AskingASHA
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
 from fbp_ray.train.program import check
+from tests.support.checkpoints import weights_of
 from tests.support.scans import write_scan
 
 SPACE: Space = {"loss.l1": LogRange(0.01, 100), "optim.lr": LogRange(1e-3, 1e-1)}
@@ -124,7 +125,7 @@ class TestSweep:
 
     def test_the_best_is_a_model_that_evaluation_takes(self, swept: Path, scan: Path, tmp_path: Path) -> None:
         best = swept / "trials" / table(swept)[0]["trial"]
-        mine, theirs = load_model(swept / "best").filter.weight, load_model(best).filter.weight
+        mine, theirs = weights_of(swept / "best"), weights_of(best)
         assert mine.equal(theirs)
         evaluate(["--checkpoint", str(swept / "best"), "--panels", "0", "--out", str(tmp_path / "evaluation")])
         assert "learned" in json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
@@ -194,14 +195,14 @@ class TestSweep:
     ) -> None:
         shutil.copytree(swept, tmp_path / "cut")
         run = tmp_path / "cut" / "trials" / "0001"
-        whole = load_model(run / "best").filter.weight
+        whole = weights_of(run / "best")
         others = {file: file.stat().st_mtime_ns for file in run.parent.rglob("*") if run not in [file, *file.parents]}
         _take_back_an_epoch(run)
         monkeypatch.setattr(object_store, "MOST", 0.0)  # the files have the same data as the object store
         results = sweep(SPACE, options(scan, tmp_path, "cut", **{"sweep.scheduler": "none"}), "script.py")
         assert {outcome.status for outcome in results.outcomes} == {"completed"}
         assert [row["epoch"] for row in results.outcomes[1].history] == [1, 2, 3]
-        torch.testing.assert_close(load_model(run / "best").filter.weight, whole, atol=1e-6, rtol=0)
+        torch.testing.assert_close(weights_of(run / "best"), whole, atol=1e-6, rtol=0)
         assert others == {file: file.stat().st_mtime_ns for file in others}
         said = capsys.readouterr().out
         assert "1 were interrupted" in said
@@ -212,7 +213,7 @@ class TestSweep:
         config = TrainConfig.model_validate(yaml.safe_load((trial / "config.yaml").read_text()))
         run = RunFolder(tmp_path / "run")
         train(run.begin(config), run, Process(0, 1, torch.device("cpu")), lambda event: None)
-        mine, theirs = (load_model(place / "last").filter.weight for place in (tmp_path / "run", trial))
+        mine, theirs = (weights_of(place / "last") for place in (tmp_path / "run", trial))
         torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
 
     def test_a_trial_may_have_several_workers(self, cluster: None, scan: Path, tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ class TestSweep:
         results = sweep(SPACE, options(scan, tmp_path, "wide", **more), "script.py")
         assert [outcome.status for outcome in results.outcomes] == ["completed"]
         assert [row["workers"] for row in results.outcomes[0].history] == [2.0, 2.0]
-        assert load_model(tmp_path / "wide" / "best").filter.weight.isfinite().all()
+        assert weights_of(tmp_path / "wide" / "best").isfinite().all()
 
     @pytest.mark.chaos
     def test_a_trial_of_several_workers_that_is_behind_ends_and_leaves_room_for_the_next(

@@ -29,7 +29,7 @@ from fbp_ray.train import main, train
 from fbp_ray.train.cluster import cpus_per_worker, this_machine
 from fbp_ray.train.program import check_values
 from fbp_ray.train.room import wait_for_room
-from tests.support.checkpoints import save_checkpoint
+from tests.support.checkpoints import save_checkpoint, weights_of
 from tests.support.layouts import write_layout
 from tests.support.scans import COARSE, write_scan
 
@@ -80,7 +80,7 @@ def test_one_seed_gives_one_result_with_two_workers_and_from_python(trained: Pat
         run={"storage": str(trained.parent), "name": "second"},
     )
     assert run == str(trained.parent / "second")
-    first, second = (load_model(trained.parent / name / "last").filter.weight for name in ("first", "second"))
+    first, second = (weights_of(trained.parent / name / "last") for name in ("first", "second"))
     assert torch.equal(first, second)
 
 
