@@ -40,6 +40,7 @@ def settings(scan: Path, name: str, epochs: int) -> dict[str, Any]:
     return {
         "data": {"dir": str(scan)},
         "loss": {"ms_ssim": 0},
+        "window": {"kind": "frequency"},
         "train": {"epochs": epochs},
         "scaling": {"num_workers": 1},
         "run": {"name": name},

@@ -216,12 +216,20 @@ def test_a_configuration_that_is_too_long_is_refused(service: Service) -> None:
 
 def test_a_run_that_is_complete_or_another_is_refused(service: Service, scan: Path) -> None:
     config = TrainConfig.model_validate(
-        {"data": {"dir": str(scan)}, "loss": {"ms_ssim": 0}, "run": {"name": "done", "storage": str(service.folder)}}
+        {
+            "data": {"dir": str(scan)},
+            "window": {"kind": "frequency"},
+            "loss": {"ms_ssim": 0},
+            "run": {"name": "done", "storage": str(service.folder)},
+        }
     )
     run = RunFolder(service.folder / "done")
     run.begin(config)
     run.set_status("completed")
-    body = {"kind": "train", "config": {"data": {"dir": str(scan)}, "loss": {"ms_ssim": 0}}}
+    body = {
+        "kind": "train",
+        "config": {"data": {"dir": str(scan)}, "window": {"kind": "frequency"}, "loss": {"ms_ssim": 0}},
+    }
     body["config"]["run"] = {"name": "done", "storage": str(service.folder)}  # type: ignore[index]
     refused(service, 409, body, "is complete", "extend")
     run.set_status("failed", "lost")

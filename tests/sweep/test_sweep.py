@@ -45,6 +45,7 @@ def options(scan: Path, storage: Path, name: str, **more: Any) -> list[str]:
     given = {
         "data.dir": scan,
         "loss.ms_ssim": 0,
+        "window.kind": "frequency",
         "train.epochs": 3,
         "sweep.storage": storage,
         "sweep.name": name,

@@ -96,7 +96,18 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(scan: Path, part: str, storage: Path) -> list[str]:
-    return ["--data.dir", str(scan), "--loss.ms_ssim", "0", f"--{part}.storage", str(storage), f"--{part}.name", "it"]
+    return [
+        "--data.dir",
+        str(scan),
+        "--loss.ms_ssim",
+        "0",
+        "--window.kind",
+        "frequency",
+        f"--{part}.storage",
+        str(storage),
+        f"--{part}.name",
+        "it",
+    ]
 
 
 def sweep_rates(scan: Path, storage: Path, epochs: int = 3) -> None:

@@ -45,6 +45,7 @@ def options(scan: Path, storage: Path | str, name: str, **more: Any) -> list[str
         "run.storage": storage,
         "run.name": name,
         "loss.ms_ssim": 0,
+        "window.kind": "frequency",
         "train.epochs": 2,
         "optim.lr": 0.05,
         **more,
@@ -77,6 +78,7 @@ def test_one_seed_gives_one_result_with_two_workers_and_from_python(trained: Pat
         train={"epochs": 2},
         optim={"lr": 0.05},
         loss={"ms_ssim": 0},
+        window={"kind": "frequency"},
         run={"storage": str(trained.parent), "name": "second"},
     )
     assert run == str(trained.parent / "second")
@@ -270,8 +272,9 @@ def test_what_can_be_known_is_refused_before_anything_is_made(
     given = {key: tmp_path / "best" if value == "BEST" else value for key, value in more.items()}
     data = [] if "init" in next(iter(more)) else ["--data.dir", str(scan)]  # a checkpoint needs no data to be refused
     words = [text for key, value in given.items() for text in (f"--{key}", str(value)) if text != "True"]
+    kind = [] if "window.kind" in given else ["--window.kind", "frequency"]
     with pytest.raises(error, match=message):
-        main([*data, "--run.storage", str(tmp_path), "--run.name", "run", "--loss.ms_ssim", "0", *words])
+        main([*data, "--run.storage", str(tmp_path), "--run.name", "run", "--loss.ms_ssim", "0", *kind, *words])
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
