@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +15,10 @@ from fbp_ray.errors import ConfigError, FbpRayError
 from fbp_ray.evaluate import main as evaluate
 from fbp_ray.filters import WindowConfig, build_filter
 from fbp_ray.model import LearnableFBP, ModelConfig
+from fbp_ray.run import ResolvedConfig, RunFolder
+from fbp_ray.train.loop import train
+from fbp_ray.train.process import Process
+from fbp_ray.train.program import check
 from service.settings import ModelsConfig
 from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, write_scan
@@ -40,15 +42,18 @@ def test_the_example_of_the_page_trains_is_evaluated_and_loaded(
     example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_scan(tmp_path / "data")
-    options = {
-        "data.dir": data, "run.storage": tmp_path / "runs", "run.name": "mine", "train.epochs": 1, "track.to": "none",
-        "scaling.num_workers": 1, "loss.ms_ssim": 0, "loss.edge": 0, "window.init": "ones", "window.kind": example,
-        "window.options": "size=5",
-    }  # fmt: skip
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    words = [sys.executable, "-m", "fbp_ray.train", *(f"--{name}={value}" for name, value in options.items())]
-    done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    tree = {
+        "data": {"dir": data},
+        "window": {"kind": example, "options": {"size": "5"}},
+        "loss": {"ms_ssim": 0, "edge": 0},
+        "train": {"epochs": 1},
+        "run": {"storage": str(tmp_path / "runs"), "name": "mine"},
+        "track": {"to": "none"},
+    }
+    config = ResolvedConfig.model_validate(tree)
+    check(config)
+    folder = RunFolder(tmp_path / "runs" / "mine")
+    train(folder.begin(config), folder, Process(0, 1, torch.device("cpu")), lambda event: None)
     run = tmp_path / "runs" / "mine"
     assert read_manifest(run).model.window.options == {"size": "5"}
     evaluate(["--checkpoint", str(run), "--out", str(tmp_path / "out"), "--hann_psnr=0.5", "--hann_ssim=0.5"])

@@ -148,7 +148,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(scan: Path, tmp_path: Pa
         assert read_manifest(whole.folder / name).epoch == read_manifest(cut.folder / name).epoch
 
 
-@pytest.mark.parametrize("kind", ["ray_noise", "spline"])
+@pytest.mark.parametrize("kind", ["spline"])
 def test_a_solved_window_is_epoch_0_and_the_training_from_it_goes_on_bit_for_bit(
     scan: Path, tmp_path: Path, kind: str
 ) -> None:

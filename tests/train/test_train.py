@@ -193,12 +193,9 @@ def test_a_run_in_an_object_store_gives_the_same_model(
     assert [run.state for run in list_runs(object_store) if run.path == place] == ["completed"]
     with pytest.raises(RunError, match="is complete"):
         main(options(scan, object_store, "remote"))
-    main(options(scan, object_store, "remote", **{"run.extend": 1}))
-    main(options(scan, trained.parent, "first", **{"run.extend": 1}))
-    assert torch.equal(load_model(f"{place}/last")(sinogram), load_model(trained / "last")(sinogram))
     copy_folder(open_folder(place) / "tensorboard", open_folder(tmp_path))
     events = [file.name for file in tmp_path.iterdir() if file.name.startswith("events.")]
-    assert len(events) == 2
+    assert len(events) == 1
 
 
 def test_a_cluster_of_another_version_is_refused(cluster: None) -> None:
