@@ -80,7 +80,7 @@ class WindowConfig(Frozen):
     )
     photons: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["data", "estimate"] = Field(
         default="data",
-        description="photons of a ray that meets nothing, from which ray_noise, adaptive and zeng know the noise: a "
+        description="photons of a ray that meets nothing, from which ray_noise and adaptive know the noise: a "
         "number, data (what the data set says, else estimate), or estimate (from each sinogram)",
     )
     unit: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(

@@ -184,9 +184,9 @@ def filter_values(model: LearnableFBP) -> NDArray[Any]:
 
 def _is_plain(model: LearnableFBP) -> bool:
     """Whether the filter is one product with a response, whatever the sinogram."""
-    from fbp_ray.filters import TableWindow
+    from fbp_ray.filters import is_plain
 
-    return isinstance(model.filter, TableWindow) and type(model.filter).forward is TableWindow.forward
+    return is_plain(model.filter)
 
 
 def _response(model: LearnableFBP) -> NDArray[Any]:

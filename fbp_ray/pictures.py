@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fbp_ray.baseline import Baseline, Quality
 from fbp_ray.config import TrackConfig
-from fbp_ray.filters import BandWindow, TableWindow, analytic_window, frequencies
+from fbp_ray.filters import BandWindow, analytic_window, frequencies, is_plain
 from fbp_ray.filters.adaptive import ENERGIES, VARIANCES
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.trackers import Pixels
@@ -147,7 +147,7 @@ def window_figure(stage: nn.Module, cells: int) -> Figure | None:
     """
     if isinstance(stage, BandWindow):
         return _bands_figure(stage, cells)
-    if not isinstance(stage, TableWindow) or type(stage).forward is not TableWindow.forward:
+    if not is_plain(stage):
         return None
     weight = stage.window().detach().cpu().numpy()
     by_angle = weight.ndim == 2

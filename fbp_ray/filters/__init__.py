@@ -14,7 +14,7 @@ from torch import nn
 from fbp_ray.config import WindowConfig, WindowKind, WindowName, is_own
 from fbp_ray.filters.adaptive import BandWindow, ZengWindow
 from fbp_ray.filters.filtering import fft_length, filter_projections, frequencies, ramp
-from fbp_ray.filters.windows import SmoothWindow, TableWindow, analytic_window, cosine_basis, spline_basis
+from fbp_ray.filters.windows import SmoothWindow, TableWindow, analytic_window, cosine_basis, is_plain, spline_basis
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.own import own_stage
 
@@ -31,6 +31,7 @@ __all__ = [
     "fft_length",
     "filter_projections",
     "frequencies",
+    "is_plain",
     "ramp",
 ]
 

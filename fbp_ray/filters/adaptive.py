@@ -17,7 +17,6 @@ its noise; Shtok, Elad and Zibulevsky, Int. J. Biomed. Imaging 2013, 609274, lea
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fbp_ray.config import WindowConfig, WindowName
-from fbp_ray.filters.bands import GateOnArrays, apply_gains, interpolated, kernels_for, reference_bands, tiles
+from fbp_ray.filters.bands import BlockGains, apply_gains, interpolated, kernels_for, reference_bands, tiles
 from fbp_ray.filters.filtering import fft_length, filter_projections, frequencies, ramp
 from fbp_ray.filters.noise import estimated_photons, log_variance, smoothed
 from fbp_ray.filters.windows import TableWindow, analytic_window, spline_basis
@@ -55,7 +54,6 @@ class BandWindow(nn.Module):
         dtype: of the weights.
     """
 
-    responses: Tensor
     basis: Tensor
     ramp: Tensor
     start: Tensor
@@ -98,7 +96,7 @@ class BandWindow(nn.Module):
         return torch.cat([windows[:1], windows[1:] - windows[:-1]])
 
     def forward(self, sinogram: Tensor) -> Tensor:
-        """(B, A, D) -> (B, A, D), so that `backproject` of the result is the image in absolute units."""
+        """(B, A, D) -> (B, A, D), so that `backproject`, interpolating, makes of it the image in absolute units."""
         if self.cell_weights is not None:
             sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
         learning = sinogram.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
@@ -112,7 +110,7 @@ class BandWindow(nn.Module):
             def gate(rays: Tensor, energies: Tensor, samples: slice) -> Tensor:
                 return self._gains(rays, energies, noise, photons[samples])
 
-            fast = None if learning or not sinogram.is_cpu else self._gains_on_arrays(noise, photons)
+            fast = None if learning or not sinogram.is_cpu else self._fast_gains(noise, photons)
             filtered = apply_gains(sinogram, responses, gate, self.config.kind == "adaptive", fast)
             return filtered if self.angle_scale is None else filtered * self.angle_scale.to(filtered.dtype)
 
@@ -140,7 +138,7 @@ class BandWindow(nn.Module):
         found = functional.grid_sample(table, places, padding_mode="border", align_corners=True)
         return found.reshape(len(self.gains), len(sinogram), *tiles(sinogram)).transpose(0, 1).contiguous()
 
-    def _gains_on_arrays(self, noise: Tensor, photons: Tensor) -> GateOnArrays | None:
+    def _fast_gains(self, noise: Tensor, photons: Tensor) -> BlockGains | None:
         """`_gains` as a kernel, where kernels can be compiled."""
         kernels = kernels_for(noise)
         if kernels is None:
@@ -148,9 +146,22 @@ class BandWindow(nn.Module):
         noise_, photons_ = noise.numpy(), photons.tolist()
         table = self.gains.detach().to(noise.dtype).numpy()
 
-        def find(means: Any, energies: Any, sample: int, gains: Any) -> None:
-            scale = (photons_[sample], self.config.unit)
-            kernels.look_up(means, energies, noise_, table, scale, VARIANCES[:2], ENERGIES[:2], _LEAST_ENERGY, gains)
+        def find(rays: Tensor, energies: Tensor, sample: int, rows: slice) -> Tensor:
+            means = rays.new_empty(tiles(rays))
+            gains = rays.new_empty((len(table), *means.shape))
+            kernels.tile_means(rays.numpy(), False, means.numpy())
+            kernels.look_up(
+                means.numpy(),
+                energies.numpy(),
+                noise_,
+                table,
+                (photons_[sample], self.config.unit),
+                VARIANCES[:2],
+                ENERGIES[:2],
+                _LEAST_ENERGY,
+                gains.numpy(),
+            )
+            return gains
 
         return find
 
@@ -200,7 +211,7 @@ class ZengWindow(TableWindow):
         self.register_buffer("frequency", frequency, persistent=False)
 
     def forward(self, sinogram: Tensor) -> Tensor:
-        """(B, A, D) -> (B, A, D), so that `backproject` of the result is the image in absolute units."""
+        """(B, A, D) -> (B, A, D), so that `backproject`, interpolating, makes of it the image in absolute units."""
         if self.cell_weights is not None:
             sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
         weight = -self.config.unit * sinogram  # its logarithm, up to a constant

@@ -6,8 +6,8 @@
 Gains are smooth, so they are given for tiles of 4 angles x 4 cells and interpolated between the tiles' centres. What
 they depend on, the bands' local energies and the sinogram's local means, are means over the same tiles.
 
-On a CPU the bands exist for a few samples at a time, and the gradients compute them anew rather than keep them, which
-would take many times the memory of the sinogram. On other devices, under torch.compile, within torch.func and for
+On a CPU the bands exist for a few projections at a time, and the gradients compute them anew rather than keep them,
+which would take many times the memory of the sinogram. On other devices, under torch.compile, within torch.func and for
 second derivatives the same is done in torch's own operations, the functions called `reference_...`, which the kernels
 are tested against.
 
@@ -31,7 +31,6 @@ from fbp_ray.threads import parallel_for_torch
 
 TILE = 4
 ANGLES_AT_ONCE = 32 * TILE  # the spectrum and the bands of so many projections stay in the processor's cache
-SAMPLES_AT_ONCE = 8
 
 Gate = Callable[[Tensor, Tensor, slice], Tensor]
 """(b, a, D) some projections of some samples, (b, M, s, T) energies of their bands, and which samples -> (b, M, s, T).
@@ -39,12 +38,12 @@ Gate = Callable[[Tensor, Tensor, slice], Tensor]
 The gains of a tile depend on the next tiles to either side and on nothing further away, and a sample's on no other."""
 
 
-GateOnArrays = Callable[[Any, Any, int, Any], None]
-"""Means (S, T) of the projections and energies (M, S, T), or (0, S, T), of a sample -> gains (M, S, T), the last."""
+BlockGains = Callable[[Tensor, Tensor, int, slice], Tensor]
+"""(a, D) projections of a sample, (M, s, T) energies of their bands, the sample, its rows of tiles -> (M, s, T)."""
 
 
 def apply_gains(
-    sinogram: Tensor, responses: Tensor, gate: Gate, by_energy: bool = True, on_arrays: GateOnArrays | None = None
+    sinogram: Tensor, responses: Tensor, gate: Gate, by_energy: bool = True, fast: BlockGains | None = None
 ) -> Tensor:
     """The sum of the sinogram's bands, each with the gains that `gate` works out.
 
@@ -53,7 +52,7 @@ def apply_gains(
         responses: (M + 1, F), real, of the same dtype; the first band is kept whole.
         gate: gives the gains.
         by_energy: whether they depend on the energies; if not, `gate` gets an empty tensor in their place.
-        on_arrays: the same as `gate`, faster, for where no gradient is wanted on a CPU.
+        fast: the same as `gate` for where no gradient is wanted on a CPU.
 
     Returns:
         (B, A, D). On a CPU it depends neither on the number of threads nor on what else is in the batch.
@@ -65,7 +64,11 @@ def apply_gains(
     if torch.is_grad_enabled():
         energies = _Energies.apply(sinogram, responses) if by_energy else sinogram.new_empty(0)
         return _Sum.apply(sinogram, responses, gate(sinogram, energies, slice(None)))  # type: ignore[no-any-return]
-    return _by_blocks(sinogram, responses, gate, by_energy, on_arrays)
+
+    def of_gate(rays: Tensor, energies: Tensor, sample: int, rows: slice) -> Tensor:
+        return gate(rays[None], energies[None], slice(sample, sample + 1))[0]
+
+    return _by_blocks(sinogram, responses, fast or of_gate, by_energy)
 
 
 def tiles(sinogram: Tensor) -> tuple[int, int]:
@@ -147,9 +150,7 @@ class _Energies(_Anew):
 
     @staticmethod
     def forward(sinogram: Tensor, responses: Tensor) -> Tensor:
-        firsts = range(0, len(sinogram), SAMPLES_AT_ONCE)
-        parts = [_energies(_split(sinogram[n : n + SAMPLES_AT_ONCE], responses)) for n in firsts]
-        return torch.cat(parts) if parts else sinogram.new_empty((0, len(responses) - 1, *tiles(sinogram)))
+        return _energies(sinogram, responses[1:])
 
     @staticmethod
     def to_inputs(
@@ -186,11 +187,7 @@ class _Sum(_Anew):
 
     @staticmethod
     def forward(sinogram: Tensor, responses: Tensor, gains: Tensor) -> Tensor:
-        result = torch.empty_like(sinogram, memory_format=torch.contiguous_format)
-        for first in range(0, len(sinogram), SAMPLES_AT_ONCE):
-            part = slice(first, first + SAMPLES_AT_ONCE)
-            _add_up(_split(sinogram[part], responses), gains[part].contiguous(), result[part])
-        return result
+        return _by_blocks(sinogram, responses, lambda rays, energies, sample, rows: gains[sample, :, rows], False)
 
     @staticmethod
     def to_inputs(
@@ -286,78 +283,51 @@ def _blocks(sinogram: Tensor) -> list[slice]:
     return [slice(first, first + ANGLES_AT_ONCE) for first in range(0, sinogram.shape[-2], ANGLES_AT_ONCE)]
 
 
-def _split(samples: Tensor, responses: Tensor) -> Tensor:
-    """(B, A, D) -> (B, M + 1, A, D)."""
-    bands = samples.new_empty((len(samples), len(responses), *samples.shape[1:]))
-    blocks, length = _blocks(samples), fft_length(samples.shape[-1])
+def _energies(sinogram: Tensor, responses: Tensor) -> Tensor:
+    """(B, A, D), (M, F) -> (B, M, S, T): the mean squares of the bands."""
+    energies = sinogram.new_empty((len(sinogram), len(responses), *tiles(sinogram)))
+    cells, length = sinogram.shape[-1], fft_length(sinogram.shape[-1])
+    blocks, kernels = _blocks(sinogram), _kernels(sinogram.dtype)
 
-    def split_block(number: int) -> None:
+    def one_block(number: int) -> None:
         sample, block = number // len(blocks), blocks[number % len(blocks)]
-        spectrum = torch.fft.rfft(samples[sample, block], n=length)
-        for band, response in zip(bands[sample], responses, strict=True):
-            band[block] = torch.fft.irfft(spectrum * response, n=length)[:, : samples.shape[-1]]
+        spectrum = torch.fft.rfft(sinogram[sample, block], n=length)
+        for response, energy in zip(responses, energies[sample], strict=True):
+            band = torch.fft.irfft(spectrum * response, n=length)[:, :cells]
+            kernels.tile_means(band.numpy(), True, energy[_rows(block)].numpy())
 
-    parallel_for_torch(split_block, len(samples) * len(blocks))
-    return bands
-
-
-def _energies(bands: Tensor) -> Tensor:
-    """(B, M + 1, A, D) -> (B, M, S, T)."""
-    energies = bands.new_empty((len(bands), bands.shape[1] - 1, *tiles(bands)))
-    kernels = _kernels(bands.dtype)
-
-    def one_band(number: int) -> None:
-        sample, band = number // energies.shape[1], number % energies.shape[1]
-        kernels.tile_means(bands[sample, band + 1].numpy(), True, energies[sample, band].numpy())
-
-    parallel_for_torch(one_band, len(energies) * energies.shape[1])
+    parallel_for_torch(one_block, len(sinogram) * len(blocks))
     return energies
 
 
-def _by_blocks(
-    sinogram: Tensor, responses: Tensor, gate: Gate, by_energy: bool, on_arrays: GateOnArrays | None
-) -> Tensor:
+def _by_blocks(sinogram: Tensor, responses: Tensor, block_gains: BlockGains, by_energy: bool) -> Tensor:
     """A few projections at a time, from the bands to the result: nothing but that leaves the processor's cache.
 
     A block's own gains depend on two rows of tiles to either side, which are worked out with it.
     """
     result = torch.empty_like(sinogram, memory_format=torch.contiguous_format)
     angles, cells, length = *sinogram.shape[1:], fft_length(sinogram.shape[-1])
-    blocks, kernels = range(0, angles, ANGLES_AT_ONCE), _kernels(sinogram.dtype)
+    blocks, kernels = _blocks(sinogram), _kernels(sinogram.dtype)
 
     def filter_block(number: int) -> None:
-        sample, start = number // len(blocks), blocks[number % len(blocks)]
-        first, last = max(0, start - 2 * TILE), min(angles, start + ANGLES_AT_ONCE + 2 * TILE)
-        rays = sinogram[sample, first:last]
+        sample, block = number // len(blocks), blocks[number % len(blocks)]
+        around = slice(max(0, block.start - 2 * TILE), min(angles, block.stop + 2 * TILE))
+        rays = sinogram[sample, around]
         spectrum = torch.fft.rfft(rays, n=length)
         bands = [torch.fft.irfft(spectrum * response, n=length)[:, :cells].numpy() for response in responses]
-        energies = sinogram.new_empty((1, len(bands) - 1 if by_energy else 0, *tiles(rays)))
-        for band, energy in zip(bands[1:], energies[0], strict=False):
+        energies = sinogram.new_empty((len(bands) - 1 if by_energy else 0, *tiles(rays)))
+        for band, energy in zip(bands[1:], energies, strict=False):
             kernels.tile_means(band, True, energy.numpy())
-        if on_arrays is None:
-            gains = gate(rays[None], energies, slice(sample, sample + 1))[0]
-        else:
-            means = sinogram.new_empty(tiles(rays)).numpy()
-            kernels.tile_means(rays.numpy(), False, means)
-            gains = sinogram.new_empty((len(bands) - 1, *tiles(rays)))
-            on_arrays(means, energies[0].numpy(), sample, gains.numpy())
-        own = result[sample, start : start + ANGLES_AT_ONCE].numpy()
-        own[:] = bands[0][start - first : start - first + len(own)]
+        gains = block_gains(rays, energies, sample, _rows(around))
+        own, before = result[sample, block].numpy(), block.start - around.start
+        own[:] = bands[0][before : before + len(own)]
         for band, gain in zip(bands[1:], gains, strict=True):
-            kernels.add_interpolated(band, gain.numpy(), start - first, own)
+            kernels.add_interpolated(band, gain.numpy(), before, own)
 
     parallel_for_torch(filter_block, len(sinogram) * len(blocks))
     return result
 
 
-def _add_up(bands: Tensor, gains: Tensor, result: Tensor) -> None:
-    blocks, kernels = _blocks(result), _kernels(result.dtype)
-
-    def add_block(number: int) -> None:
-        sample, block = number // len(blocks), blocks[number % len(blocks)]
-        out = result[sample].numpy()
-        out[block] = bands[sample, 0, block].numpy()
-        for m in range(gains.shape[1]):
-            kernels.add_interpolated(bands[sample, m + 1].numpy(), gains[sample, m].numpy(), block.start, out[block])
-
-    parallel_for_torch(add_block, len(result) * len(blocks))
+def _rows(angles: slice) -> slice:
+    """The rows of tiles that cover some angles, of which the first is the first of a tile."""
+    return slice(angles.start // TILE, -(-angles.stop // TILE))

@@ -16,7 +16,7 @@ is a stage in this module, a branch in `build_filter` and a name in `fbp_ray.con
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
+from typing import TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -117,6 +117,11 @@ class TableWindow(nn.Module):
         if self.cell_weights is not None:
             sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
         return filter_projections(sinogram, self.response * self.window())
+
+
+def is_plain(stage: nn.Module) -> TypeGuard[TableWindow]:
+    """Whether a stage multiplies every sinogram by the same `response` x `window()`."""
+    return isinstance(stage, TableWindow) and type(stage).forward is TableWindow.forward
 
 
 class SmoothWindow(TableWindow):

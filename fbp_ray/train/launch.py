@@ -6,7 +6,6 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 
 import ray
@@ -79,21 +78,6 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
                 fit_and_let_go(trainer.fit)
             except TrainingFailedError as error:
                 raise explain_failure(error, config.run.max_failures) from None
-
-
-def in_thread(function: Callable[[], object]) -> None:
-    """Calls a function in a thread of its own: in the main one, Ray would take Ctrl-C and end the process."""
-    done: Future[None] = Future()
-
-    def call() -> None:
-        try:
-            function()
-            done.set_result(None)
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=call, daemon=True, name="fit").start()
-    done.result()
 
 
 def _scaling(config: TrainConfig, resources: Resources) -> ray.train.ScalingConfig:

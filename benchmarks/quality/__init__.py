@@ -1,1 +1,0 @@
-"""How good the windows' images are, and what they cost."""
