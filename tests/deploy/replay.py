@@ -329,7 +329,7 @@ class Stack:
         config = {
             "data": {"dir": data},
             "run": {"name": "replay", "storage": "/srv/fbp-ray/runs"},
-            "train": {"epochs": EPOCHS},
+            "train": {"epochs": EPOCHS, "patience": 0},
             "window": {"kind": "frequency", "init": "hann"},
             "loss": {"mse": 1, "l1": 0, "ms_ssim": 0, "edge": 0},
             "optim": {"lr": 0.03},

@@ -126,7 +126,7 @@ def test_killed_in_the_middle_of_a_job_it_finds_the_job_and_serves_its_result(tm
         "data": {"dir": str(write_scan(tmp_path / "data", train=13, validation=5))},
         "loss": {"ms_ssim": 0},
         "window": {"kind": "frequency"},
-        "train": {"epochs": 150},
+        "train": {"epochs": 150, "patience": 0},
         "scaling": {"num_workers": 1},
         "run": {"name": "served", "storage": str(tmp_path / "runs")},
         "track": {"to": []},
