@@ -6,11 +6,13 @@ program lists its options, or refuses one, without waiting for it.
 
 from __future__ import annotations
 
-import re
+import json
+from contextlib import suppress
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from fbp_ray.own_names import is_own, own_or, refuse_options_without, refuse_same_title
 from fbp_ray.settings import Frozen, LocalPath, PlaceName
 
 PHOTONS = 4096.0
@@ -24,16 +26,24 @@ WindowKind = Literal[
 ]
 
 
-def is_own(kind: str) -> bool:
-    """Whether a kind is somebody's own code: PACKAGE.MODULE:CLASS."""
-    return re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", kind) is not None
+NetworkKind = Literal["identity"]
+Options = dict[str, Any]
+NamedOptions = Annotated[Options, BeforeValidator(lambda value: _as_object(value))]
 
 
-def _kind(kind: str) -> str:
-    if kind not in get_args(WindowKind) and not is_own(kind):
-        known = ", ".join(f"'{name}'" for name in get_args(WindowKind))
-        raise ValueError(f"must be {known} or a class of your own, PACKAGE.MODULE:CLASS")
-    return kind
+def _as_object(value: Any) -> Any:
+    """What stands after NAME= on a command line, as JSON; anything else as it is."""
+    with suppress(ValueError):
+        return json.loads(value) if isinstance(value, str) else value
+    return value
+
+
+def _split_names(value: Any) -> Any:
+    """`none`, `a,b` or a list of names as a tuple that has each name once."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        return value
+    return () if list(names) == ["none"] else tuple(dict.fromkeys(names))
 
 
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
@@ -56,14 +66,14 @@ class DataConfig(Frozen):
 class WindowConfig(Frozen):
     """The kind of window, and what it is at the start."""
 
-    kind: Annotated[str, AfterValidator(_kind)] = Field(
+    kind: Annotated[str, own_or("windows", get_args(WindowKind))] = Field(
         default="frequency",
         description="shared by the angles: spline, fourier_series (smooth) or frequency (a weight a frequency); one "
         "for each angle: low_rank (smooth) or angle_frequency (a weight for every angle and frequency); by the noise "
         "of each ray: ray_noise, adaptive (also by what stands out of it); not learned: fixed, zeng (by the noise); of "
         "your own: PACKAGE.MODULE:CLASS",
     )
-    options: dict[str, Any] = Field(
+    options: Options = Field(
         default={}, description="settings of a window of your own, NAME=VALUE; the other settings here are not its"
     )
     init: Literal["ones", "none", "shepp-logan", "cosine", "hamming", "hann"] = Field(
@@ -153,7 +163,16 @@ class StartWindowConfig(WindowConfig):
 class PostprocessingConfig(Frozen):
     """What happens to the image after the backprojection."""
 
-    kind: Literal["identity"] = Field(default="identity", description="identity: nothing")
+    kind: Annotated[str, own_or("networks", get_args(NetworkKind))] = Field(
+        default="identity", description="identity: nothing; or a network of your own, PACKAGE.MODULE:CLASS"
+    )
+    options: Options = Field(default={}, description="settings of a network of your own, NAME=VALUE")
+
+    @model_validator(mode="after")
+    def _own_alone_has_options(self) -> PostprocessingConfig:
+        if self.options and not is_own(self.kind):
+            raise ValueError(f"options are those of a network of your own, but kind is {self.kind}; leave them out")
+        return self
 
 
 class LossConfig(Frozen):
@@ -165,6 +184,12 @@ class LossConfig(Frozen):
     mse: Weight = Field(default=0.0, description="weight of the mean squared error")
     log_mse: Weight = Field(default=0.0, description="weight of log10(mean squared error / range^2) = -PSNR / 10")
     local_ssim: Weight = Field(default=0.0, description="weight of 1 - SSIM, the SSIM that is reported")
+    own: dict[Annotated[str, own_or("losses")], Weight] = Field(
+        default={}, description="weights of terms of your own, PACKAGE.MODULE:NAME=WEIGHT"
+    )
+    options: dict[Annotated[str, own_or("losses")], NamedOptions] = Field(
+        default={}, description='settings of terms of your own, PACKAGE.MODULE:NAME={"NAME": VALUE}'
+    )
 
     @model_validator(mode="after")
     def _something_to_minimise(self) -> LossConfig:
@@ -172,12 +197,31 @@ class LossConfig(Frozen):
             raise ValueError(
                 f"all loss weights are 0; give at least one of {', '.join(self.weights)} a positive weight"
             )
+        refuse_options_without(self.own, self.options)
+        refuse_same_title(self.own, {"loss", *LossConfig.model_fields})
         return self
 
     @property
     def weights(self) -> dict[str, float]:
         """The weight of every term by name."""
-        return dict(self)
+        return {name: weight for name, weight in self if name not in ("own", "options")} | self.own
+
+
+class MetricsConfig(Frozen):
+    """Figures of your own beside PSNR and SSIM: shown each epoch and in evaluations."""
+
+    own: Annotated[tuple[Annotated[str, own_or("metrics")], ...], BeforeValidator(_split_names)] = Field(
+        default=(), description="their names, PACKAGE.MODULE:NAME, separated by commas"
+    )
+    options: dict[Annotated[str, own_or("metrics")], NamedOptions] = Field(
+        default={}, description='their settings, PACKAGE.MODULE:NAME={"NAME": VALUE}'
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> MetricsConfig:
+        refuse_options_without(self.own, self.options)
+        refuse_same_title(self.own, {"loss", "psnr", "ssim", "psnr_fr", "ssim_fr", *LossConfig.model_fields})
+        return self
 
 
 class OptimConfig(Frozen):
@@ -279,14 +323,6 @@ class RunConfig(Frozen):
     )
 
 
-def _split_names(value: Any) -> Any:
-    """`none`, `a,b` or a list of names as a tuple that has each name once."""
-    names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list | tuple):
-        return value
-    return () if list(names) == ["none"] else tuple(dict.fromkeys(names))
-
-
 class TrackConfig(Frozen):
     """Where a run's curves and pictures go while it trains."""
 
@@ -305,6 +341,7 @@ class TrainConfig(Frozen):
     window: StartWindowConfig = StartWindowConfig()
     postprocessing: PostprocessingConfig = PostprocessingConfig()
     loss: LossConfig = LossConfig()
+    metrics: MetricsConfig = MetricsConfig()
     optim: OptimConfig = OptimConfig()
     train: LoopConfig = LoopConfig()
     scaling: ScalingConfig = ScalingConfig()
@@ -312,3 +349,9 @@ class TrainConfig(Frozen):
     init: InitConfig = InitConfig()
     run: RunConfig = RunConfig()
     track: TrackConfig = TrackConfig()
+
+    @property
+    def own_code(self) -> list[str]:
+        """What of somebody's own these settings name."""
+        kinds = [kind for kind in (self.window.kind, self.postprocessing.kind) if is_own(kind)]
+        return [*kinds, *self.loss.own, *self.metrics.own]

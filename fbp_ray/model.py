@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from fbp_ray.config import PostprocessingConfig, WindowConfig, WindowName
+from fbp_ray.errors import GeometryError
 from fbp_ray.filters import TableWindow, analytic_window, build_filter, filter_projections, frequencies
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.own import own_stage
+from fbp_ray.own_names import is_own
 from fbp_ray.projector import backproject, check_array
 from fbp_ray.settings import Frozen
 
@@ -24,8 +27,20 @@ class ModelConfig(Frozen):
     window: WindowConfig = WindowConfig()
     postprocessing: PostprocessingConfig = PostprocessingConfig()
 
+    @property
+    def own_code(self) -> list[str]:
+        """What of somebody's own the model needs."""
+        return [kind for kind in (self.window.kind, self.postprocessing.kind) if is_own(kind)]
 
-_POSTPROCESSING: dict[str, Callable[[], nn.Module]] = {"identity": nn.Identity}
+
+_NETWORKS: dict[str, Callable[[], nn.Module]] = {"identity": nn.Identity}
+
+
+def build_network(config: PostprocessingConfig, geometry: ParallelBeam) -> nn.Module:
+    """The network that `config` describes, (B, H, W) -> (B, H, W), on the CPU; raises as `own_stage` does."""
+    if is_own(config.kind):
+        return own_stage(config.kind, config.options, geometry).to("cpu", torch.float32)
+    return _NETWORKS[config.kind]()
 
 
 class LearnableFBP(nn.Module):
@@ -39,7 +54,7 @@ class LearnableFBP(nn.Module):
         super().__init__()
         self.config = config
         self.filter = build_filter(config.window, config.geometry)
-        self.postprocessing = _POSTPROCESSING[config.postprocessing.kind]()
+        self.postprocessing = build_network(config.postprocessing, config.geometry)
 
     @property
     def geometry(self) -> ParallelBeam:
@@ -58,6 +73,11 @@ class LearnableFBP(nn.Module):
         check_array(sinogram, self.geometry, "sinogram")
         batch = _at_least_float32(sinogram).reshape(math.prod(sinogram.shape[:-2]), *self.geometry.sinogram_shape)
         image = self.postprocessing(backproject(self.filter(batch), self.geometry, storage_dtype, interpolate=True))
+        if image.shape != (len(batch), *self.geometry.image_shape):
+            raise GeometryError(
+                f"the network {self.config.postprocessing.kind} made {tuple(image.shape)} of images "
+                f"{(len(batch), *self.geometry.image_shape)}; it has to keep their shape"
+            )
         return image.to(sinogram.dtype).reshape(*sinogram.shape[:-2], *self.geometry.image_shape)  # type: ignore[no-any-return]
 
 

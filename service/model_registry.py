@@ -249,7 +249,7 @@ class ModelRegistry:
         except Exception as error:  # whatever the library of some store makes of a name
             raise CheckpointError(f"{source} cannot be read: {error}; give a run or checkpoint folder") from None
         manifest = checkpoint.manifest
-        refuse_own(manifest.model.window.kind, self.settings.models.own)
+        refuse_own(manifest.model.own_code, self.settings.models.own)
         try:
             model = LearnableFBP(manifest.model)
             put_weights(model, checkpoint.contents["weights"], source)

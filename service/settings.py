@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, SecretStr
 
 from fbp_ray.cli import parse_with_environment
-from fbp_ray.config import WindowName, is_own
+from fbp_ray.config import WindowName
 from fbp_ray.errors import ConfigError
 from fbp_ray.settings import Frozen, LocalPath, PlaceName, as_text
 
@@ -66,7 +66,9 @@ class ModelsConfig(Frozen):
     )
     look_seconds: Seconds = Field(default=10, description="from one look for a newer run to the next")
     own: tuple[str, ...] = Field(
-        default=(), description="windows of your own, PACKAGE.MODULE:CLASS, whose code may run here and in jobs"
+        default=(),
+        description="windows, networks, loss terms and metrics of your own, PACKAGE.MODULE:NAME, that may run here "
+        "and in jobs",
     )
     window: WindowName = Field(default="hann", description="window of the classic FBP that serves without a model")
     cutoff: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="its cut-off")
@@ -109,13 +111,14 @@ class Settings(Frozen):
     jobs: JobsConfig = JobsConfig()
 
 
-def refuse_own(kind: str, allowed: Collection[str]) -> None:
-    """Raises ConfigError for a window that is somebody's own code and not among those that may run here."""
-    if is_own(kind) and kind not in allowed:
-        raise ConfigError(
-            f"the window {kind} is code of somebody's own, which the service does not run unless told to: name it in "
-            f"its setting models.own, which has {', '.join(allowed) or 'none'}"
-        )
+def refuse_own(named: Iterable[str], allowed: Collection[str]) -> None:
+    """Raises ConfigError for code of somebody's own that is not among what may run here."""
+    for name in named:
+        if name not in allowed:
+            raise ConfigError(
+                f"{name} is code of somebody's own, which the service does not run unless told to: name it in its "
+                f"setting models.own, which has {', '.join(allowed) or 'none'}"
+            )
 
 
 Tree = TypeVar("Tree", bound=Settings)

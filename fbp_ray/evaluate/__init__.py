@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fbp_ray.cli import parse
+from fbp_ray.config import MetricsConfig
 from fbp_ray.settings import Frozen, LocalPath, PlaceName
 
 Cutoff = Annotated[float, Field(gt=0, le=1)]
@@ -42,6 +43,7 @@ class EvaluateConfig(Frozen):
         default=None, description="new folder for the results; without it evaluation-SPLIT beside the checkpoint"
     )
     overwrite: bool = Field(default=False, description="replace the results of an earlier evaluation")
+    metrics: MetricsConfig = MetricsConfig()
     panels: Annotated[int, Field(ge=0)] = Field(default=4, description="pictures of images, evenly spaced")
     hann_psnr: Cutoff | None = Field(
         default=None, description="Hann cut-off to compare with; without it the best for PSNR on the validation part"

@@ -130,7 +130,7 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
     from fbp_ray.train.room import wait_for_room
 
     training, validation = open_parts(tree.data)
-    with cluster(tree.ray.address):
+    with cluster(tree.ray.address, own_code=tree.own_code):
         resources = allocate_trials(tree, nodes())
         console.print("measuring the classic FBP on the validation part", highlight=False)
         batches = Batches(validation, tree.train.batch_size, seed=None)

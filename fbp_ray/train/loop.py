@@ -24,6 +24,8 @@ from fbp_ray.least_squares import solve
 from fbp_ray.losses import composite_loss
 from fbp_ray.metrics import psnr, ssim, where_ranged
 from fbp_ray.model import LearnableFBP, ModelConfig
+from fbp_ray.own import own_metrics
+from fbp_ray.own_names import own_title
 from fbp_ray.run import ResolvedConfig, RunFolder, epochs_of
 from fbp_ray.train.events import Doing, EpochEnd, Event, Started, Step, Warned
 from fbp_ray.train.process import Process, Sums
@@ -93,6 +95,7 @@ def train(
     history = resume(config, run, model, optimizer, scheduler, process, warn)
     parallel = DistributedDataParallel(model) if process.world_size > 1 else model
 
+    measured = {*FIGURES, *map(own_title, config.metrics.own)}
     about_data = _about_data(config, training_set, validation_set)
     steps = len(training)
     world = process.world_size
@@ -143,7 +146,7 @@ def train(
                 warn(said)
             seconds = time.perf_counter() - began
             figures = _validate(parallel, training, 0, config, process)
-            conclude(0, {name: value for name, value in figures.items() if name not in FIGURES}, seconds, began)
+            conclude(0, {name: figures[name] for name in figures if name not in measured}, seconds, began)
 
         for epoch in range(epochs_of(history) + 1, config.train.epochs + 1):
             if is_stalled(config, history):
@@ -245,9 +248,10 @@ def _batches(
 def _validate(
     model: nn.Module, data: Batches, epoch: int, config: ResolvedConfig, process: Process
 ) -> dict[str, float]:
-    """The loss, its parts, PSNR and SSIM over the whole validation part, the same in every process."""
+    """The loss, its parts, PSNR, SSIM and metrics of one's own over a whole part, the same in every process."""
     model.eval()
     sums = Sums(process)
+    metrics = own_metrics(config.metrics)
     with torch.no_grad():
         for batch in data.epoch(epoch):
             if len(batch.observation) == 0:
@@ -256,7 +260,8 @@ def _validate(
             prediction = model(batch.observation.to(process.device, non_blocking=True))
             loss = composite_loss(prediction, target, config.loss)
             figures = {name: where_ranged(of(prediction, target), target) for name, of in FIGURES.items()}
-            sums.add(len(prediction), {"loss": loss.total, **loss.parts, **figures})
+            own = {name: of(prediction, target) for name, of in metrics.items()}
+            sums.add(len(prediction), {"loss": loss.total, **loss.parts, **figures, **own})
     return sums.means()
 
 

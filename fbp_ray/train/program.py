@@ -18,6 +18,7 @@ from fbp_ray.least_squares import SOLVABLE
 from fbp_ray.losses import composite_loss
 from fbp_ray.metrics import has_range
 from fbp_ray.model import LearnableFBP, ModelConfig
+from fbp_ray.own import own_metrics
 from fbp_ray.run import ResolvedConfig as ResolvedConfig
 from fbp_ray.run import RunFolder, State, epochs_of
 from fbp_ray.simulate import sample_data
@@ -117,10 +118,15 @@ def check(config: ResolvedConfig, workers: int | None = None) -> None:
     """
     training, validation = open_parts(config.data)
     check_shares(config, len(training), len(validation), workers or config.scaling.num_workers or 1)
-    LearnableFBP(ModelConfig(geometry=training.geometry, window=config.window.with_best(1.0)))
+    window = config.window.with_best(1.0)
+    model = LearnableFBP(ModelConfig(geometry=training.geometry, window=window, postprocessing=config.postprocessing))
     check_values(training, validation)
     image = torch.zeros(1, *training.geometry.image_shape)
+    if model.config.own_code:  # what it gives is not known
+        image = model(training[0].observation[None]).detach()
     composite_loss(image, image, config.loss)
+    for metric in own_metrics(config.metrics).values():
+        metric(image, image)
     check_settings(config)
     if config.init.checkpoint is not None:
         check_geometry(config.init.checkpoint, training.geometry)

@@ -160,7 +160,7 @@ def check(job: Job, nodes: Sequence[Node], local: bool, own: Collection[str] = (
 def _check_training(job: Job, nodes: Sequence[Node], local: bool, own: Collection[str]) -> None:
     config = on_recipe(TrainConfig, job.config, instead=own_settings)
     _refuse_address(config)
-    refuse_own(config.window.kind, own)
+    refuse_own(config.own_code, own)
     _check_settings(config, local)
     _check_resources(config, nodes)
     run = RunFolder(job.place)
@@ -178,7 +178,7 @@ def _check_sweep(job: Job, nodes: Sequence[Node], local: bool, own: Collection[s
     tree = on_recipe(SweepTree, job.config)
     space: Space = import_module(f"sweeps.{job.request['space']}").SPACE
     _refuse_address(tree)
-    refuse_own(tree.window.kind, own)
+    refuse_own(tree.own_code, own)
     refuse_run_options(tree)
     check_space(space, tree)
     if tree.sweep.search == "grid":
@@ -203,7 +203,7 @@ def _check_evaluation(job: Job, local: bool, own: Collection[str]) -> None:
     if not (local or "://" in config.checkpoint or Path(config.checkpoint).exists()):
         return
     checkpoint = find_checkpoint(config.checkpoint)
-    refuse_own(read_manifest(checkpoint).model.window.kind, own)
+    refuse_own([*read_manifest(checkpoint).model.own_code, *config.metrics.own], own)
     folder = config.data.dir or Path(str(read_manifest(checkpoint).data.get("dir", "")))
     if folder.is_dir():
         open_part(config, checkpoint, config.split)
