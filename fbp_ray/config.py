@@ -38,7 +38,7 @@ def _as_object(value: Any) -> Any:
     return value
 
 
-def _split_names(value: Any) -> Any:
+def split_names(value: Any) -> Any:
     """`none`, `a,b` or a list of names as a tuple that has each name once."""
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, list | tuple):
@@ -210,7 +210,7 @@ class LossConfig(Frozen):
 class MetricsConfig(Frozen):
     """Figures of your own beside PSNR and SSIM: shown each epoch and in evaluations."""
 
-    own: Annotated[tuple[Annotated[str, own_or("metrics")], ...], BeforeValidator(_split_names)] = Field(
+    own: Annotated[tuple[Annotated[str, own_or("metrics")], ...], BeforeValidator(split_names)] = Field(
         default=(), description="their names, PACKAGE.MODULE:NAME, separated by commas"
     )
     options: dict[Annotated[str, own_or("metrics")], NamedOptions] = Field(
@@ -326,7 +326,7 @@ class RunConfig(Frozen):
 class TrackConfig(Frozen):
     """Where a run's curves and pictures go while it trains."""
 
-    to: Annotated[tuple[TrackerName, ...], BeforeValidator(_split_names)] = Field(
+    to: Annotated[tuple[TrackerName, ...], BeforeValidator(split_names)] = Field(
         default=("tensorboard",), description="trackers, separated by commas; none for none"
     )
     images: Annotated[int, Field(ge=0)] = Field(default=2, description="validation samples shown as pictures")

@@ -73,10 +73,10 @@ class LearnableFBP(nn.Module):
         check_array(sinogram, self.geometry, "sinogram")
         batch = _at_least_float32(sinogram).reshape(math.prod(sinogram.shape[:-2]), *self.geometry.sinogram_shape)
         image = self.postprocessing(backproject(self.filter(batch), self.geometry, storage_dtype, interpolate=True))
-        if image.shape != (len(batch), *self.geometry.image_shape):
+        if image.shape[1:] != self.geometry.image_shape:
             raise GeometryError(
-                f"the network {self.config.postprocessing.kind} made {tuple(image.shape)} of images "
-                f"{(len(batch), *self.geometry.image_shape)}; it has to keep their shape"
+                f"the network {self.config.postprocessing.kind} made images {tuple(image.shape[1:])} of images "
+                f"{self.geometry.image_shape}; it has to keep their shape"
             )
         return image.to(sinogram.dtype).reshape(*sinogram.shape[:-2], *self.geometry.image_shape)  # type: ignore[no-any-return]
 

@@ -133,3 +133,20 @@ def photons_of(folder: str | Path) -> float | None:
         return PHOTONS
     photons = description.get("photons")
     return float(photons) if isinstance(photons, int | float) and photons > 0 else None
+
+
+def patients_of(folder: str | Path, part: str, samples: int) -> list[str] | None:
+    """Whose each of the first samples of a part is; None where the folder does not say.
+
+    Raises:
+        DataError: the list has fewer lines than there are samples.
+    """
+    file = Path(folder) / f"patient_ids_rand_{part}.csv"
+    if not file.is_file():
+        return None
+    lines = file.read_text(encoding="utf-8").split()
+    if len(lines) < samples:
+        raise DataError(
+            f"{file} has {len(lines)} lines, but there are {samples} samples; give all of them, or remove the file"
+        )
+    return lines[:samples]

@@ -41,8 +41,6 @@ def build_filter(config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtyp
     """The filter stage that `config` describes, for this geometry, on the CPU, with weights of `dtype`."""
     if is_own(config.kind):
         return own_stage(config.kind, config.options, geometry).to("cpu", dtype)
-    if config.kind == "zeng":
-        return ZengWindow(config, geometry, dtype)
     if config.kind in ("ray_noise", "adaptive"):
         return BandWindow(config, geometry, dtype)
     frequency = frequencies(geometry.cells)
@@ -53,6 +51,8 @@ def build_filter(config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtyp
     )
     start = torch.tensor(window, dtype=dtype, device="cpu")
     match config.kind:
+        case "zeng":
+            return ZengWindow(geometry, start, config.unit)
         case "spline":
             return SmoothWindow(geometry, start, spline_basis(frequency, config.knots))
         case "fourier_series":
