@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -215,10 +216,10 @@ def _what_is_wrong(error: str, settings: type[BaseSettings]) -> str:
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
-    """`A,B` for two numbers `A B` in a row, which an option for a range takes."""
+    """`A,B` for numbers `A B` in a row, which an option for a range takes."""
     words: list[str] = []
     for word in argv:
-        if words and _is_number(word) and _is_number(words[-1].rpartition("=")[2]):
+        if words and _is_number(word) and _is_number(re.split("[=,]", words[-1])[-1]):
             words[-1] += f",{word}"
         else:
             words.append(word)

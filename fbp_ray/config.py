@@ -42,6 +42,8 @@ def _range(photons: Any) -> Any:
         return None
     numbers = photons.split(",") if isinstance(photons, str) else photons
     numbers = list(numbers) if isinstance(numbers, list | tuple) else [numbers]
+    if len(numbers) not in (1, 2):
+        raise ValueError("must be one number or two, the fewest and the most")
     return numbers * 2 if len(numbers) == 1 else numbers
 
 

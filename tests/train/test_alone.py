@@ -183,6 +183,13 @@ class TestNoise:
     def test_a_range_upside_down_is_refused(self) -> None:
         with pytest.raises(ConfigError, match=r"run from 65536 to 1024; give the smaller number first: 1024 65536"):
             parse(TrainConfig, ["--data.photons", "65536", "1024"], "train")
+        for given in ("few", "0.5"):
+            with pytest.raises(
+                ConfigError, match=rf"^--data\.photons: must be (a number|greater than or equal to 1) \(got '?{given}"
+            ):
+                parse(TrainConfig, ["--data.photons", given], "train")
+        with pytest.raises(ConfigError, match=r"one number or two"):
+            parse(TrainConfig, ["--data.photons", "1", "2", "3"], "train")
 
     def test_more_photons_than_measured_need_ground_truth(self, blind: Path) -> None:
         with pytest.raises(ConfigError, match=r"beyond what .* was measured with \(an unknown number of photons\)"):
