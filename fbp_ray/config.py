@@ -46,6 +46,19 @@ def split_names(value: Any) -> Any:
     return () if list(names) == ["none"] else tuple(dict.fromkeys(names))
 
 
+def _range(photons: Any) -> Any:
+    """One number, `low,high` or a list of them as a pair."""
+    if photons is None:
+        return None
+    numbers = photons.split(",") if isinstance(photons, str) else photons
+    numbers = list(numbers) if isinstance(numbers, list | tuple) else [numbers]
+    if len(numbers) not in (1, 2):
+        raise ValueError("must be one number or two, the fewest and the most")
+    return numbers * 2 if len(numbers) == 1 else numbers
+
+
+Photons = Annotated[float, Field(ge=1, le=1e12)]
+Target = Literal["truth", "self"]
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
@@ -61,6 +74,18 @@ class DataConfig(Frozen):
     cache: Literal["none", "memory", "half"] = Field(
         default="none", description="keep samples in memory, once per machine: as they are, or in half precision"
     )
+    photons: Annotated[tuple[Photons, Photons], BeforeValidator(_range)] | None = Field(
+        default=None,
+        description="draw the noise anew each epoch, with so many photons a ray, or from so many to so many (two "
+        "numbers); without it the noise of the data",
+    )
+
+    @model_validator(mode="after")
+    def _range_goes_up(self) -> DataConfig:
+        if self.photons is not None and self.photons[0] > self.photons[1]:
+            low, high = self.photons
+            raise ValueError(f"photons run from {low:g} to {high:g}; give the smaller number first: {high:g} {low:g}")
+        return self
 
 
 class WindowConfig(Frozen):
@@ -127,9 +152,6 @@ class StartWindowConfig(WindowConfig):
         description="the window at the start: ones, an analytic one, or solve: from a Hann to the least mean squared "
         "error by least squares, in one pass over the training part",
     )
-    target: Literal["truth", "self"] = Field(
-        default="truth", description="what solve compares with: the ground truth, or the scan's other angles"
-    )
 
     @model_validator(mode="after")
     def _ones_have_no_cutoff(self) -> StartWindowConfig:
@@ -151,8 +173,7 @@ class StartWindowConfig(WindowConfig):
         known = self.cutoff if isinstance(self.cutoff, float) else cutoff if self.is_hann else 1.0
         counts = (photons or "estimate") if self.photons == "data" else self.photons
         init = "hann" if self.is_hann else self.init
-        own = {name: value for name, value in self if name != "target"}
-        return WindowConfig.model_validate({**own, "init": init, "cutoff": known, "photons": counts})
+        return WindowConfig.model_validate({**dict(self), "init": init, "cutoff": known, "photons": counts})
 
     @property
     def is_hann(self) -> bool:
@@ -337,6 +358,11 @@ class TrainConfig(Frozen):
     """Everything that determines a training run. The defaults shown are the package's; the recipe sets others."""
 
     recipe: str = Field(default="quickstart", description="the settings to start from: quickstart or reference")
+    target: Target = Field(
+        default="truth",
+        description="what is learned from: truth, the ground truth; or self, angles of the same scan that are held "
+        "out, which needs no ground truth and takes the place of the loss",
+    )
     data: DataConfig = DataConfig()
     window: StartWindowConfig = StartWindowConfig()
     postprocessing: PostprocessingConfig = PostprocessingConfig()

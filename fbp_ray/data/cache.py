@@ -49,7 +49,7 @@ class SharedCache:
     def __init__(self, dataset: LoDoPaB, mode: Literal["memory", "half"]) -> None:
         self.mode = mode
         dtype = np.dtype(np.float32 if mode == "memory" else np.float16)
-        shapes = dataset.geometry.sinogram_shape, dataset.geometry.image_shape
+        shapes = dataset.geometry.sinogram_shape, dataset.image_shape
         epoch = np.dtype(np.int64)
         sample_bytes = sum(int(np.prod(shape)) for shape in shapes) * dtype.itemsize + epoch.itemsize
         memory = shared_memory(sample_bytes * len(dataset), sample_bytes)
@@ -81,7 +81,7 @@ class SharedCache:
         """
         kept = sample < self.samples
         for array, values in zip(self._arrays, (observation, ground_truth), strict=True):
-            if self.mode == "half" and max(values.max(), -values.min()) > np.finfo(np.float16).max:
+            if self.mode == "half" and max(values.max(initial=0), -values.min(initial=0)) > np.finfo(np.float16).max:
                 raise DataError(
                     f"sample {sample} has values beyond {np.finfo(np.float16).max:g}, which half precision cannot "
                     "hold; use --data.cache memory"

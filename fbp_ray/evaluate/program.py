@@ -20,6 +20,7 @@ from fbp_ray.baseline import CUTOFF_SAMPLES, PASSES, Baseline, BestCutoffs, Qual
 from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_model, read_manifest
 from fbp_ray.cli import progress
 from fbp_ray.data import LoDoPaB, describe, geometry_of
+from fbp_ray.data.layout import find_observations, has_truth
 from fbp_ray.errors import DataError, RunError
 from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.model import LearnableFBP, fbp
@@ -143,6 +144,11 @@ def open_part(config: EvaluateConfig, checkpoint: Folder, part: str) -> LoDoPaB:
         if config.data.every is None and geometry != manifest.model.geometry:
             every = manifest.data.get("every", 1)
         check_geometry(checkpoint, geometry.every(every))
+    if folder.is_dir() and find_observations(folder, part) and not has_truth(folder, part):
+        raise DataError(
+            f"{folder} has no ground_truth_{part}_*.hdf5, which PSNR and SSIM need; add it, evaluate on other data of "
+            "this geometry (--data.dir DIR), or reconstruct without figures: fbp_ray.load_model"
+        )
     return LoDoPaB(folder, part, geometry, config.data.samples if part == config.split else None, every)
 
 
@@ -153,8 +159,9 @@ def _best_cutoffs(config: EvaluateConfig, checkpoint: Folder, device: torch.devi
     trained_on, run = read_manifest(checkpoint).data, checkpoint.parent
     folder = config.data.dir or Path(trained_on["dir"])
     same = folder.absolute() == Path(trained_on["dir"]) and describe(folder) == trained_on.get("description")
-    if same and run.has("baseline.json"):
-        known = Baseline.model_validate_json(as_text(run.read("baseline.json")))
+    same = same and trained_on.get("photons") is None  # its noise was drawn anew
+    known = Baseline.model_validate_json(as_text(run.read("baseline.json"))) if run.has("baseline.json") else None
+    if same and known is not None and known.hann_psnr is not None:
         return BestCutoffs(known.hann_psnr_cutoff, known.hann_ssim_cutoff)
     try:
         validation = open_part(config, checkpoint, "validation")

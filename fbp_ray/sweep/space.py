@@ -28,7 +28,7 @@ Space: TypeAlias = Mapping[str, FloatDistribution | CategoricalDistribution]
 Parameters: TypeAlias = dict[str, Any]
 """The values of one trial, by key."""
 
-FIXED = ("recipe", "data", "run", "scaling", "ray", "track", "train.epochs", "sweep", "config")
+FIXED = ("recipe", "target", "data", "run", "scaling", "ray", "track", "train.epochs", "sweep", "config")
 """What all trials share: trials on other data or of another length do not compare."""
 
 DRAWS = 1000  # before an error says that no settings go together

@@ -249,6 +249,8 @@ def test_patience_counts_epochs_without_a_better_loss_and_short_runs_have_it_all
     assert stalled([1.0, 0.9, 0.9], patience=1)
     assert stalled([1.0, 1.0 - 1e-6, 1.0 - 2e-6], patience=2)  # no better, as the learning rate's scheduler has it
     assert not stalled([1.0] * 50, patience=0)
+    assert stalled([-1.0, -0.99995, -1.0], patience=2)  # as log_mse is
+    assert not stalled([-1.0, -1.1, -1.2], patience=1)
 
 
 @pytest.mark.parametrize(
