@@ -295,7 +295,7 @@ class TestSweep:
         (tmp_path / "thesis" / "thesis.txt").write_text("precious")
         for more, error, said in (
             ({"loss.l1": -1}, ConfigError, "greater than or equal to 0"),
-            ({"loss.l1": 0, "loss.edge": 0}, ConfigError, "all loss weights are 0"),
+            ({"loss.log_mse": 0, "loss.local_ssim": 0}, ConfigError, "all loss weights are 0"),
             ({"run.name": "x"}, ConfigError, "--sweep.name"),
             ({"train.batch_size": 1000}, ConfigError, "batch_size"),
             ({"sweep.name": "thesis"}, RunError, "is no sweep"),
