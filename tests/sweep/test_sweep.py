@@ -44,7 +44,7 @@ SPACE: Space = {"loss.l1": LogRange(0.01, 100), "optim.lr": LogRange(1e-3, 1e-1)
 def options(scan: Path, storage: Path, name: str, **more: Any) -> list[str]:
     given = {
         "data.dir": scan,
-        "loss.ms_ssim": 0,
+        **{"loss.l1": 0.25, "loss.edge": 1, "loss.log_mse": 0, "loss.local_ssim": 0},
         "window.kind": "frequency",
         "train.epochs": 3,
         "sweep.storage": storage,
@@ -295,7 +295,7 @@ class TestSweep:
         (tmp_path / "thesis" / "thesis.txt").write_text("precious")
         for more, error, said in (
             ({"loss.l1": -1}, ConfigError, "greater than or equal to 0"),
-            ({"loss.log_mse": 0, "loss.local_ssim": 0}, ConfigError, "all loss weights are 0"),
+            ({"loss.l1": 0, "loss.edge": 0}, ConfigError, "all loss weights are 0"),
             ({"run.name": "x"}, ConfigError, "--sweep.name"),
             ({"train.batch_size": 1000}, ConfigError, "batch_size"),
             ({"sweep.name": "thesis"}, RunError, "is no sweep"),
