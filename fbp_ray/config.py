@@ -315,7 +315,7 @@ class InitConfig(Frozen):
     """What the training starts from."""
 
     checkpoint: PlaceName | None = Field(
-        default=None, description="start from the weights of this run or checkpoint folder, or its URI"
+        default=None, description="start from the weights of this run or checkpoint folder, its URI, or chest-low-dose"
     )
     optimizer: bool = Field(default=False, description="also start from its optimiser's state")
 

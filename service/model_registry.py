@@ -2,7 +2,8 @@
 
 A model that was activated is copied into the service's state folder, so that a restart serves the same weights
 whatever has become of its run. As long as nobody has activated a model under the name `best`, `best` is that of the
-newest completed run; a run stays `best` while it is extended.
+newest completed run; a run stays `best` while it is extended. Before the first one is completed, the model that comes
+with the package is `best`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from fbp_ray.metrics import relative_error
 from fbp_ray.model import LearnableFBP
 from fbp_ray.projector import project
 from fbp_ray.run import RunFolder
-from fbp_ray.storage import Folder, LocalFolder, absolute, open_folder
+from fbp_ray.shipped import CHEST_LOW_DOSE, absolute_place
+from fbp_ray.storage import Folder, LocalFolder, open_folder
 from service.batching import CLASSIC_FBP, Engine, classic, learned
 from service.database import Database
 from service.observability import Metrics
@@ -151,7 +153,7 @@ class ModelRegistry:
 
         Args:
             name: that callers use.
-            source: a run, checkpoint or sweep folder, or the URI of one.
+            source: a run, checkpoint or sweep folder, the URI of one, or a model that comes with the package.
 
         Raises:
             CheckpointError: no checkpoint there, or one that does not reconstruct; what served goes on serving.
@@ -161,7 +163,7 @@ class ModelRegistry:
             raise Problem(
                 422, f"a model's name is of a-z, 0-9, '.', '_' and '-', up to 64, and not {CLASSIC_FBP}; got {name!r}"
             )
-        model = self._load(name, absolute(source), automatic=False)
+        model = self._load(name, absolute_place(source), automatic=False)
         with self._changing:
             try:
                 write_checkpoint(self._copy(name, model.engine.version), model.checkpoint)
@@ -220,10 +222,10 @@ class ModelRegistry:
                 self._refused.add((folder, completed))
                 _log.warning("the run %s is newer but cannot serve: %s", folder, error)
                 continue
-            with self._changing:
-                if not self._database.read("SELECT 1 FROM models WHERE name = ?", (BEST,)):
-                    self._switch(model)
+            self._switch_unless_activated(model)
             return
+        if known is None and self.settings.models.shipped:
+            self._switch_unless_activated(self._load(BEST, CHEST_LOW_DOSE, automatic=True))
 
     def _completed_runs(self) -> list[tuple[float, str]]:
         """When runs were last complete, and their folders, the newest first. Only what has changed is read."""
@@ -263,6 +265,11 @@ class ModelRegistry:
             ) from None
         _log.info("model %s of %s loaded in %.1f s", name, source, time.perf_counter() - began)
         return ServedModel(name, source, checkpoint, engine, phantom_error, automatic, datetime.now(UTC))
+
+    def _switch_unless_activated(self, model: ServedModel) -> None:
+        with self._changing:
+            if not self._database.read("SELECT 1 FROM models WHERE name = ?", (model.name,)):
+                self._switch(model)
 
     def _switch(self, model: ServedModel) -> None:
         before = self._models.get(model.name)

@@ -51,8 +51,10 @@ class ModelDocument(BaseModel):
 
     name: str
     version: str = Field(description="the first twelve digits of the weights' checksum")
-    source: str = Field(description="the run, checkpoint or sweep that it came from")
-    automatic: bool = Field(description="the newest completed run's, rather than one that somebody activated")
+    source: str = Field(
+        description="the run, checkpoint or sweep that it came from, or the name of a model that comes with fbp-ray"
+    )
+    automatic: bool = Field(description="the newest completed run's, or fbp-ray's own; not one that somebody activated")
     activated: datetime
     created: datetime
     epoch: int
@@ -106,7 +108,7 @@ class Activation(BaseModel):
     source: str = Field(
         min_length=1,
         max_length=1000,
-        description="a run, checkpoint or sweep folder of the service's machine, or a URI",
+        description="a run, checkpoint or sweep folder of the service's machine, a URI, or a model of fbp-ray's own",
     )
 
 
@@ -139,6 +141,6 @@ def activate_model(request: Request, name: Name, activation: Activation) -> Mode
 
 @router.delete("/models/{name}", dependencies=[Operate], status_code=204, responses=documented(401, 403, 404, 422))
 def forget_model(request: Request, name: Name) -> Response:
-    """Ends serving a model; `best` is then again that of the newest completed run."""
+    """Ends serving a model; `best` is then again the newest completed run's, or the one that comes with fbp-ray."""
     _registry(request).forget(name)
     return Response(status_code=204)

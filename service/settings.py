@@ -65,6 +65,10 @@ class ModelsConfig(Frozen):
         default="runs", description="run folders: `best` is the newest completed one's, unless set"
     )
     look_seconds: Seconds = Field(default=10, description="from one look for a newer run to the next")
+    shipped: bool = Field(
+        default=True,
+        description="until there is a completed run, and unless set, `best` is the model that comes with fbp-ray",
+    )
     own: tuple[str, ...] = Field(
         default=(),
         description="windows, networks, loss terms and metrics of your own, PACKAGE.MODULE:NAME, that may run here "

@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fbp_ray"
-CORE = ("errors", "geometry", "projector", "filters", "model", "losses", "metrics", "baseline", "storage", "checkpoint")
+CORE = (
+    "errors",
+    "geometry",
+    "projector",
+    "filters",
+    "model",
+    "losses",
+    "metrics",
+    "baseline",
+    "storage",
+    "shipped",
+    "checkpoint",
+)
 ORDER = (
     ("angles", "errors", "own_names", "settings", "threads", "versions"),
     ("config",),
@@ -19,7 +31,7 @@ ORDER = (
     ("filters",),
     ("model",),
     ("metrics", "storage", "client", "self_target"),
-    ("losses", "least_squares"),
+    ("losses", "least_squares", "shipped"),
     ("checkpoint", "baseline", "data", "cli"),
     ("trackers",),
     ("pictures",),

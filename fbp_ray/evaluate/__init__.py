@@ -36,11 +36,14 @@ class EvaluateConfig(Frozen):
     and come out higher, PSNR by about 4 dB: never compare one kind with the other.
     """
 
-    checkpoint: PlaceName = Field(description="run folder (its best checkpoint) or checkpoint folder, or its URI")
+    checkpoint: PlaceName = Field(
+        description="run folder (its best checkpoint), checkpoint folder, its URI, or chest-low-dose"
+    )
     data: EvaluateData = EvaluateData()
     split: Literal["train", "validation", "test"] = Field(default="test", description="part of the data to score")
     out: PlaceName | None = Field(
-        default=None, description="new folder for the results; without it evaluation-SPLIT beside the checkpoint"
+        default=None,
+        description="new folder for the results; without it evaluation-SPLIT beside the checkpoint, or in runs/NAME",
     )
     overwrite: bool = Field(default=False, description="replace the results of an earlier evaluation")
     metrics: MetricsConfig = MetricsConfig()

@@ -27,6 +27,7 @@ from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.own import own_metrics
 from fbp_ray.pictures import as_png, comparison, evenly_spaced, window_figure
 from fbp_ray.settings import as_json, as_text
+from fbp_ray.shipped import shipped_models
 from fbp_ray.storage import Folder, open_folder
 from fbp_ray.versions import versions
 
@@ -53,7 +54,8 @@ def evaluate(config: EvaluateConfig) -> None:
         FbpRayError: the checkpoint or the data cannot be used, or the output folder has results already.
     """
     checkpoint = find_checkpoint(config.checkpoint)
-    out = open_folder(config.out) if config.out else checkpoint.parent / f"evaluation-{config.split}"
+    beside = open_folder("runs") / config.checkpoint if config.checkpoint in shipped_models() else checkpoint.parent
+    out = open_folder(config.out) if config.out else beside / f"evaluation-{config.split}"
     check_out(out, config.overwrite)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(checkpoint, device)

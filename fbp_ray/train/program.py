@@ -21,9 +21,10 @@ from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.own import own_metrics
 from fbp_ray.run import ResolvedConfig as ResolvedConfig
 from fbp_ray.run import RunFolder, State, epochs_of
+from fbp_ray.shipped import absolute_place
 from fbp_ray.simulate import sample_data
 from fbp_ray.some_angles import splits
-from fbp_ray.storage import absolute, open_folder
+from fbp_ray.storage import open_folder
 from fbp_ray.trackers import check_trackers
 from fbp_ray.train.cluster import allocate, check_interface, starting_ray, this_machine
 from fbp_ray.train.display import TrainingDisplay
@@ -209,5 +210,5 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
     tree = config.model_dump()
     tree["data"]["dir"] = folder.absolute()
     tree["run"]["name"] = config.run.name or f"{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
-    tree["init"]["checkpoint"] = config.init.checkpoint and absolute(config.init.checkpoint)
+    tree["init"]["checkpoint"] = config.init.checkpoint and absolute_place(config.init.checkpoint)
     return ResolvedConfig.model_validate(tree)

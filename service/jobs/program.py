@@ -26,6 +26,7 @@ from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
 from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.run import RunFolder, own_settings
 from fbp_ray.settings import Frozen
+from fbp_ray.shipped import absolute_place
 from fbp_ray.storage import absolute, open_folder
 from fbp_ray.sweep.config import SweepTree
 from fbp_ray.train.cluster import Node, allocate
@@ -112,14 +113,14 @@ def new_job(body: JobRequest, storage: str, key: str | None) -> Job:
     config: dict[str, Any] = request.setdefault("config", {})
     if isinstance(body, EvaluateJob):
         place = config["out"] = absolute(config.get("out") or f"{storage}/evaluate-{id}")
-        config["checkpoint"] = absolute(config["checkpoint"])
+        config["checkpoint"] = absolute_place(config["checkpoint"])
     else:
         part = config.setdefault("run" if isinstance(body, TrainJob) else "sweep", {})
         part["name"] = part.get("name") or f"{body.kind}-{id}"
         part["storage"] = absolute(part.get("storage") or storage)
         place = str(open_folder(part["storage"]) / part["name"])
         if config.get("init", {}).get("checkpoint"):
-            config["init"]["checkpoint"] = absolute(config["init"]["checkpoint"])
+            config["init"]["checkpoint"] = absolute_place(config["init"]["checkpoint"])
     if config.get("data", {}).get("dir"):
         config["data"]["dir"] = absolute(config["data"]["dir"])
     pack(request)
