@@ -19,7 +19,9 @@ PHOTONS = 4096.0
 """Photons per detector cell without attenuation in LoDoPaB-CT."""
 
 Count = Annotated[int, Field(ge=1)]
+Photons = Annotated[float, Field(ge=1, le=1e12)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Target = Literal["truth", "self"]
 WindowName = Literal["none", "shepp-logan", "cosine", "hamming", "hann"]
 WindowKind = Literal[
     "fixed", "frequency", "angle_frequency", "spline", "fourier_series", "low_rank", "ray_noise", "adaptive", "zeng"
@@ -57,8 +59,6 @@ def _range(photons: Any) -> Any:
     return numbers * 2 if len(numbers) == 1 else numbers
 
 
-Photons = Annotated[float, Field(ge=1, le=1e12)]
-Target = Literal["truth", "self"]
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 

@@ -259,7 +259,7 @@ def _baseline_rows(baseline: Baseline) -> list[dict[str, str]]:
 def _about(baseline: Baseline) -> str:
     figures = []
     if baseline.hann_risk is not None:
-        figures.append(f"Hann {baseline.hann_risk_cutoff:.2f} squared error {baseline.hann_risk:.4g} (held-out angles)")
+        figures.append(f"Hann {baseline.hann_risk_cutoff:.2f} squared error {baseline.hann_risk:.4g}, estimated")
     if baseline.hann_psnr is not None:
         figures.append(f"Hann {baseline.hann_psnr_cutoff:.2f} {baseline.hann_psnr:.3f} dB")
         figures.append(f"Hann {baseline.hann_ssim_cutoff:.2f} SSIM {baseline.hann_ssim:.4f}")

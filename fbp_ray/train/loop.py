@@ -84,7 +84,7 @@ def train(
     if process.rank == 0 and not run.folder.has(BASELINE):
         report(Doing("measuring the classic FBP on the validation part"))
     baseline = measure_baseline(run, validation_set, validation, process, config.target)
-    window = config.window.with_best(baseline.start_cutoff, _photons(config))
+    window = config.window.with_best(baseline.start_cutoff, known_photons(config))
     model = LearnableFBP(ModelConfig(geometry=geometry, window=window, postprocessing=config.postprocessing))
     model.to(device)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -252,7 +252,7 @@ def _batches(
     )
 
 
-def _photons(config: ResolvedConfig) -> float | None:
+def known_photons(config: ResolvedConfig) -> float | None:
     """Those of the training's data, None where they are not known or differ from sample to sample."""
     if config.data.photons is None:
         return photons_of(config.data.dir)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from fbp_ray.config import DataConfig
 from fbp_ray.data.hdf5_reader import Array
@@ -20,6 +21,7 @@ from fbp_ray.data.lodopab import LoDoPaB
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.projector import project
 
+FINER = 2  # times the pixels are projected: the line integrals are half as far from those of a continuous image
 COUNTS = 4  # of photons, evenly spaced in their logarithm, that the samples of a validation part have in turn
 _TRAINING, _VALIDATION = 1, 2  # tell their random numbers apart, and from those of the order of the samples
 
@@ -37,7 +39,9 @@ class Noise:
         assert data.photons is not None
         self.low, self.high = data.photons
         self.stored = photons_of(data.dir) if data.dir and thins(data) else None
-        self.geometry = geometry
+        height, width = geometry.image_shape
+        fine = {"image_shape": (FINER * height, FINER * width), "pixel_size": geometry.pixel_size / FINER}
+        self.geometry = geometry.model_copy(update=fine)
         self.seed = seed
 
     def draw(self, sample: int, epoch: int, observation: Array, truth: Array) -> None:
@@ -62,8 +66,10 @@ class Noise:
         from fbp_ray.simulate.protocol import LEAST_COUNT, observe  # here, not above: it needs Numba
 
         if self.stored is None:
-            integrals = project(torch.from_numpy(truth), self.geometry).numpy()
-            observation[:] = observe(integrals, photons, random)
+            fine = functional.interpolate(torch.from_numpy(truth)[None, None], scale_factor=FINER, mode="bilinear")[
+                0, 0
+            ]
+            observation[:] = observe(project(fine, self.geometry).numpy(), photons, random)
             return
         measured = np.rint(self.stored * np.exp(-MU_MAX * observation.astype(np.float64))).astype(np.int64)
         counts = np.maximum(random.binomial(measured, min(1.0, photons / self.stored)), LEAST_COUNT)
