@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
-import psutil
 import torch
 from torch import Tensor
 
 from fbp_ray.config import WindowName
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.memory import available_bytes
 from fbp_ray.model import LearnableFBP, fbp
 from service.observability import Metrics
 from service.problems import Problem
@@ -227,5 +227,5 @@ def room(engine: Engine) -> int:
     if engine.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(engine.device)
     else:
-        free = psutil.virtual_memory().available
+        free = available_bytes()
     return max(1, int(free // 2 // bytes_per_image))

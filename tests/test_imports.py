@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fbp_ray"
 CORE = ("errors", "geometry", "projector", "filters", "model", "losses", "metrics", "baseline", "storage", "checkpoint")
 ORDER = (
-    ("angles", "errors", "settings", "threads", "versions"),
+    ("angles", "errors", "memory", "settings", "threads", "versions"),
     ("config",),
     ("geometry",),
     ("projector", "own"),
