@@ -1,167 +1,199 @@
-"""Limits on bodies: their size, the memory for all of them together, and how deep JSON is nested."""
+"""What every request passes before it is read: who sends it, how large it is, how fast it comes and goes."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-import psutil
-from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.observability import Metrics
+from service.access import authorise, refuse_other_sites
+from service.memory import Bill, Memory
 from service.problems import Problem, problem_response
-from service.settings import LimitsConfig
+from service.settings import LimitsConfig, Settings
 
-MEGABYTE = 1_000_000
-COPIES = 3
-"""A request takes this many times the memory of its body: the body, the array made of it, the images."""
+CHUNK = 128 * 1024
+"""Bytes of an answer that are sent at a time: so many may wait for a client that does not take them."""
+CLIENT_GONE = 499  # what proxies log for a client that went away; nobody receives it
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS", "DELETE")
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]', re.DOTALL)
+_log = logging.getLogger("service")
 
 
-class BodyBudget:
-    """The memory for bodies of sinograms.
+class TooSlow(Exception):
+    """A client does not take its answer."""
 
-    Args:
-        limits: on the size of each body, and of all together.
-        metrics: told how many bytes are in use.
+
+class Intake:
+    """Refuses who may not ask before a body is read, and large or deep JSON before it is parsed.
+
+    It gives each request a `bill` of the memory that it takes until the last byte of its answer is sent, and lets go
+    who takes the answer too slowly. Bodies that are compressed as a whole are refused: limits hold for what is sent.
     """
 
-    def __init__(self, limits: LimitsConfig, metrics: Metrics) -> None:
-        self.max_bytes = int(limits.body_mb * MEGABYTE)
-        self.seconds = limits.request_seconds
-        waiting = limits.waiting_mb
-        self.budget = int(waiting * MEGABYTE) if waiting else psutil.virtual_memory().available // 4 // COPIES
-        self.in_use = 0
-        self._metrics = metrics
-
-    @asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[bytearray]:
-        """The body of a request, which counts against the budget until the block ends.
-
-        Raises:
-            Problem: 400 for a length that is no number, 408 for a body that does not come, 413 for one that is too long
-                (before it is read, where its length is known), 503 where there is no room for it now.
-            ClientDisconnect: the client went away.
-        """
-        length = self._length(request)
-        body = bytearray()
-        taken = 0
-        try:
-            try:
-                async with asyncio.timeout(self.seconds):
-                    if length is not None:
-                        taken += self._take(length)
-                        body = bytearray(length)
-                    filled = 0
-                    async for chunk in request.stream():
-                        end = filled + len(chunk)
-                        self._refuse_if_long(end)
-                        if length is None:
-                            taken += self._take(len(chunk))
-                        body[filled:end] = chunk
-                        filled = end
-            except TimeoutError:
-                raise Problem(
-                    408, f"the body had not come whole after {self.seconds:g} s; send it faster, or less of it"
-                ) from None
-            if length is not None and filled != length:
-                raise ClientDisconnect
-            yield body
-        finally:
-            self.in_use -= taken
-            self._metrics.bodies.set(self.in_use)
-
-    def _length(self, request: Request) -> int | None:
-        given = request.headers.get("content-length")
-        if given is None:
-            return None
-        if not given.isdecimal():
-            raise Problem(400, f"Content-Length should be a number of bytes; got {given[:40]!r}")
-        self._refuse_if_long(int(given))
-        return int(given)
-
-    def _refuse_if_long(self, size: int) -> None:
-        if size > self.max_bytes:
-            raise Problem(
-                413,
-                f"a body may have {self.max_bytes} bytes, but this one has {size} or more; send the stack in parts",
-                {"Connection": "close"},
-            )
-
-    def _take(self, size: int) -> int:
-        if size and self.in_use and self.in_use + size > self.budget:
-            raise Problem(
-                503,
-                f"the bodies of other requests take {self.in_use} of {self.budget} bytes; try again in a second",
-                {"Retry-After": "1"},
-            )
-        self.in_use += size
-        self._metrics.bodies.set(self.in_use)
-        return size
-
-
-class JsonLimits:
-    """Refuses large and deep JSON before anything parses it, on all routes but /reconstruct.
-
-    Bodies that are compressed as a whole are refused on every route: limits hold for what is sent.
-    """
-
-    def __init__(self, app: ASGIApp, limits: LimitsConfig) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, memory: Memory) -> None:
         self.app = app
-        self.max_bytes = limits.json_kb * 1000
-        self.max_depth = limits.json_depth
+        self.settings = settings
+        self.memory = memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it."""
-        if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = scope.get("state", {}).get("request_id", "")
-        encoding = Headers(scope=scope).get("content-encoding", "identity")
+        state = scope.setdefault("state", {})
+        paced = _Paced(send, self.settings.limits)
+        with Bill(self.memory) as bill:
+            state["bill"] = bill
+            try:
+                receive = await self._admit(scope, receive, bill)
+                await self.app(scope, receive, paced)
+            except Problem as problem:
+                await problem_response(problem, state.get("request_id", ""))(scope, receive, paced)
+            except ClientDisconnect:
+                if not paced.begun:
+                    await Response(status_code=CLIENT_GONE)(scope, receive, send)
+            except Exception:
+                if not paced.gave_up:
+                    raise
+                _log.warning("a client that does not take its answer was let go: %s", (scope.get("client") or "?")[0])
+
+    async def _admit(self, scope: Scope, receive: Receive, bill: Bill) -> Receive:
+        """What the application receives the request from.
+
+        Raises:
+            Problem: it is refused.
+            ClientDisconnect: the client went away.
+        """
+        headers, limits, access = Headers(scope=scope), self.settings.limits, self.settings.access
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if not path.startswith("/health/"):
+            if scope["state"].get("crowded"):
+                raise Problem(
+                    503,
+                    f"there are {limits.connections} connections already; try again in a second",
+                    {"Retry-After": "1", "Connection": "close"},
+                )
+            if not (access.reconstruct or access.operate):
+                refuse_other_sites(headers, access.cors_origins)
+        if scope["method"] in _WITHOUT_BODY:
+            return receive
+        authorise("reconstruct" if path == "/reconstruct" else "operate", headers, self.settings)
+        encoding = headers.get("content-encoding", "identity")
         if encoding.strip().lower() not in ("identity", ""):
-            refusal = Problem(
+            raise Problem(
                 415,
                 f"a body with Content-Encoding: {encoding[:40]} is not taken; send it as it is, or sinograms in a file "
                 "that compresses its own arrays (.npz, .h5)",
                 {"Accept-Encoding": "identity", "Connection": "close"},
             )
-            await problem_response(refusal, request_id)(scope, receive, send)
-            return
-        if scope["path"].removeprefix(scope.get("root_path", "")) == "/reconstruct":
-            await self.app(scope, receive, send)
-            return
-        body = b""
-        more = True
-        while more and len(body) <= self.max_bytes:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-        problem = None
-        if len(body) > self.max_bytes:
-            detail = f"a JSON body may have {self.max_bytes} bytes; leave out what is not needed"
-            problem = Problem(413, detail, {"Connection": "close"})
-        elif depth(body) > self.max_depth:
-            problem = Problem(422, f"a JSON body may be nested {self.max_depth} deep; a configuration needs no more")
-        if problem is not None:
-            await problem_response(problem, request_id)(scope, receive, send)
-            return
-        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        if path == "/reconstruct":
+            return receive
+        body = await read_body(receive, bill, headers, limits, limits.json_kb * 1000, "a JSON body")
+        if depth(body) > limits.json_depth:
+            raise Problem(422, f"a JSON body may be nested {limits.json_depth} deep; a configuration needs no more")
+        messages: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
         async def replay() -> Message:
             return messages.pop() if messages else await receive()
 
-        await self.app(scope, replay, send)
+        return replay
 
 
-def depth(text: bytes) -> int:
+async def read_body(
+    receive: Receive, bill: Bill, headers: Headers, limits: LimitsConfig, most: int, what: str
+) -> bytearray:
+    """A body, which is put on the bill as it arrives.
+
+    Args:
+        receive: gives its parts.
+        bill: of the request.
+        headers: of the request.
+        limits: how long it may take, and how slowly it may come.
+        most: bytes that it may have.
+        what: names it in messages.
+
+    Raises:
+        Problem: 400 for a length that is no number, 408 for a body that does not come, 413 for one that is too long
+            (before it is read, where its length is known), 503 where there is no room for it now.
+        ClientDisconnect: the client went away.
+    """
+    length = headers.get("content-length", "0")
+    if not (length.isascii() and length.isdecimal()):
+        raise Problem(400, f"Content-Length should be a number of bytes; got {length[:40]!r}")
+    _refuse_if_long(int(length[:18]), most, what)
+    body = bytearray()
+    loop = asyncio.get_running_loop()
+    end, step = loop.time() + limits.request_seconds, int(limits.slowest_kb * 1000 * limits.idle_seconds)
+    due = step  # when so much is there, there is time for the next step
+    more = True
+    try:
+        async with asyncio.timeout_at(min(end, loop.time() + limits.idle_seconds)) as limit:
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                part, more = message.get("body", b""), message.get("more_body", False)
+                _refuse_if_long(len(body) + len(part), most, what)
+                bill.take(len(part) + (len(part) >> 3))  # a bytearray that grows has an eighth to spare
+                body += part
+                if len(body) >= due:
+                    due = len(body) + step
+                    limit.reschedule(min(end, loop.time() + limits.idle_seconds))
+    except TimeoutError:
+        raise Problem(
+            408,
+            f"the body did not come whole in {limits.request_seconds:g} s, or in {limits.idle_seconds:g} s fewer than "
+            f"{limits.slowest_kb:g} kB a second of it; send it faster, or less of it",
+            {"Connection": "close"},
+        ) from None
+    return body
+
+
+def _refuse_if_long(size: int, most: int, what: str) -> None:
+    if size > most:
+        raise Problem(
+            413,
+            f"{what} may have {most} bytes, but this one has {size} or more; send the stack in parts, or leave out "
+            "what is not needed",
+            {"Connection": "close"},
+        )
+
+
+class _Paced:
+    """Sends an answer in parts, each of which the client has to take in time."""
+
+    def __init__(self, send: Send, limits: LimitsConfig) -> None:
+        self.send = send
+        self.seconds = max(limits.idle_seconds, CHUNK / (limits.slowest_kb * 1000))
+        self.begun = self.gave_up = False
+
+    async def __call__(self, message: Message) -> None:
+        """Sends a message."""
+        self.begun = True
+        body = message.get("body", b"")
+        for begin in range(0, len(body) - CHUNK, CHUNK):
+            await self._send({"type": message["type"], "body": body[begin : begin + CHUNK], "more_body": True})
+        if len(body) > CHUNK:
+            message = {**message, "body": body[(len(body) - 1) // CHUNK * CHUNK :]}
+        await self._send(message)
+
+    async def _send(self, message: Message) -> None:
+        try:
+            async with asyncio.timeout(self.seconds) as limit:
+                await self.send(message)
+        except TimeoutError:
+            if limit.expired():
+                self.gave_up = True
+                raise TooSlow from None
+            raise
+
+
+def depth(text: bytes | bytearray) -> int:
     """How deep the brackets of a JSON text are nested; those in strings do not count."""
     deepest = level = 0
     for token in _STRING_OR_BRACKET.findall(text):

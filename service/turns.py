@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, ParamSpec, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from service.problems import Problem
 
@@ -15,8 +17,17 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
+@dataclass(eq=False)
+class _Work(Generic[Result]):
+    function: Callable[[], Result]
+    whose: str
+    done: Future[Result]
+
+
 class Turns:
     """Threads for one kind of work, a queue before them that ends, and a time limit.
+
+    Those who have the fewest threads come first, and nobody may fill more than half of the queue.
 
     Args:
         threads: that work at a time. They are daemons: one that hangs does not keep the process from ending.
@@ -31,7 +42,8 @@ class Turns:
         self.seconds = seconds
         self.what = what
         self._changed = threading.Condition()
-        self._queue: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._queue: list[_Work[Any]] = []
+        self._at_work: Counter[str] = Counter()  # threads by whom they work for
         self._unfinished = 0
         self._started = 0
         self._closed = False
@@ -45,10 +57,14 @@ class Turns:
             Problem: 503 when too much waits already, or it took too long. What had begun then goes on, and holds its
                 thread until it ends.
         """
-        future: Future[Result] = Future()
-        work = future, lambda: function(*args, **kwargs)
+        return await self.run_for("", partial(function, *args, **kwargs))
+
+    async def run_for(self, whose: str, function: Callable[[], Result]) -> Result:
+        """The same for one of several clients, who share the threads fairly."""
+        work = _Work(function, whose, Future())
         with self._changed:
-            if self._unfinished >= self.most:
+            mine = sum(other.whose == whose for other in self._queue)
+            if self._unfinished >= self.most or (whose and mine >= max(1, (self.most - self.threads) // 2)):
                 raise self._problem(f"{self._unfinished} requests for {self.what} are in hand or wait, which is most")
             self._unfinished += 1
             self._queue.append(work)
@@ -58,7 +74,7 @@ class Turns:
             self._changed.notify()
         try:
             async with asyncio.timeout(self.seconds) as limit:
-                return await asyncio.wrap_future(future)
+                return await asyncio.wrap_future(work.done)
         except TimeoutError:
             if not limit.expired():
                 raise  # the work's own
@@ -84,12 +100,18 @@ class Turns:
                 self._changed.wait_for(lambda: self._queue or self._closed)
                 if not self._queue:
                     return
-                future, function = self._queue.popleft()
-            if future.set_running_or_notify_cancel():
+                work = min(self._queue, key=lambda work: self._at_work[work.whose])  # of equals the first
+                self._queue.remove(work)
+                self._at_work[work.whose] += 1
+            tell: Callable[[], object] = bool
+            if work.done.set_running_or_notify_cancel():
                 try:
-                    future.set_result(function())
+                    tell = partial(work.done.set_result, work.function())
                 except BaseException as error:
-                    future.set_exception(error)
-            del future, function  # not kept until the next work comes
+                    tell = partial(work.done.set_exception, error)
             with self._changed:
                 self._unfinished -= 1
+                self._at_work[work.whose] -= 1
+                self._at_work += Counter()  # forgets those without a thread
+            tell()
+            del work, tell  # not kept until the next one comes
