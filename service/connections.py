@@ -144,7 +144,7 @@ def bounded(protocol: Any, watch: Watch) -> type[asyncio.Protocol]:
                     oldest.transport.abort()
                     watch.open.pop(oldest)
                 elif len(watch.open) < watch.most + FOR_HEALTH:
-                    self.app_state["crowded"] = True
+                    self.app_state = {"crowded": True}  # what requests find in their state
                 else:
                     transport.abort()
                     return

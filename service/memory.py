@@ -17,6 +17,9 @@ MEGABYTE = 1_000_000
 SHARE = 0.6
 """Of the memory that is free when the service starts, its requests may take so much; models and others need some."""
 
+LARGE, SMALL = 0.8, 0.05
+"""Of that, requests may fill the first part; the rest is left to those that take no more than the second."""
+
 
 class Memory:
     """The memory for all requests together. Any thread may take and give.
@@ -40,33 +43,48 @@ class Memory:
         """Bytes that may still be taken."""
         return self.budget - self.in_use
 
-    def add(self, size: int, refuse: bool) -> None:
-        """Counts bytes that are about to be taken, or (below 0) that were given back."""
+    def take(self, size: int, already: int) -> None:
+        """Counts bytes that are about to be taken by somebody who has some already.
+
+        Raises:
+            Problem: 413 for more than there is for all; 503, others have it.
+        """
+        small = already + size <= SMALL * self.budget
+        most = int(self.budget * (1 if small else LARGE))
         with self._changing:
-            if refuse and self.in_use + size > self.budget:
-                if size > self.budget:
+            if self.in_use + size > most:
+                if already + size > most:
                     raise Problem(
                         413,
-                        f"this takes {size} bytes of memory at a time, and all requests together may take "
-                        f"{self.budget}; send the stack in parts",
+                        f"this takes {already + size} bytes of memory at a time, and may take {most}; send the stack "
+                        "in parts",
                     )
                 raise Problem(
                     503,
                     f"other requests take {self.in_use} of {self.budget} bytes of memory; try again in a second",
                     {"Retry-After": "1"},
                 )
-            self.in_use += size
-            self.given_back -= min(0, size)
-            self._metrics.bodies.set(self.in_use)
+            self._add(size)
+
+    def give(self, size: int) -> None:
+        """Counts bytes that are free again."""
+        with self._changing:
+            self.given_back += size
+            self._add(-size)
+
+    def _add(self, size: int) -> None:
+        self.in_use += size
+        self._metrics.bodies.set(self.in_use)
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
         """Counts bytes while the block runs, which cannot be refused any more."""
-        self.add(size, refuse=False)
+        with self._changing:
+            self._add(size)
         try:
             yield
         finally:
-            self.add(-size, refuse=False)
+            self.give(size)
 
     def give_to_system(self) -> None:
         """Has the C library give back the memory that is free again: it keeps what it once had."""
@@ -92,7 +110,7 @@ class Bill:
         Raises:
             Problem: 413 for more than there is for all; 503, others have it.
         """
-        self.memory.add(size, refuse=True)
+        self.memory.take(size, self.bytes)
         with self._changing:
             self.bytes += size
 
@@ -100,7 +118,7 @@ class Bill:
         """Counts bytes that are free again."""
         with self._changing:
             self.bytes -= size
-        self.memory.add(-size, refuse=False)
+        self.memory.give(size)
 
     def __enter__(self) -> Bill:
         with self._changing:
@@ -113,4 +131,4 @@ class Bill:
             if self._blocks:
                 return
             size, self.bytes = self.bytes, 0
-        self.memory.add(-size, refuse=False)
+        self.memory.give(size)

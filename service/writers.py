@@ -41,6 +41,8 @@ MEDIA_TYPES: dict[Output, str] = {
     "json": "application/json",
 }
 RESEARCH = "RESEARCH USE ONLY, NOT FOR DIAGNOSIS"
+OBJECTS = 4000
+"""Bytes that the objects around an image take."""
 SLOPE, INTERCEPT = 1 / 8, -2048.0
 """A DICOM file stores integers: HU = SLOPE * stored + INTERCEPT, from -2048 to 6143.9 HU in steps of an eighth."""
 
@@ -79,7 +81,7 @@ class ImageFile:
     @property
     def memory(self) -> int:
         """Bytes that the images and the making of the file take, until it is sent."""
-        image = 4 * math.prod(self.shape)
+        image = 4 * math.prod(self.shape) + OBJECTS
         return image * (self.images * (5 if self.output in ("h5", "tif") else 1) + (40 if self.output == "json" else 8))
 
     @property

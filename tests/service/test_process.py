@@ -27,11 +27,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def service(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+def service(folder: Path, *argv: str) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
     """`python -m service` on a free port; killed in the end, if it has not ended."""
     log = folder / "log.txt"
     command = [sys.executable, "-m", "service", "--port", "0", "--state", str(folder / "state")]
-    command += ["--models.storage", str(folder / "runs")]
+    command += ["--models.storage", str(folder / "runs"), *argv]
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=file, stderr=file, env={**os.environ, "PYTHONPATH": str(ROOT)}
