@@ -102,6 +102,7 @@ class Turns:
                     return
                 work = min(self._queue, key=lambda work: self._at_work[work.whose])  # of equals the first
                 self._queue.remove(work)
+                self._queue.sort(key=lambda other: other.whose == work.whose)  # the others' turn is before its next
                 self._at_work[work.whose] += 1
             tell: Callable[[], object] = bool
             if work.done.set_running_or_notify_cancel():

@@ -20,8 +20,12 @@ import psutil
 import pytest
 import tifffile
 
+from service.memory import Bill, Memory
+from service.observability import Metrics
+from service.reader_pool import ReaderPool
+from service.settings import LimitsConfig
 from tests.service.test_process import service, wait_for
-from tests.support.serving import as_npy, save_model, sinograms
+from tests.support.serving import as_npy, running, save_model, settings_for, sinograms
 
 BUDGET = 160_000_000
 LIMITS = {
@@ -258,6 +262,46 @@ def test_heads_are_bounded(target: Target) -> None:
             b"HTTP/1.1 429 Too Many Requests",
         )
         target.works()
+
+
+@pytest.mark.parametrize("path", ["/reconstruct", "/jobs", "/models/best/activate", "/nowhere"])
+def test_no_body_is_read_before_the_token(tmp_path: Path, path: str) -> None:
+    settings = settings_for(tmp_path, access={"operate": ["o" * 20], "reconstruct": ["r" * 20]})
+    with (
+        running(settings) as client,
+        socket.create_connection((client.base_url.host, client.base_url.port or 0)) as wire,
+    ):
+        for token, status in (("x" * 20, b" 401 "), ("r" * 20, b" 403 ")):
+            if path == "/reconstruct" and status == b" 403 ":
+                continue
+            head = f"POST {path} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\nContent-Length: 9\r\n\r\n"
+            wire.settimeout(10)
+            wire.sendall(head.encode())
+            assert status in wire.recv(10_000)
+            wire.sendall(b"[" * 9)
+
+
+def test_a_crowd_leaves_room_for_health(tmp_path: Path) -> None:
+    with running(settings_for(tmp_path, limits={"connections": 2})) as client, ExitStack() as stack:
+        address = client.base_url.host, client.base_url.port or 0
+        for _ in range(2):
+            busy = stack.enter_context(socket.create_connection(address))
+            busy.sendall(b"POST /reconstruct HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+        wait_for(lambda: httpx.get(f"{client.base_url}/models").status_code == 503)
+        refused = httpx.get(f"{client.base_url}/models")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert httpx.get(f"{client.base_url}/health/live").status_code == 200
+
+
+def test_readers_know_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FBPRAY_ACCESS__OPERATE", "RAY_AUTH_TOKEN", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "ANYTHING_ELSE"):
+        monkeypatch.setenv(name, "the secret of the house")
+    pool = ReaderPool(1_000_000, processes=1)
+    account = Bill(Memory(LimitsConfig(), Metrics()))
+    assert pool.read("h5", h5(data=np.zeros(3, np.float32)), account).tolist() == [0, 0, 0]
+    (reader,) = psutil.Process().children()
+    assert "the secret of the house" not in reader.environ().values()
+    pool.close()
 
 
 def test_connections_are_bounded_and_those_that_ask_for_nothing_are_let_go(target: Target) -> None:

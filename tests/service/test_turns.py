@@ -47,6 +47,31 @@ def test_what_waits_is_bounded_in_number_and_in_time() -> None:
     assert done == [4]
 
 
+def test_clients_share_the_threads() -> None:
+    order: list[str] = []
+    began, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        began.set()
+        go.wait(10)
+
+    async def ask() -> None:
+        turns = Turns(threads=1, waiting=6, seconds=10)
+        first = asyncio.create_task(turns.run_for("greedy", hold))
+        await until(began)
+        greedy = [asyncio.create_task(turns.run_for("greedy", lambda: order.append("greedy"))) for _ in range(4)]
+        await asyncio.sleep(0)
+        modest = asyncio.create_task(turns.run_for("modest", lambda: order.append("modest")))
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(first, modest, *greedy, return_exceptions=True)
+        assert sum(isinstance(each.exception(), Problem) for each in greedy) == 1  # half of the queue is for others
+        turns.close()
+
+    asyncio.run(ask())
+    assert order == ["greedy", "modest", "greedy", "greedy"]
+
+
 def test_what_the_work_raises_comes_back() -> None:
     def broken() -> None:
         raise TimeoutError("of its own")
