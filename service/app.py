@@ -37,7 +37,7 @@ READERS = 2
 """Processes that read HDF5 and TIFF, and threads that unpack."""
 WAITING = 64
 """Requests that may wait for a thread."""
-TRIM_SECONDS = 5.0
+TRIM_SECONDS = 3.0
 TRIM_BYTES = 16_000_000
 
 
