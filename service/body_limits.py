@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 
 from starlette.datastructures import Headers
@@ -16,23 +15,18 @@ from service.memory import Bill, Memory
 from service.problems import Problem, problem_response
 from service.settings import LimitsConfig, Settings
 
-CHUNK = 128 * 1024
-"""Bytes of an answer that are sent at a time: so many may wait for a client that does not take them."""
+PART = 1 << 20
+"""Bytes of an answer that are handed to the server at a time: so many may wait for a client that does not take them."""
 CLIENT_GONE = 499  # what proxies log for a client that went away; nobody receives it
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS", "DELETE")
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]', re.DOTALL)
-_log = logging.getLogger("service")
-
-
-class TooSlow(Exception):
-    """A client does not take its answer."""
 
 
 class Intake:
     """Refuses who may not ask before a body is read, and large or deep JSON before it is parsed.
 
-    It gives each request a `bill` of the memory that it takes until the last byte of its answer is sent, and lets go
-    who takes the answer too slowly. Bodies that are compressed as a whole are refused: limits hold for what is sent.
+    It gives each request a `bill` of the memory that it takes until the last byte of its answer is sent. Bodies that
+    are compressed as a whole are refused: limits hold for what is sent.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, memory: Memory) -> None:
@@ -46,21 +40,17 @@ class Intake:
             await self.app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        paced = _Paced(send, self.settings.limits)
+        parts = _InParts(send)
         with Bill(self.memory) as bill:
             state["bill"] = bill
             try:
                 receive = await self._admit(scope, receive, bill)
-                await self.app(scope, receive, paced)
+                await self.app(scope, receive, parts)
             except Problem as problem:
-                await problem_response(problem, state.get("request_id", ""))(scope, receive, paced)
+                await problem_response(problem, state.get("request_id", ""))(scope, receive, parts)
             except ClientDisconnect:
-                if not paced.begun:
+                if not parts.begun:
                     await Response(status_code=CLIENT_GONE)(scope, receive, send)
-            except Exception:
-                if not paced.gave_up:
-                    raise
-                _log.warning("a client that does not take its answer was let go: %s", (scope.get("client") or "?")[0])
 
     async def _admit(self, scope: Scope, receive: Receive, bill: Bill) -> Receive:
         """What the application receives the request from.
@@ -164,33 +154,22 @@ def _refuse_if_long(size: int, most: int, what: str) -> None:
         )
 
 
-class _Paced:
-    """Sends an answer in parts, each of which the client has to take in time."""
+class _InParts:
+    """Sends an answer in parts, between which the server waits for a client that does not take them."""
 
-    def __init__(self, send: Send, limits: LimitsConfig) -> None:
+    def __init__(self, send: Send) -> None:
         self.send = send
-        self.seconds = max(limits.idle_seconds, CHUNK / (limits.slowest_kb * 1000))
-        self.begun = self.gave_up = False
+        self.begun = False
 
     async def __call__(self, message: Message) -> None:
         """Sends a message."""
         self.begun = True
         body = message.get("body", b"")
-        for begin in range(0, len(body) - CHUNK, CHUNK):
-            await self._send({"type": message["type"], "body": body[begin : begin + CHUNK], "more_body": True})
-        if len(body) > CHUNK:
-            message = {**message, "body": body[(len(body) - 1) // CHUNK * CHUNK :]}
-        await self._send(message)
-
-    async def _send(self, message: Message) -> None:
-        try:
-            async with asyncio.timeout(self.seconds) as limit:
-                await self.send(message)
-        except TimeoutError:
-            if limit.expired():
-                self.gave_up = True
-                raise TooSlow from None
-            raise
+        for begin in range(0, len(body) - PART, PART):
+            await self.send({"type": message["type"], "body": body[begin : begin + PART], "more_body": True})
+        if len(body) > PART:
+            message = {**message, "body": body[(len(body) - 1) // PART * PART :]}
+        await self.send(message)
 
 
 def depth(text: bytes | bytearray) -> int:

@@ -102,6 +102,7 @@ class Watch:
         if self.most < limits.connections:
             _log.warning("only %d connections at a time: the process may open %d files", self.most, wanted)
         self.seconds = limits.idle_seconds
+        self.least = int(limits.slowest_kb * 1000 * limits.idle_seconds)  # bytes that are taken in that time
         self.head_bytes = limits.head_kb * 1000
         self.open: dict[Any, None] = {}  # in the order of their opening
         self._complained = -60.0
@@ -116,7 +117,8 @@ class Watch:
         """Closes those of which nothing has been heard for too long."""
         now = time.monotonic()
         for connection in list(self.open):
-            if (since := connection.waits_since()) is not None and now - since > self.seconds:
+            since = connection.waits_since()
+            if (since is not None and now - since > self.seconds) or connection.takes_too_little(now):
                 connection.transport.abort()
 
 
@@ -135,6 +137,7 @@ def bounded(protocol: Any, watch: Watch) -> type[asyncio.Protocol]:
             self.in_body = False  # and then a body
             self.unanswered = self.answered = 0  # requests
             self.refused: Problem | None = None
+            self.looked_at = self.since, 0  # at what waits to be sent, and how much that was
             self.head = self.progress = self.silent = self.begun = 0
             super().connection_made(transport)
             if len(watch.open) >= watch.most:
@@ -156,10 +159,20 @@ def bounded(protocol: Any, watch: Watch) -> type[asyncio.Protocol]:
 
         def waits_since(self) -> float | None:
             """Since when the client is to send or to take something; None while that is the application's to judge."""
-            unsent = self.transport.get_write_buffer_size() > 0
-            if self.refused or self.transport.is_closing() or self.in_head:
+            if self.refused or self.transport.is_closing() or self.in_head or (self.in_body and not self.unanswered):
                 return self.since
-            return self.since if not self.unanswered and (self.in_body or unsent) else None
+            return None
+
+        def takes_too_little(self, now: float) -> bool:
+            """Whether the client has taken less of what waits for it than it must, since that was looked at last."""
+            unsent = self.transport.get_write_buffer_size()
+            looked, then = self.looked_at
+            if not then >= unsent > 0:  # nothing waits, or more of the answer came, which happens when most is taken
+                self.looked_at = now, unsent
+            elif now - looked > watch.seconds:
+                self.looked_at = now, unsent
+                return bool(then - unsent < watch.least)
+            return False
 
         def data_received(self, data: bytes) -> None:
             if self.refused is not None:
