@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import itertools
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -23,7 +24,7 @@ from service.connections import Server
 from service.database import Database
 from service.jobs import routes as jobs
 from service.jobs.manager import Jobs
-from service.memory import MEGABYTE, Memory
+from service.memory import MEGABYTE, SMALL, Memory
 from service.model_registry import ModelRegistry
 from service.models import ModelDocument
 from service.observability import Metrics, RequestObserver
@@ -37,7 +38,7 @@ READERS = 2
 """Processes that read HDF5 and TIFF, and threads that unpack."""
 WAITING = 64
 """Requests that may wait for a thread."""
-TRIM_SECONDS = 3.0
+TRIM_SECONDS = 0.25
 TRIM_BYTES = 16_000_000
 
 
@@ -131,9 +132,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _trim(memory: Memory, turns: Turns) -> None:
     """Has the memory of requests that have ended given back to the system, now and then."""
-    while True:
+    for turn in itertools.count():  # much soon, and little after some seconds
         await asyncio.sleep(TRIM_SECONDS)
-        if memory.given_back > TRIM_BYTES:
+        if memory.given_back > (memory.budget * SMALL if turn % 12 else TRIM_BYTES):
             with contextlib.suppress(Problem):
                 await turns.run(memory.give_to_system)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 
+import numpy as np
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -83,10 +84,11 @@ class Intake:
             )
         if path == "/reconstruct":
             return receive
-        body = await read_body(receive, bill, headers, limits, limits.json_kb * 1000, "a JSON body")
+        view = await read_body(receive, bill, headers, limits, limits.json_kb * 1000, "a JSON body")
+        body = bytes(view)
         if depth(body) > limits.json_depth:
             raise Problem(422, f"a JSON body may be nested {limits.json_depth} deep; a configuration needs no more")
-        messages: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
             return messages.pop() if messages else await receive()
@@ -96,7 +98,7 @@ class Intake:
 
 async def read_body(
     receive: Receive, bill: Bill, headers: Headers, limits: LimitsConfig, most: int, what: str
-) -> bytearray:
+) -> memoryview:
     """A body, which is put on the bill as it arrives.
 
     Args:
@@ -112,11 +114,14 @@ async def read_body(
             (before it is read, where its length is known), 503 where there is no room for it now.
         ClientDisconnect: the client went away.
     """
-    length = headers.get("content-length", "0")
-    if not (length.isascii() and length.isdecimal()):
-        raise Problem(400, f"Content-Length should be a number of bytes; got {length[:40]!r}")
-    _refuse_if_long(int(length[:18]), most, what)
-    body = bytearray()
+    known = "content-length" in headers
+    given = headers.get("content-length", "0")
+    if not (given.isascii() and given.isdecimal()):
+        raise Problem(400, f"Content-Length should be a number of bytes; got {given[:40]!r}")
+    length = int(given[:18])
+    _refuse_if_long(length, most, what)
+    announced = np.empty(length, np.uint8).data  # takes memory where it is written to, not before
+    body, filled = bytearray(), 0
     loop = asyncio.get_running_loop()
     end, step = loop.time() + limits.request_seconds, int(limits.slowest_kb * 1000 * limits.idle_seconds)
     due = step  # when so much is there, there is time for the next step
@@ -128,11 +133,17 @@ async def read_body(
                 if message["type"] == "http.disconnect":
                     raise ClientDisconnect
                 part, more = message.get("body", b""), message.get("more_body", False)
-                _refuse_if_long(len(body) + len(part), most, what)
-                bill.take(len(part) + (len(part) >> 3))  # a bytearray that grows has an eighth to spare
-                body += part
-                if len(body) >= due:
-                    due = len(body) + step
+                end_of_part = filled + len(part)
+                _refuse_if_long(end_of_part, most, what)
+                if known:
+                    bill.take(len(part))
+                    announced[filled:end_of_part] = part
+                else:  # a bytearray that grows has an eighth to spare
+                    bill.take(len(part) + (len(part) >> 3))
+                    body += part
+                filled = end_of_part
+                if filled >= due:
+                    due = filled + step
                     limit.reschedule(min(end, loop.time() + limits.idle_seconds))
     except TimeoutError:
         raise Problem(
@@ -141,7 +152,7 @@ async def read_body(
             f"{limits.slowest_kb:g} kB a second of it; send it faster, or less of it",
             {"Connection": "close"},
         ) from None
-    return body
+    return announced[:filled] if known else memoryview(body)
 
 
 def _refuse_if_long(size: int, most: int, what: str) -> None:
@@ -172,7 +183,7 @@ class _InParts:
         await self.send(message)
 
 
-def depth(text: bytes | bytearray) -> int:
+def depth(text: bytes) -> int:
     """How deep the brackets of a JSON text are nested; those in strings do not count."""
     deepest = level = 0
     for token in _STRING_OR_BRACKET.findall(text):

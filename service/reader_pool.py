@@ -79,7 +79,7 @@ class ReaderPool:
         for _ in range(processes):
             self._idle.put(None)
 
-    def read(self, kind: Kind, content: bytes | bytearray, account: Account) -> NDArray[Any]:
+    def read(self, kind: Kind, content: bytes | bytearray | memoryview, account: Account) -> NDArray[Any]:
         """The array in a file.
 
         Raises:
@@ -120,7 +120,7 @@ class ReaderPool:
         )
 
     def _ask(
-        self, process: subprocess.Popen[bytes], kind: Kind, content: bytes | bytearray, account: Account
+        self, process: subprocess.Popen[bytes], kind: Kind, content: bytes | bytearray | memoryview, account: Account
     ) -> NDArray[Any] | Exception:
         """The array, or why there is none; what is raised has cost the process."""
         assert process.stdin is not None

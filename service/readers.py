@@ -41,6 +41,9 @@ _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _SHAPE = re.compile(r"\s*\d{1,7}(\s*[,x]\s*\d{1,7}){1,2}\s*")
 
 
+Content = bytes | bytearray | memoryview
+
+
 class Stack(NamedTuple):
     """Sinograms that may be reconstructed."""
 
@@ -52,7 +55,7 @@ class Stack(NamedTuple):
 
 
 def read_stack(
-    body: bytes | bytearray,
+    body: Content,
     shape: str | None,
     geometry: ParallelBeam,
     model: str,
@@ -80,29 +83,33 @@ def read_stack(
         return Stack(as_sinograms(array, geometry, model, max_sinograms, bill), array.ndim == 2)
 
 
-def is_packed(body: bytes | bytearray) -> bool:
+def _begins(body: Content, magic: bytes, begin: int = 0) -> bool:
+    return bool(body[begin : begin + len(magic)] == magic)
+
+
+def is_packed(body: Content) -> bool:
     """Whether a file may hold much more than it seems to, and take long to unpack."""
-    return not body.startswith(b"\x93NUMPY")
+    return not _begins(body, b"\x93NUMPY")
 
 
-def _read(body: bytes | bytearray, shape: str | None, reader_pool: ReaderPool, bill: Bill) -> NDArray[Any]:
+def _read(body: Content, shape: str | None, reader_pool: ReaderPool, bill: Bill) -> NDArray[Any]:
     if not body:
         raise Problem(400, f"the body is empty; send a sinogram as {FORMATS}")
     if shape is not None:
         return read_raw(body, shape)
-    if body.startswith(b"\x93NUMPY"):
+    if _begins(body, b"\x93NUMPY"):
         return read_npy(body)
-    if body.startswith(b"PK\x03\x04"):
+    if _begins(body, b"PK\x03\x04"):
         return read_npz(body, reader_pool.max_bytes, bill)
-    hdf5 = any(body.startswith(_HDF5, begin) for begin in _USER_BLOCKS)
+    hdf5 = any(_begins(body, _HDF5, begin) for begin in _USER_BLOCKS)
     try:
         if hdf5:
             return reader_pool.read("h5", body, bill)
-        if body.startswith(_TIFF):
+        if any(_begins(body, magic) for magic in _TIFF):
             return reader_pool.read("tif", body, bill)
     except Refused as error:
         raise Problem(400, f"the {'HDF5' if hdf5 else 'TIFF'} file {error}") from None
-    if body.startswith(b"MATLAB 5"):
+    if _begins(body, b"MATLAB 5"):
         raise Problem(415, "this .mat file is of an older version than 7.3; write it with save(..., '-v7.3')")
     raise Problem(415, f"the body begins with {bytes(body[:8])!r}, which is no format that is known; send {FORMATS}")
 
@@ -150,7 +157,7 @@ def _what_is_wrong(sinogram: Tensor) -> str:
     return f"has values beyond {MAX_VALUE:g}, which no line integral has; is the unit right?"
 
 
-def read_npy(content: bytes | bytearray, what: str = "the body") -> NDArray[Any]:
+def read_npy(content: Content, what: str = "the body") -> NDArray[Any]:
     """The array of a .npy file, a view of its bytes where that can be.
 
     Raises:
@@ -190,7 +197,7 @@ def read_npy(content: bytes | bytearray, what: str = "the body") -> NDArray[Any]
 class _View(io.RawIOBase):
     """Bytes as a file, which io.BytesIO would copy."""
 
-    def __init__(self, content: bytes | bytearray) -> None:
+    def __init__(self, content: Content) -> None:
         self._content = memoryview(content)
         self._at = 0
 
@@ -214,13 +221,14 @@ class _View(io.RawIOBase):
         return len(part)
 
 
-def read_npz(content: bytes | bytearray, max_bytes: int, bill: Bill) -> NDArray[Any]:
+def read_npz(content: Content, max_bytes: int, bill: Bill) -> NDArray[Any]:
     """The array of a .npz file: its only one, or the one that is called data, sinogram or observation.
 
     Raises:
         Problem: it is damaged, holds none or several, or more than `max_bytes` unpacked; there is no memory for it now.
     """
-    if content.count(_ENTRY) > MAX_ENTRIES:  # the archive's list of them would take many times the memory of the body
+    # The list of an archive's entries would take many times the memory of the body.
+    if next(itertools.islice(re.finditer(_ENTRY, content), MAX_ENTRIES, None), None) is not None:
         raise Problem(400, f".npz may hold {MAX_ENTRIES} arrays; save the sinogram alone: numpy.savez(file, data=..)")
     try:
         with zipfile.ZipFile(_View(content)) as archive:
@@ -253,7 +261,7 @@ def read_npz(content: bytes | bytearray, max_bytes: int, bill: Bill) -> NDArray[
     return read_npy(unpacked[:filled] if filled < len(unpacked) else unpacked, f"`{name}` in the .npz")
 
 
-def read_raw(content: bytes | bytearray, shape: str) -> NDArray[Any]:
+def read_raw(content: Content, shape: str) -> NDArray[Any]:
     """Little-endian float32 of the shape that a header gives, such as `1000,513` or `4,1000,513`.
 
     Raises:
@@ -277,7 +285,7 @@ def _first_line(error: Exception) -> str:
     return ((str(error).splitlines() or [""])[0] or type(error).__name__)[:200]
 
 
-async def file_of_form(headers: Headers, body: bytearray, bill: Bill) -> bytes:
+async def file_of_form(headers: Headers, body: Content, bill: Bill) -> bytes:
     """The one file of a multipart form.
 
     Raises:

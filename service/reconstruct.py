@@ -21,7 +21,7 @@ from service.batching import UNIT, Engine
 from service.body_limits import read_body
 from service.memory import MEGABYTE, Bill
 from service.problems import Problem, documented
-from service.readers import FORMATS, Stack, file_of_form, is_packed, read_stack
+from service.readers import FORMATS, Content, Stack, file_of_form, is_packed, read_stack
 from service.settings import LimitsConfig
 from service.turns import Turns
 from service.writers import MEDIA_TYPES, Image, ImageFile, Output, write
@@ -147,11 +147,11 @@ async def reconstruct(request: Request, options: Annotated[ReconstructOptions, Q
     return StreamingResponse(content, headers=headers, media_type=file.media_type)
 
 
-async def _read_stack(request: Request, body: bytearray, engine: Engine) -> Stack:
+async def _read_stack(request: Request, body: memoryview, engine: Engine) -> Stack:
     state, headers, bill = request.app.state, request.headers, request.state.bill
     turns: Turns = state.turns
     unpacking: Turns = state.unpacking
-    content: bytes | bytearray = body
+    content: Content = body
     if headers.get("content-type", "").lower().startswith("multipart/form-data"):
         content = await file_of_form(headers, body, bill)
     shape = headers.get("x-shape")
