@@ -41,11 +41,23 @@ class LimitsConfig(Frozen):
     body_mb: Megabytes = Field(default=512, description="megabytes of a body, unpacked too")
     stack: Count = Field(default=256, description="sinograms of a request")
     waiting_mb: Megabytes | None = Field(
-        default=None, description="megabytes of bodies at a time, then 503; without it a quarter of the memory"
+        default=None,
+        description="megabytes for all requests together: bodies, what they unpack to, images, answers; then 503. "
+        "Without it 60 % of the memory that is free",
     )
     json_kb: Count = Field(default=256, description="kilobytes of a JSON body")
     json_depth: Count = Field(default=16, description="nesting of a JSON body")
+    head_kb: Count = Field(default=64, description="kilobytes of a request's URL and headers")
+    connections: Count = Field(default=512, description="connections at a time; a few more for /health")
     request_seconds: Seconds = Field(default=120, description="from the first byte of a request to its images")
+    idle_seconds: Seconds = Field(default=10, description="for the headers of a request, and without news of a client")
+    slowest_kb: Megabytes = Field(
+        default=10, description="kilobytes a second that a client sends or takes, over idle_seconds, or is let go"
+    )
+    file_seconds: Count = Field(default=20, description="processor seconds for the reading of an HDF5 or TIFF file")
+    end_seconds: Seconds = Field(
+        default=10, description="from the signal to end until the process is gone, whatever is unfinished"
+    )
 
 
 class BatchingConfig(Frozen):

@@ -24,7 +24,7 @@ CORE = (
     "checkpoint",
 )
 ORDER = (
-    ("angles", "errors", "own_names", "settings", "threads", "versions"),
+    ("angles", "errors", "memory", "own_names", "settings", "threads", "versions"),
     ("config",),
     ("geometry",),
     ("projector", "own", "some_angles"),
