@@ -7,6 +7,7 @@ read by the processes of reader_pool.py.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 import zipfile
