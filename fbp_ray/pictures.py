@@ -149,7 +149,7 @@ def window_figure(stage: nn.Module, cells: int) -> Figure | None:
         cells: D.
     """
     if isinstance(stage, BandWindow):
-        return _bands_figure(stage, cells)
+        return _bands_figure(stage)
     if not is_plain(stage):
         return None
     weight = stage.window().detach().cpu().numpy()
@@ -177,13 +177,13 @@ def window_figure(stage: nn.Module, cells: int) -> Figure | None:
     return figure
 
 
-def _bands_figure(stage: BandWindow, cells: int) -> Figure:
+def _bands_figure(stage: BandWindow) -> Figure:
     """The windows that divide the bands, and each band's gain by the noise and by what stands out of it."""
     gains = stage.gains.detach().cpu().numpy()
     figure = blank_figure(3.2 * (len(gains) + 1.4), 3.6)
     curves, *maps = figure.subplots(1, len(gains) + 1, width_ratios=[1.4] + [1.0] * len(gains))
     for number, window in enumerate(stage.windows().detach().cpu().numpy()):
-        curves.plot(frequencies(cells), window, label=f"up to band {number}" if number else "always kept")
+        curves.plot(np.linspace(0, 1, len(window)), window, label=f"up to band {number}" if number else "always kept")
     curves.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), title="bands")
     curves.grid(alpha=0.3)
     curves.legend(fontsize="small")

@@ -24,8 +24,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fbp_ray.config import WindowConfig, WindowName
-from fbp_ray.filters.bands import BlockGains, apply_gains, interpolated, kernels_for, reference_bands, tiles
-from fbp_ray.filters.filtering import fft_length, filter_projections, frequencies, ramp
+from fbp_ray.filters.bands import (
+    BlockGains,
+    apply_gains,
+    interpolated,
+    kernels_for,
+    length_of,
+    reference_bands,
+    tiles,
+)
+from fbp_ray.filters.filtering import filter_projections, frequencies, ramp, shortest_length
 from fbp_ray.filters.noise import estimated_photons, log_variance, smoothed
 from fbp_ray.filters.windows import TableWindow, analytic_window, spline_basis
 from fbp_ray.geometry import ParallelBeam
@@ -64,7 +72,8 @@ class BandWindow(nn.Module):
     def __init__(self, config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config = config
-        frequency = frequencies(geometry.cells)
+        length = shortest_length(geometry.cells)
+        frequency = frequencies(geometry.cells, length)
         outer: WindowName = "none" if config.init == "ones" else config.init
         inner: WindowName = "hann" if outer == "none" else outer
         names = (inner, inner, inner, outer, outer)
@@ -78,7 +87,7 @@ class BandWindow(nn.Module):
 
         constant("start", np.stack(windows))
         constant("basis", spline_basis(frequency, config.knots))
-        constant("ramp", ramp(geometry.cells, geometry.cell_size) * scale.mean())
+        constant("ramp", ramp(geometry.cells, geometry.cell_size, length) * scale.mean())
         constant("angle_scale", None if even else (scale / scale.mean())[:, None])
         cells = geometry.cell_weights
         constant("cell_weights", cells if np.ptp(cells) > 0 else None)
@@ -103,7 +112,7 @@ class BandWindow(nn.Module):
         learning = sinogram.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and learning):
             responses = (self.bands() * self.ramp).to(sinogram.dtype)
-            noise = _mean_square(responses[1:], fft_length(sinogram.shape[-1])) / self.config.unit**2
+            noise = _mean_square(responses[1:]) / self.config.unit**2
             noise = torch.maximum(noise, 1e-6 * noise.detach().max())  # a band may be empty
 
             photons = self._photons(sinogram)
@@ -150,7 +159,7 @@ class BandWindow(nn.Module):
         def find(rays: Tensor, energies: Tensor, sample: int, rows: slice) -> Tensor:
             means = rays.new_empty(tiles(rays))
             gains = rays.new_empty((len(table), *means.shape))
-            kernels.tile_means(rays.numpy(), False, means.numpy())
+            kernels.tile_means(rays.numpy(), rays.shape[1], False, means.numpy())
             kernels.look_up(
                 means.numpy(),
                 energies.numpy(),
@@ -185,10 +194,10 @@ def _coordinate(value: Tensor, entries: tuple[float, float, int]) -> Tensor:
     return (value - first) * (2 / (last - first)) - 1
 
 
-def _mean_square(responses: Tensor, length: int) -> Tensor:
+def _mean_square(responses: Tensor) -> Tensor:
     """What each response makes of white noise of variance 1: its mean square over all frequencies."""
     squares = responses.square()
-    return (2 * squares.sum(-1) - squares[:, 0] - squares[:, -1]) / length
+    return (2 * squares.sum(-1) - squares[:, 0] - squares[:, -1]) / length_of(responses)
 
 
 class ZengWindow(TableWindow):
