@@ -19,6 +19,7 @@ from service.settings import LimitsConfig, Settings
 PART = 1 << 20
 """Bytes of an answer that are handed to the server at a time: so many may wait for a client that does not take them."""
 CLIENT_GONE = 499  # what proxies log for a client that went away; nobody receives it
+_HEALTH = ("/health/live", "/health/ready")
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS", "DELETE")
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]', re.DOTALL)
 
@@ -62,7 +63,7 @@ class Intake:
         """
         headers, limits, access = Headers(scope=scope), self.settings.limits, self.settings.access
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if not path.startswith("/health/"):
+        if path not in _HEALTH:
             if scope["state"].get("crowded"):
                 raise Problem(
                     503,

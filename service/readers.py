@@ -135,7 +135,7 @@ def as_sinograms(array: NDArray[Any], geometry: ParallelBeam, model: str, max_si
         raise Problem(
             413, f"a request may have {max_sinograms} sinograms, but this has {len(stack)}; send the stack in parts"
         )
-    if array.dtype != np.float32 or not array.flags.c_contiguous:
+    if array.dtype != np.float32 or not (array.flags.c_contiguous and array.flags.writeable):
         bill.take(4 * array.size)  # for a copy
     with np.errstate(over="ignore", invalid="ignore"):
         sinograms = torch.from_numpy(np.require(stack, np.float32, ["C", "W"]))

@@ -191,7 +191,7 @@ def application(settings: ServeSettings) -> Any:
         },
         max_ongoing_requests=replicas.max_ongoing_requests,
         max_queued_requests=replicas.max_queued_requests,
-        graceful_shutdown_timeout_s=settings.limits.end_seconds,
+        graceful_shutdown_timeout_s=settings.limits.request_seconds + 1,
         max_constructor_retry_count=3,
     )
     return deployment.bind(replica_settings(settings))

@@ -78,7 +78,11 @@ class Target:
     def memory(self) -> int:
         """Bytes that it and its readers have."""
         process = psutil.Process(self.process.pid)
-        return sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))
+        size = process.memory_info().rss
+        for child in process.children():
+            with suppress(psutil.NoSuchProcess):  # one that is just being started seems to have all of its parent's
+                size += child.memory_info().rss if any("reader_pool" in word for word in child.cmdline()) else 0
+        return size
 
     @contextmanager
     def bounded(self, further: int = BUDGET * 115 // 100) -> Iterator[None]:
@@ -241,7 +245,7 @@ def test_a_tiny_hdf5_leaves_the_readers_as_they_were(target: Target, chunks: tup
         ("", ""),
     ],
 )
-@pytest.mark.parametrize("path", ["/models", "/models/", "/jobs/x"])
+@pytest.mark.parametrize("path", ["/models", "/models/", "/health/live/"])
 def test_a_malformed_host_is_no_host(target: Target, host: str, origin: str, path: str) -> None:
     head = f"GET {path} HTTP/1.1\n" + (f"Host: {host}\n" if host else "") + (f"Origin: {origin}\n" if origin else "")
     assert target.ask(head + "\n") == b"HTTP/1.1 403 Forbidden"
