@@ -129,6 +129,7 @@ def train(
                     f"than --optim.lr {config.optim.lr}. The checkpoints of earlier epochs are kept."
                 )
             if config.optim.schedule == "plateau":
+                scheduler.threshold = math.copysign(BETTER, scheduler.best)  # so that better is lower below 0 too
                 scheduler.step(validated["loss"])
             if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
                 raise RunError(f"a weight stopped being finite in epoch {epoch}; try a smaller --optim.lr")

@@ -295,6 +295,13 @@ def test_the_learning_rate_falls_on_a_plateau(scan: Path, tmp_path: Path) -> Non
     assert all(step == pytest.approx(1) or step == pytest.approx(0.1) for step in steps)
 
 
+def test_it_falls_also_where_the_loss_is_below_0(scan: Path, tmp_path: Path) -> None:
+    optim, loss = {"lr": 1e-7, "plateau_patience": 0}, {"mse": 0, "log_mse": 1}
+    rows = run(tmp_path / "run", settings(scan, optim=optim, loss=loss, train={"epochs": 3})).read_history()
+    assert [row["lr"] for row in rows] == pytest.approx([1e-7, 1e-7, 5e-8])
+    assert rows[0]["validation_loss"] < 0
+
+
 def test_a_loss_that_is_not_finite_names_the_samples_and_keeps_the_checkpoint(
     scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
