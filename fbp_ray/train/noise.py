@@ -21,7 +21,7 @@ from fbp_ray.data.lodopab import LoDoPaB
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.projector import project
 
-FINER = 2  # times the pixels are projected: the line integrals are half as far from those of a continuous image
+FINER, THINNER = 2, 3  # parts of a pixel and of a cell: the projector spreads a pixel over two cells, a ray does not
 COUNTS = 4  # of photons, evenly spaced in their logarithm, that the samples of a validation part have in turn
 _TRAINING, _VALIDATION = 1, 2  # tell their random numbers apart, and from those of the order of the samples
 
@@ -41,7 +41,8 @@ class Noise:
         self.stored = photons_of(data.dir) if data.dir and thins(data) else None
         height, width = geometry.image_shape
         fine = {"image_shape": (FINER * height, FINER * width), "pixel_size": geometry.pixel_size / FINER}
-        self.geometry = geometry.model_copy(update=fine)
+        thin = {"cells": THINNER * geometry.cells, "cell_size": geometry.cell_size / THINNER}
+        self.geometry = geometry.model_copy(update=fine | thin)
         self.seed = seed
 
     def draw(self, sample: int, epoch: int, observation: Array, truth: Array) -> None:
@@ -69,7 +70,8 @@ class Noise:
             fine = functional.interpolate(torch.from_numpy(truth)[None, None], scale_factor=FINER, mode="bilinear")[
                 0, 0
             ]
-            observation[:] = observe(project(fine, self.geometry).numpy(), photons, random)
+            integrals = project(fine, self.geometry)[:, THINNER // 2 :: THINNER]  # in the middle of each cell
+            observation[:] = observe(integrals.numpy(), photons, random)
             return
         measured = np.rint(self.stored * np.exp(-MU_MAX * observation.astype(np.float64))).astype(np.int64)
         counts = np.maximum(random.binomial(measured, min(1.0, photons / self.stored)), LEAST_COUNT)

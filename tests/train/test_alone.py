@@ -22,8 +22,10 @@ from fbp_ray.errors import ConfigError, DataError
 from fbp_ray.evaluate import main as evaluate
 from fbp_ray.metrics import psnr
 from fbp_ray.model import LearnableFBP
+from fbp_ray.projector import project
 from fbp_ray.run import RunFolder
 from fbp_ray.runs import summary
+from fbp_ray.simulate.protocol import finer, project_rays
 from fbp_ray.storage import open_folder
 from fbp_ray.sweep.config import SweepTree
 from fbp_ray.sweep.program import run_sweep
@@ -216,6 +218,14 @@ class TestNoise:
         np.testing.assert_allclose(counts.mean(0)[many], expected[many], rtol=0.08)
         fraction = 1 - 100 / 300 if thinned else 1.0  # binomial, or Poisson
         assert np.mean(counts.var(0)[many] / expected[many]) == pytest.approx(fraction, rel=0.05)
+
+    def test_a_scan_that_is_projected_is_as_sharp_as_a_simulated_one(self, scan: Path) -> None:
+        truth = 0.05 * np.random.default_rng(0).random(COARSE.image_shape, np.float32)
+        drawn = np.empty(COARSE.sinogram_shape, np.float32)
+        Noise(DataConfig(dir=scan, photons=(1e12, 1e12)), COARSE).draw(0, 1, drawn, truth)
+        simulated = project_rays(finer(truth)[None], COARSE)[0]
+        plain = project(torch.from_numpy(truth), COARSE).numpy()
+        assert np.square(drawn - simulated).mean() < 0.4 * np.square(plain - simulated).mean()
 
     def test_as_many_photons_as_measured_leave_the_scan_as_it_is(self, scan: Path, tmp_path: Path) -> None:
         folder = with_photons(scan, tmp_path / "data", 300)
