@@ -199,9 +199,7 @@ class OptimConfig(Frozen):
 class LoopConfig(Frozen):
     """The training loop."""
 
-    epochs: Amount = Field(
-        default=10, description="passes over the training part; 0 with --window.init solve alone"
-    )
+    epochs: Amount = Field(default=10, description="passes over the training part; 0 with --window.init solve alone")
     batch_size: Count = Field(
         default=8,
         description="samples per step, shared among the workers, whose number changes no step and no learning rate",

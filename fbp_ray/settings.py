@@ -142,6 +142,26 @@ def explain_json(error: ValidationError) -> str:
     return f"{place}: {message}{came}" if place else f"{message}{came}"
 
 
+def what_is_wrong(error: Exception, model: type[BaseModel] | None = None) -> str:
+    """What is wrong about the content of a file, in words of which none stands in it: others may read the message.
+
+    Args:
+        error: of reading it.
+        model: of the content; the fields that it has are named.
+    """
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False)[0]
+        place, fields = list(first["loc"]), _fields(model) if model else {}
+        while place and ".".join(map(str, place)) not in fields:
+            place.pop()
+        known = _in_plain_words(first["type"], "is not as it should be")
+        what = "is not JSON" if first["type"] == "json_invalid" else known
+        return f"{'.'.join(map(str, place)) or 'it'} {what}"
+    if isinstance(error, OSError | json.JSONDecodeError):
+        return str(error)
+    return "it is not as it should be" + ("" if type(error) is ValueError else f" ({type(error).__name__})")
+
+
 def no_such(what: str, name: str, known: Collection[str]) -> str:
     """What is wrong about a name that is not known, and the known one that is nearest."""
     nearest = "".join(f", the nearest is --{found}" for found in get_close_matches(name, known, n=1))

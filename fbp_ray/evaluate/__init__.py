@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fbp_ray.cli import parse
-from fbp_ray.config import Count, Amount
+from fbp_ray.config import Amount, Count
 from fbp_ray.settings import Frozen, LocalPath, PlaceName
 
 Cutoff = Annotated[float, Field(gt=0, le=1)]
