@@ -237,7 +237,9 @@ def test_a_run_that_is_complete_or_another_is_refused(service: Service, scan: Pa
     refused(service, 409, body, "other settings")
     (service.folder / "runs" / "taken").mkdir(parents=True)
     (service.folder / "runs" / "taken" / "file").touch()
-    refused(service, 409, {"kind": "evaluate", "config": {"checkpoint": "runs/x", "out": f"{service.folder}/runs/taken"}})
+    refused(
+        service, 409, {"kind": "evaluate", "config": {"checkpoint": "runs/x", "out": f"{service.folder}/runs/taken"}}
+    )
     refused(
         service, 409, {"kind": "sweep", "space": "loss_weights", "config": {"sweep": {"name": "taken"}}}, "no sweep"
     )

@@ -31,7 +31,7 @@ def service(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Clien
     """`python -m service` on a free port; killed in the end, if it has not ended."""
     log = folder / "log.txt"
     command = [sys.executable, "-m", "service", "--port", "0", "--state", str(folder / "state")]
-    command += ["--models.storage", str(folder / "runs")]
+    command += ["--models.storage", str(folder / "runs"), "--places", str(folder)]
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=file, stderr=file, env={**os.environ, "PYTHONPATH": str(ROOT)}
