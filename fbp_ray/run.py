@@ -166,11 +166,14 @@ class RunFolder:
         self.write_json("status.json", status)
 
     def read_history(self) -> list[dict[str, float]]:
-        """The rows of history.csv; none where there is no such file."""
+        """The rows of history.csv; none where there is no such file. Raises RunError where it is damaged."""
         if not self.folder.has("history.csv"):
             return []
-        lines = csv.DictReader(io.StringIO(as_text(self.folder.read("history.csv"))))
-        return [{name: float(value) for name, value in row.items() if value} for row in lines]
+        try:
+            lines = csv.DictReader(io.StringIO(as_text(self.folder.read("history.csv"))))
+            return [{name: float(value) for name, value in row.items() if value} for row in lines]
+        except (TypeError, ValueError, csv.Error) as error:
+            raise RunError(f"{self}/history.csv is damaged: {what_is_wrong(error)}") from None
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """history.csv, a row an epoch."""

@@ -127,11 +127,12 @@ class ModelRegistry:
         """The model of that name; raises Problem: 404 where there is none, 503 where it is not loaded yet."""
         model = self._find(name)
         if model is None:
-            known = ", ".join([*sorted(self._models), CLASSIC_FBP])
-            raise Problem(
-                404, f"there is no model {name[:80]!r}; there are {known}. POST /models/NAME/activate adds one"
-            )
+            raise self._unknown(name)
         return model
+
+    def _unknown(self, name: str) -> Problem:
+        known = ", ".join([*sorted(self._models), CLASSIC_FBP])
+        return Problem(404, f"there is no model {name[:80]!r}; there are {known}. POST /models/NAME/activate adds one")
 
     def engine(self, name: str | None, method: str | None, window: WindowName | None, cutoff: float | None) -> Engine:
         """What a request asks for: a model, or the classic FBP in a model's geometry.
@@ -192,7 +193,7 @@ class ModelRegistry:
         """Ends serving a model; `best` is then again the newest completed run's. Raises Problem (404)."""
         known = self._models.get(name)
         if not self._database.write("DELETE FROM models WHERE name = ?", (name,)) and not (known and known.automatic):
-            self.get(name)
+            raise self._unknown(name)
         self._take_in()
         if name == BEST:
             self._look()

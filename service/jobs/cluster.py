@@ -283,7 +283,7 @@ def ray_token(dashboard: str | None = None) -> str | None:
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     if dashboard is not None and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         host = _host(dashboard)
-        if not is_loopback(host) and host != _host(f"//{os.environ.get('RAY_ADDRESS', '')}"):
+        if not host or (not is_loopback(host) and host != _host(f"//{os.environ.get('RAY_ADDRESS', '')}")):
             return None
     try:
         return file.read_text(encoding="utf-8").strip() or None

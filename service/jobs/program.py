@@ -10,10 +10,11 @@ import base64
 import hashlib
 import json
 import logging
+import math
 import os
 import secrets
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -141,25 +142,20 @@ def _as_json(body: JobRequest) -> dict[str, Any]:
     Raises:
         ConfigError: it holds text that is not UTF-8, or that has a NUL, or numbers that are not finite.
     """
-    try:
-        request = body.model_dump(mode="json", exclude_unset=True) | {"kind": body.kind}
-        json.dumps(request, ensure_ascii=False, allow_nan=False).encode()
-        if not any("\0" in text for text in _texts(request)):
-            return request
-    except ValueError:
-        pass
-    raise ConfigError("a configuration has numbers that are finite, and text without NUL and lone surrogates")
+    if not _is_plain(body.model_dump()):
+        raise ConfigError("a configuration has numbers that are finite, and text without NUL and lone surrogates")
+    return body.model_dump(mode="json", exclude_unset=True) | {"kind": body.kind}
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """The texts in a request, names too."""
+def _is_plain(value: Any) -> bool:
+    """Whether a value comes back from JSON as it is, and may be part of an argument of a program."""
     if isinstance(value, dict):
-        value = [*value, *value.values()]
-    if isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
-    elif isinstance(value, str):
-        yield value
+        return all(map(_is_plain, (*value, *value.values())))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, str | Path):
+        return "\0" not in str(value) and str(value).encode("utf-8", "replace").decode() == str(value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def check(job: Job, nodes: Sequence[Node], local: bool, places: Places, own: Collection[str] = ()) -> None:
