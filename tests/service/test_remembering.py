@@ -296,9 +296,18 @@ class TestOneTruth:
         second.load()
         assert status_of(lambda: second.get("mine")) == 404
 
-    def test_eight_deletions_at_once_are_one(self, tmp_path: Path) -> None:
+    def test_eight_deletions_at_once_are_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         save_model(tmp_path / "model")
-        with running(settings_for(tmp_path)) as client:
+        app, all_eight = create_app(settings_for(tmp_path)), threading.Barrier(8, timeout=20)
+        write = app.state.database.write
+
+        def together(statement: str, values: Any) -> int:
+            if statement.startswith("DELETE"):
+                all_eight.wait()
+            return int(write(statement, values))
+
+        monkeypatch.setattr(app.state.database, "write", together)
+        with running(settings_for(tmp_path), app) as client:
             for name in ("mine", "best"):
                 client.post(f"/models/{name}/activate", json={"source": str(tmp_path / "model")}).raise_for_status()
                 answers = at_once(8, lambda _: client.delete(f"/models/{name}"))  # noqa: B023
