@@ -21,13 +21,13 @@ from typing import Annotated, Any, NamedTuple
 
 import safetensors.torch
 import torch
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from fbp_ray.errors import CheckpointError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
-from fbp_ray.settings import Frozen, as_text, explain_json
+from fbp_ray.settings import Frozen, as_text, what_is_wrong
 from fbp_ray.shipped import open_place, shipped_models
 from fbp_ray.storage import Folder, Place
 from fbp_ray.versions import versions
@@ -281,7 +281,7 @@ def _manifest(folder: Folder, name: str) -> Manifest:
     try:
         return Manifest.model_validate_json(as_text(folder.read(name)))
     except (OSError, ValueError) as error:
-        why = explain_json(error) if isinstance(error, ValidationError) else error
+        why = what_is_wrong(error, Manifest)
         raise CheckpointError(
             f"{folder}/{name} cannot be read: {why}; copy the checkpoint again, or use another"
         ) from None

@@ -18,7 +18,8 @@ from fbp_ray.settings import Frozen, LocalPath, PlaceName
 PHOTONS = 4096.0
 """Photons per detector cell without attenuation in LoDoPaB-CT."""
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Amount = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Photons = Annotated[float, Field(ge=1, le=1e12)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Target = Literal["truth", "self"]
@@ -255,7 +256,7 @@ class OptimConfig(Frozen):
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.5, description="the learning rate is multiplied by this on a plateau"
     )
-    plateau_patience: Annotated[int, Field(ge=0)] = Field(
+    plateau_patience: Amount = Field(
         default=1, description="epochs without a better validation loss before the learning rate falls"
     )
 
@@ -263,14 +264,12 @@ class OptimConfig(Frozen):
 class LoopConfig(Frozen):
     """The training loop."""
 
-    epochs: Annotated[int, Field(ge=0)] = Field(
-        default=10, description="passes over the training part; 0 with --window.init solve alone"
-    )
+    epochs: Amount = Field(default=10, description="passes over the training part; 0 with --window.init solve alone")
     batch_size: Count = Field(
         default=8,
         description="samples per step, shared among the workers, whose number changes no step and no learning rate",
     )
-    patience: Annotated[int, Field(ge=0)] = Field(
+    patience: Amount = Field(
         default=15, description="end after so many epochs without a better validation loss; 0 for never"
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of all random numbers")
@@ -335,7 +334,7 @@ class RunConfig(Frozen):
     storage: PlaceName = Field(
         default="runs", description="folder that holds the run folders, or the URI of one: s3://bucket/runs"
     )
-    max_failures: Annotated[int, Field(ge=0)] = Field(
+    max_failures: Amount = Field(
         default=3, description="how often to recover from lost workers or machines before giving up"
     )
     extend: Count | None = Field(
@@ -350,8 +349,8 @@ class TrackConfig(Frozen):
     to: Annotated[tuple[TrackerName, ...], BeforeValidator(split_names)] = Field(
         default=("tensorboard",), description="trackers, separated by commas; none for none"
     )
-    images: Annotated[int, Field(ge=0)] = Field(default=2, description="validation samples shown as pictures")
-    every: Annotated[int, Field(ge=1)] = Field(default=1, description="epochs from one set of pictures to the next")
+    images: Amount = Field(default=2, description="validation samples shown as pictures")
+    every: Count = Field(default=1, description="epochs from one set of pictures to the next")
 
 
 class TrainConfig(Frozen):

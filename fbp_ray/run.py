@@ -20,18 +20,18 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 import psutil
 import yaml
-from pydantic import ValidationError
 
 from fbp_ray.config import DataConfig, RunConfig, TrainConfig
 from fbp_ray.errors import RunError
-from fbp_ray.settings import as_json, as_text, expand_home, explain, flatten
-from fbp_ray.storage import LocalFolder, Place, open_folder
+from fbp_ray.settings import as_json, as_text, expand_home, flatten, what_is_wrong
+from fbp_ray.storage import Folder, LocalFolder, Place, open_folder
 from fbp_ray.versions import versions
 
 State = Literal["running", "completed", "stopped", "failed"]
@@ -109,7 +109,7 @@ class RunFolder:
         try:
             earlier = TrainConfig.model_validate(yaml.safe_load(as_text(self.folder.read("config.yaml"))))
         except (ValueError, yaml.YAMLError) as error:
-            why = explain(error) if isinstance(error, ValidationError) else str(error)
+            why = what_is_wrong(error, TrainConfig)
             raise RunError(f"{self}/config.yaml is not of this version ({why}); choose another --run.name") from None
         status = self.status()
         if status.get("state") == "completed" and more is None:
@@ -166,11 +166,14 @@ class RunFolder:
         self.write_json("status.json", status)
 
     def read_history(self) -> list[dict[str, float]]:
-        """The rows of history.csv; none where there is no such file."""
+        """The rows of history.csv; none where there is no such file. Raises RunError where it is damaged."""
         if not self.folder.has("history.csv"):
             return []
-        lines = csv.DictReader(io.StringIO(as_text(self.folder.read("history.csv"))))
-        return [{name: float(value) for name, value in row.items() if value} for row in lines]
+        try:
+            lines = csv.DictReader(io.StringIO(as_text(self.folder.read("history.csv"))))
+            return [{name: float(value) for name, value in row.items() if value} for row in lines]
+        except (TypeError, ValueError, csv.Error) as error:
+            raise RunError(f"{self}/history.csv is damaged: {what_is_wrong(error)}") from None
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """history.csv, a row an epoch."""
@@ -186,26 +189,27 @@ class RunFolder:
             return None
         try:
             return dict(json.loads(self.folder.read(name)))
-        except ValueError as error:
-            raise RunError(f"{self}/{name} is damaged: {error}; remove it, it is written anew") from None
+        except (TypeError, ValueError) as error:
+            raise RunError(f"{self}/{name} is damaged: {what_is_wrong(error)}; remove it, it is written anew") from None
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """A JSON file of the folder."""
         self.folder.write(name, as_json(content))
 
 
-def own_settings(values: dict[str, Any]) -> dict[str, Any] | None:
+def own_settings(values: dict[str, Any], open_place: Callable[[str], Folder] = open_folder) -> dict[str, Any] | None:
     """For settings with `run.extend`, those that the run of that name was trained with; None for others.
 
-    Where and on how much it is to be trained is left to the settings that are given.
+    Where and on how much it is to be trained is left to the settings that are given. `open_place` opens the storage.
     """
     about = values.get("run")
     if not isinstance(about, dict) or about.get("extend") is None or not about.get("name"):
         return None
     storage = expand_home(str(about.get("storage", RunConfig().storage)))
-    run = RunFolder(open_folder(storage) / str(about["name"]))
+    run = RunFolder(open_place(storage) / str(about["name"]))
     try:
         known = yaml.safe_load(run.folder.read("config.yaml"))
+        TrainConfig.model_validate(known)
     except (OSError, ValueError, yaml.YAMLError):  # what is wrong there is found where the run is begun
         return None
     return {name: part for name, part in known.items() if name not in ("run", "ray")}

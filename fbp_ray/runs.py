@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +19,7 @@ from fbp_ray.baseline import Baseline, Figure
 from fbp_ray.cli import parse, run_program
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.run import RunFolder, is_alive
-from fbp_ray.settings import Frozen, PlaceName, as_json, as_text, explain_json
+from fbp_ray.settings import Frozen, PlaceName, as_json, as_text, what_is_wrong
 from fbp_ray.storage import Folder, Place, open_folder
 
 T = TypeVar("T")
@@ -116,7 +116,7 @@ def summary(folder: Folder) -> Run:
         try:
             return read() if folder.has(name) else None
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, RunError) as error:
-            why = explain_json(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+            why = error if isinstance(error, RunError) else what_is_wrong(error)
             damaged.append(f"{name} cannot be read ({why})")
             return None
 

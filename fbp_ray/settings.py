@@ -133,14 +133,36 @@ def explain_json(error: ValidationError) -> str:
     """The first thing that is wrong about the content of a JSON file: where, what, and what came."""
     first = error.errors(include_url=False, include_context=False)[0]
     kind, place, given = first["type"], ".".join(map(str, first["loc"])), first["input"]
-    if kind.startswith(("model_", "dict_")):
-        message = "must be an object, {..}"
-    elif kind == "extra_forbidden":
-        message = "is not known here"
-    else:
-        message = _in_plain_words(kind, first["msg"]).replace("Invalid JSON", "is not JSON")
+    message = _of_json(kind, first["msg"]).replace("Invalid JSON", "is not JSON")
     came = "" if kind in ("json_invalid", "missing") or isinstance(given, dict) else f" (got {given!r:.60})"
     return f"{place}: {message}{came}" if place else f"{message}{came}"
+
+
+def what_is_wrong(error: Exception, model: type[BaseModel] | None = None) -> str:
+    """What is wrong about the content of a file, in words of which none stands in it: others may read the message.
+
+    Args:
+        error: of reading it.
+        model: of the content; the fields that it has are named.
+    """
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False)[0]
+        place, fields = list(first["loc"]), _fields(model) if model else {}
+        while place and ".".join(map(str, place)) not in fields:
+            place.pop()
+        fault = "is not JSON" if first["type"] == "json_invalid" else "is not as it should be"
+        whole = len(place) == len(first["loc"])  # or it is about something that stands in the file
+        return f"{'.'.join(map(str, place)) or 'it'} {_of_json(first['type'], fault) if whole else fault}"
+    if isinstance(error, OSError | json.JSONDecodeError):
+        return str(error)
+    return "it is not as it should be" + ("" if type(error) is ValueError else f" ({type(error).__name__})")
+
+
+def _of_json(kind: str, message: str) -> str:
+    """The message of an error of pydantic about a JSON file in plain words."""
+    if kind.startswith(("model_", "dict_")):
+        return "must be an object, {..}"
+    return "is not known here" if kind == "extra_forbidden" else _in_plain_words(kind, message)
 
 
 def no_such(what: str, name: str, known: Collection[str]) -> str:

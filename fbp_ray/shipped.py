@@ -23,13 +23,14 @@ def shipped_models() -> list[str]:
 
 def open_place(place: Place) -> Folder:
     """The folder of a model that comes with the package, or of any other place; raises what `open_folder` does."""
-    return LocalFolder(_WEIGHTS) / str(place) if _is_shipped(place) else open_folder(place)
+    return LocalFolder(_WEIGHTS) / str(place) if is_shipped(place) else open_folder(place)
 
 
 def absolute_place(place: str) -> str:
     """A place of a checkpoint by a name that means it in every process of the machine; a model's name is that."""
-    return place if _is_shipped(place) else absolute(place)
+    return place if is_shipped(place) else absolute(place)
 
 
-def _is_shipped(place: Place) -> bool:
+def is_shipped(place: Place) -> bool:
+    """Whether a place is the name of a model that comes with the package."""
     return isinstance(place, str) and place in shipped_models()

@@ -20,7 +20,7 @@ from fbp_ray.settings import expand_home
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-_URI = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.DOTALL)
+URI = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.DOTALL)
 
 
 class LocalFolder:
@@ -172,7 +172,7 @@ def open_folder(place: Place) -> Folder:
     """
     if isinstance(place, LocalFolder | RemoteFolder):
         return place
-    found = _URI.fullmatch(str(place))
+    found = URI.fullmatch(str(place))
     if found is None:
         return LocalFolder(Path(expand_home(str(place))))
     scheme, path = found.groups()
@@ -207,7 +207,7 @@ def _open_remote(uri: str, scheme: str, path: str) -> RemoteFolder:
 
 def absolute(place: str) -> str:
     """A place by a name that means it in every process of the machine; a URI is that already. Nothing is opened."""
-    return place if _URI.fullmatch(place) else str(Path(expand_home(place)).absolute())
+    return place if URI.fullmatch(place) else str(Path(expand_home(place)).absolute())
 
 
 def probe(folder: Folder) -> None:
@@ -229,13 +229,16 @@ def copy_folder(source: Folder, target: Folder) -> None:
         copy_folder(source / name, target / name)
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Writes `content` to `path` so that a reader, or a crash, finds either the old file or the whole new one."""
+def write_atomically(path: Path, content: bytes | str, mode: int = 0o666) -> None:
+    """Writes `content` to `path` so that a reader, or a crash, finds either the old file or the whole new one.
+
+    `mode` says who may use a new file, less what the process's umask takes away.
+    """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

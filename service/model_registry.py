@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,15 +29,17 @@ from fbp_ray.metrics import relative_error
 from fbp_ray.model import LearnableFBP
 from fbp_ray.projector import project
 from fbp_ray.run import RunFolder
-from fbp_ray.shipped import CHEST_LOW_DOSE, absolute_place
-from fbp_ray.storage import Folder, LocalFolder, open_folder
+from fbp_ray.shipped import CHEST_LOW_DOSE, open_place
+from fbp_ray.storage import Folder, LocalFolder
 from service.batching import CLASSIC_FBP, Engine, classic, learned
 from service.database import Database
 from service.observability import Metrics
-from service.problems import Problem
+from service.places import Places, without_secrets
+from service.problems import Problem, cannot_remember
 from service.settings import Settings, refuse_own
 
 BEST = "best"
+_LOADING = "the models are being loaded"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 MAX_PHANTOM_ERROR = 0.5
 """The largest relative error on the phantom; where the classic FBP of a scan is that bad too, twice its error."""
@@ -70,22 +73,28 @@ class ModelRegistry:
         self.settings = settings
         self._database = database
         self._metrics = metrics
+        self._places = Places.of(settings)
         self._models: dict[str, ServedModel] = {}
+        self._absent = {BEST: _LOADING}  # what should serve and does not, and why
         self._changing = threading.Lock()
+        self._looking = threading.Lock()
+        self._seen: int | None = None  # version of the database
+        self._recorded: dict[str, dict[str, Any]] = {}  # what was activated, in that version
         self._closed = threading.Event()
+        self._wake = threading.Event()
         self._refused: set[tuple[str, float]] = set()  # what cannot serve, and when it was completed or activated
         self._statuses: dict[str, tuple[float, float | None]] = {}  # of runs: when written, when completed
         self.device = torch.device(
             ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
         )
-        self.waiting_for: str | None = "the models are being loaded"
+        self.waiting_for: str | None = _LOADING
         """Why the service is not ready; None once it is."""
 
     def load(self) -> None:
         """Loads what was activated before and the best run, and warms up."""
         try:
             self._look()
-            if BEST not in self._models:
+            if BEST not in self._models and BEST not in self._absent:
                 verify(self.engine(None, "fbp", None, None), CLASSIC_FBP)
         except Exception as error:
             self.waiting_for = f"warming up failed: {error}"
@@ -95,43 +104,46 @@ class ModelRegistry:
 
     def run(self) -> None:
         """Loads, if that is still to be done, and then looks for newer runs until it is closed."""
-        try:
-            if self.waiting_for is not None:
-                self.load()
-        except Exception:
-            _log.exception("warming up failed")
-            return
-        while not self._closed.wait(self.settings.models.look_seconds):
+        while not self._closed.is_set():
+            self._wake.clear()
             try:
-                self._look()
+                if self.waiting_for is not None:
+                    self.load()
+                else:
+                    self._look()
             except Exception:  # its storage may be away for a while; what serves goes on serving
-                _log.exception("looking for newer runs failed")
+                _log.exception("looking for models failed")
+            self._wake.wait(self.settings.models.look_seconds)
 
     def close(self) -> None:
         """Stops looking for newer runs."""
         self._closed.set()
+        self._wake.set()
 
     def models(self) -> list[ServedModel]:
         """All models that serve, by name."""
+        self._take_in()
         return [model for _, model in sorted(self._models.items())]
 
     def get(self, name: str) -> ServedModel:
-        """The model of that name; raises Problem (404) where there is none."""
-        model = self._models.get(name)
+        """The model of that name; raises Problem: 404 where there is none, 503 where it is not loaded yet."""
+        model = self._find(name)
         if model is None:
-            known = ", ".join([*sorted(self._models), CLASSIC_FBP])
-            raise Problem(
-                404, f"there is no model {name[:80]!r}; there are {known}. POST /models/NAME/activate adds one"
-            )
+            raise self._unknown(name)
         return model
+
+    def _unknown(self, name: str) -> Problem:
+        known = ", ".join([*sorted(self._models), CLASSIC_FBP])
+        return Problem(404, f"there is no model {name[:80]!r}; there are {known}. POST /models/NAME/activate adds one")
 
     def engine(self, name: str | None, method: str | None, window: WindowName | None, cutoff: float | None) -> Engine:
         """What a request asks for: a model, or the classic FBP in a model's geometry.
 
         Raises:
-            Problem: 404 for a model that there is not, 422 for a window without the classic FBP.
+            Problem: 404 for a model that there is not, 422 for a window without the classic FBP, 503 where what should
+                serve is not loaded: no other answers in its place.
         """
-        model = self._models.get(BEST) if name is None or name == CLASSIC_FBP else self.get(name)
+        model = self._find(BEST) if name is None or name == CLASSIC_FBP else self.get(name)
         if method == "fbp" or name == CLASSIC_FBP or (model is None and method is None):
             if method == "learned":
                 raise Problem(422, f"{CLASSIC_FBP} is not learned; leave out method, or name another model")
@@ -157,79 +169,133 @@ class ModelRegistry:
 
         Raises:
             CheckpointError: no checkpoint there, or one that does not reconstruct; what served goes on serving.
-            Problem: 422 for a name that cannot be, 503 when the state folder cannot be written.
+            ConfigError: the service may not use that place.
+            Problem: 422 for a name that cannot be, 503 or 507 when the state folder cannot be written.
         """
         if not NAME.fullmatch(name) or name == CLASSIC_FBP:
             raise Problem(
                 422, f"a model's name is of a-z, 0-9, '.', '_' and '-', up to 64, and not {CLASSIC_FBP}; got {name!r}"
             )
-        model = self._load(name, absolute_place(source), automatic=False)
-        with self._changing:
-            try:
-                write_checkpoint(self._copy(name, model.engine.version), model.checkpoint)
-            except OSError as error:
-                raise Problem(
-                    503, f"the service's state folder cannot be written: {error}; make room in {self.settings.state}"
-                ) from None
-            self._database.write(
-                "INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)",
-                (name, model.source, model.engine.version, model.activated.timestamp()),
-            )
-            self._switch(model)
+        place = self._places.resolve_model(source)
+        model = self._load(name, self._places.open_model(place), automatic=False, source=without_secrets(place))
+        try:
+            write_checkpoint(self._copy(name, model.engine.version), model.checkpoint)
+        except OSError as error:
+            raise cannot_remember(self.settings.state, error) from None
+        row = {
+            "name": name,
+            "source": model.source,
+            "version": model.engine.version,
+            "activated": model.activated.timestamp(),
+        }
+        self._database.write("INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)", list(row.values()))
+        self._switch_unless_changed(row, model)
         return model
 
     def forget(self, name: str) -> None:
         """Ends serving a model; `best` is then again the newest completed run's. Raises Problem (404)."""
-        self.get(name)
-        with self._changing:
-            self._database.write("DELETE FROM models WHERE name = ?", (name,))
-            self._metrics.model.remove(name, self._models.pop(name).engine.version)
+        known = self._models.get(name)
+        if not self._database.write("DELETE FROM models WHERE name = ?", (name,)) and not (known and known.automatic):
+            raise self._unknown(name)
+        self._take_in()
         if name == BEST:
             self._look()
 
+    def _find(self, name: str) -> ServedModel | None:
+        """The model of that name; None where there is none. Raises Problem (503) where there should be one."""
+        self._take_in()
+        model = self._models.get(name)
+        if model is None and (why := self._absent.get(name)) is not None:
+            raise Problem(503, f"the model {name} does not serve: {why}", {"Retry-After": "2"})
+        return model
+
+    def _take_in(self) -> None:
+        """Takes in what this or another process has deleted, at once; what was activated is loaded by the next look."""
+        try:
+            version = self._database.version()
+            if version == self._seen:
+                return
+            with self._changing:
+                activated = self._activated()
+                for name, model in list(self._models.items()):
+                    if not model.automatic and name not in activated:
+                        self._metrics.model.remove(name, self._models.pop(name).engine.version)
+                        if name == BEST:
+                            self._absent[BEST] = _LOADING
+                self._absent = {
+                    name: self._absent.get(name, _LOADING)
+                    for name in {*activated, *({BEST} & self._absent.keys())} - self._models.keys()
+                }
+                if activated != self._recorded:
+                    self._wake.set()
+                self._seen, self._recorded = version, activated
+        except Problem:  # the folder is away; what serves goes on serving
+            _log.warning("the record of models cannot be read")
+
+    def _activated(self) -> dict[str, dict[str, Any]]:
+        """The record of what was activated, by name."""
+        return {row["name"]: row for row in self._database.read("SELECT * FROM models")}
+
     def _look(self) -> None:
         """Serves what was activated earlier or by other processes, and the newest completed run as `best`."""
-        activated = {row["name"]: row for row in self._database.read("SELECT * FROM models")}
-        for name, row in activated.items():
-            known = self._models.get(name)
-            if known is None or known.engine.version != row["version"]:
-                self._restore(name, row["source"], row["version"], row["activated"])
-        if BEST not in activated:
-            self._serve_newest_run()
+        with self._looking:
+            self._take_in()
+            activated = self._activated()
+            for name, row in activated.items():
+                known = self._models.get(name)
+                if known is None or known.automatic or known.engine.version != row["version"]:
+                    self._restore(row)
+            if BEST not in activated:
+                self._serve_newest_run()
 
-    def _restore(self, name: str, source: str, version: str, activated: float) -> None:
+    def _restore(self, row: dict[str, Any]) -> None:
         """Serves the copy of a model that was activated before the service ended, or by another process of it."""
-        copy = str(self._copy(name, version))
+        name, activated = row["name"], row["activated"]
+        copy = self._copy(name, row["version"])
         try:
             model = self._load(name, copy, automatic=False)
         except FbpRayError as error:
-            if (copy, activated) not in self._refused:  # said once; its storage may come back
+            if (str(copy), activated) not in self._refused:  # said once; its storage may come back
                 _log.error("the model %s cannot be taken up again: %s", name, error)
-            self._refused.add((copy, activated))
+            self._refused.add((str(copy), activated))
+            with self._changing:
+                if name not in self._models:
+                    self._absent[name] = "its copy cannot be used; activate it again, or delete it"
             return
-        self._switch(replace(model, source=source, activated=datetime.fromtimestamp(activated, UTC)))
+        when = datetime.fromtimestamp(activated, UTC)
+        self._switch_unless_changed(row, replace(model, source=without_secrets(row["source"]), activated=when))
+
+    def _switch_unless_changed(self, row: dict[str, Any], model: ServedModel) -> None:
+        """Serves a model, unless somebody has deleted it or activated another one since it was recorded."""
+        with self._changing:
+            if self._activated().get(model.name) == row:
+                self._switch(model)
 
     def _serve_newest_run(self) -> None:
-        known = self._models.get(BEST)
-        for completed, folder in self._completed_runs():
+        known, model = self._models.get(BEST), None
+        for completed, run in self._completed_runs():
+            folder = without_secrets(str(run))
             if known is not None and known.source == folder and known.activated.timestamp() >= completed:
                 return
             if (folder, completed) in self._refused:
                 continue
             try:
-                model = self._load(BEST, folder, automatic=True)
+                model = self._load(BEST, run, automatic=True)
+                break
             except FbpRayError as error:
                 self._refused.add((folder, completed))
                 _log.warning("the run %s is newer but cannot serve: %s", folder, error)
-                continue
-            self._switch_unless_activated(model)
-            return
-        if known is None and self.settings.models.shipped:
-            self._switch_unless_activated(self._load(BEST, CHEST_LOW_DOSE, automatic=True))
+        if model is None and known is None and self.settings.models.shipped:
+            model = self._load(BEST, open_place(CHEST_LOW_DOSE), automatic=True, source=CHEST_LOW_DOSE)
+        with self._changing:
+            if BEST not in self._activated():
+                if model is not None:
+                    self._switch(model)
+                self._absent.pop(BEST, None)  # where there is no run, the classic FBP serves
 
-    def _completed_runs(self) -> list[tuple[float, str]]:
+    def _completed_runs(self) -> list[tuple[float, Folder]]:
         """When runs were last complete, and their folders, the newest first. Only what has changed is read."""
-        storage = open_folder(self.settings.models.storage).absolute()
+        storage = self._places.open(without_secrets(self.settings.models.storage))
         statuses = {}
         for name in storage.folders():
             changed = (storage / name).changed("status.json")
@@ -239,17 +305,19 @@ class ModelRegistry:
                     before if before and before[0] == written else (written, _completed(storage / name, written))
                 )
         self._statuses = statuses
-        found = [(when, str(storage / name)) for name, (_, when) in statuses.items() if when is not None]
-        return sorted(found, reverse=True)
+        found = [(when, name) for name, (_, when) in statuses.items() if when is not None]
+        return [(when, storage / name) for when, name in sorted(found, reverse=True)]
 
-    def _load(self, name: str, source: str, automatic: bool) -> ServedModel:
-        began = time.perf_counter()
+    def _load(self, name: str, folder: Folder, automatic: bool, source: str = "") -> ServedModel:
+        began, source = time.perf_counter(), source or without_secrets(str(folder))
         try:
-            checkpoint = read_checkpoint(source)
+            checkpoint = read_checkpoint(folder)
         except FbpRayError:
             raise
         except Exception as error:  # whatever the library of some store makes of a name
-            raise CheckpointError(f"{source} cannot be read: {error}; give a run or checkpoint folder") from None
+            _log.warning("%s cannot be read", source, exc_info=error)
+            why = error if isinstance(error, OSError) else type(error).__name__
+            raise CheckpointError(f"{source} cannot be read: {why}; give a run or checkpoint folder") from None
         manifest = checkpoint.manifest
         refuse_own(manifest.model.own_code, self.settings.models.own)
         try:
@@ -260,8 +328,9 @@ class ModelRegistry:
         except FbpRayError:
             raise
         except Exception as error:  # whatever torch makes of weights from elsewhere
+            _log.warning("the model of %s cannot be built", source, exc_info=error)
             raise CheckpointError(
-                f"the model of {source} cannot be built: {error}; copy the checkpoint again"
+                f"the model of {source} cannot be built ({type(error).__name__}); copy the checkpoint again"
             ) from None
         _log.info("model %s of %s loaded in %.1f s", name, source, time.perf_counter() - began)
         return ServedModel(name, source, checkpoint, engine, phantom_error, automatic, datetime.now(UTC))
@@ -274,6 +343,7 @@ class ModelRegistry:
     def _switch(self, model: ServedModel) -> None:
         before = self._models.get(model.name)
         self._models[model.name] = model  # one step: a request has the old one or the new one
+        self._absent.pop(model.name, None)
         if before is not None:
             self._metrics.model.remove(before.name, before.engine.version)
         self._metrics.model.labels(model.name, model.engine.version).set(1)

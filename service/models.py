@@ -127,19 +127,23 @@ def list_models(request: Request) -> ModelList:
     )
 
 
-@router.get("/models/{name}", dependencies=[Reconstruct], responses=documented(401, 403, 404, 422))
+@router.get("/models/{name}", dependencies=[Reconstruct], responses=documented(401, 403, 404, 422, 503))
 def get_model(request: Request, name: Name) -> ModelDocument:
     """One model: geometry, shapes, unit, training data, metrics, checksum."""
     return ModelDocument.of(_registry(request).get(name))
 
 
-@router.post("/models/{name}/activate", dependencies=[Operate], responses=documented(400, 401, 403, 413, 415, 422, 503))
+@router.post(
+    "/models/{name}/activate", dependencies=[Operate], responses=documented(400, 401, 403, 413, 415, 422, 503, 507)
+)
 def activate_model(request: Request, name: Name, activation: Activation) -> ModelDocument:
     """Loads a model, verifies it on the built-in phantom, and then serves it; on any failure the old one serves on."""
     return ModelDocument.of(_registry(request).activate(name, activation.source))
 
 
-@router.delete("/models/{name}", dependencies=[Operate], status_code=204, responses=documented(401, 403, 404, 422))
+@router.delete(
+    "/models/{name}", dependencies=[Operate], status_code=204, responses=documented(401, 403, 404, 422, 503, 507)
+)
 def forget_model(request: Request, name: Name) -> Response:
     """Ends serving a model; `best` is then again the newest completed run's, or the one that comes with fbp-ray."""
     _registry(request).forget(name)

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from datetime import UTC, datetime
+from http import HTTPMethod
 from importlib import metadata
 from typing import Any, Literal
 from uuid import uuid4
@@ -33,6 +34,9 @@ VERSION = metadata.version("fbp-ray")
 router = APIRouter(tags=["operations"])
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 30.0, 120.0)
+_METHODS = frozenset(HTTPMethod)
+MAX_TEXT = 300  # of a path in the log
+MAX_CLIENT = 45  # characters of an address, IPv6 with an IPv4 in it
 _STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "color_message", "taskName"}
 _log = logging.getLogger("service")
 _access = logging.getLogger("service.access")
@@ -107,21 +111,22 @@ class RequestObserver:
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "none")
-            self.metrics.requests.labels(scope["method"], route, status or "gone").inc()
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self.metrics.requests.labels(method, route, status or "gone").inc()
             self.metrics.seconds.labels(route).observe(seconds)
             if not route.startswith(("/health", "/metrics")):
                 _access.info(
                     "%s %s %s",
-                    scope["method"],
-                    scope["path"],
+                    method,
+                    scope["path"][:MAX_TEXT],
                     status or "gone",
                     extra={
                         "request_id": request_id,
-                        "method": scope["method"],
-                        "path": scope["path"],
+                        "method": method,
+                        "path": scope["path"][:MAX_TEXT],
                         "status": status,
                         "seconds": round(seconds, 4),
-                        "client": (scope.get("client") or ("", 0))[0],
+                        "client": str((scope.get("client") or ("", 0))[0])[:MAX_CLIENT],  # a proxy says who it is
                     },
                 )
 
@@ -143,10 +148,31 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class TextLines(logging.Formatter):
+    """Formats a log record as a line of text, in which nothing that a caller sends ends the line or moves the cursor.
+
+    The lines of a traceback follow, indented.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        lines = [f"{record.levelname} {record.name}: {record.getMessage()}"]
+        if record.exc_info:
+            lines += [f"    {line}" for line in self.formatException(record.exc_info).split("\n")]
+        return "\n".join(_in_one_line(line) for line in lines)
+
+
+def _in_one_line(text: str) -> str:
+    """The text with escapes in place of what cannot be printed."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def log_to_stderr(form: str) -> None:
     """Sends the logs of the service and of its server to standard error, as JSON lines or as text."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if form == "json" else logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(JsonLines() if form == "json" else TextLines())
     for name in ("service", "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

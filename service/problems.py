@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import sqlite3
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,6 +18,7 @@ from starlette.exceptions import HTTPException
 from fbp_ray.errors import FbpRayError, RunError
 
 MEDIA_TYPE = "application/problem+json"
+MOST_ERRORS = 20  # of a request that are told
 
 
 class ProblemDocument(BaseModel):
@@ -60,6 +64,15 @@ class Problem(Exception):
         self.extra = extra
 
 
+def cannot_remember(folder: Path, error: OSError | sqlite3.Error) -> Problem:
+    """The answer where the state folder does not take what the service must remember: 507 without room, else 503."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    full = full or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    way_out = "make room there" if full else "it must be there, and writable"
+    detail = f"the service's state folder {folder} cannot be used: {error}; {way_out}. Nothing was changed"
+    return Problem(507 if full else 503, detail, {"Retry-After": "30"})
+
+
 def problem_response(problem: Problem, request_id: str = "") -> Response:
     """The answer to a request that failed."""
     document = {
@@ -103,20 +116,20 @@ def _as_problem(request: Request, error: Exception) -> Problem:
         case HTTPException():
             headers, detail = dict(error.headers or {}), str(error.detail)
             if error.status_code == 404:
-                detail = f"there is nothing at {request.url.path}; GET /docs lists what there is"
+                detail = f"there is nothing at {request.url.path:.200}; GET /docs lists what there is"
             elif error.status_code == 405:
                 allowed = headers.get("Allow", "others")
-                detail = f"{request.url.path} does not take {request.method}; it takes {allowed}"
+                detail = f"{request.url.path:.200} does not take {request.method}; it takes {allowed}"
             return Problem(error.status_code, detail, headers)
         case _:
             return Problem(409 if isinstance(error, RunError) else 422, str(error))
 
 
 def _explain(error: RequestValidationError) -> str:
-    """The errors of a request's parts, a sentence each."""
-    found = []
-    for item in error.errors():
-        place, *names = (str(part) for part in item["loc"])
+    """The errors of a request's parts, a sentence each; of many the first ones."""
+    found, errors = [], error.errors()
+    for item in errors[:MOST_ERRORS]:
+        place, *names = (f"{part!s:.80}" for part in item["loc"])
         name = ".".join(names) or "it"
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
@@ -124,4 +137,6 @@ def _explain(error: RequestValidationError) -> str:
         given = item.get("input")
         shown = f" (got {given!r:.100})" if isinstance(given, str | int | float | bool) else ""
         found.append(f"{place} {name}: {message}{shown}")
+    if len(errors) > MOST_ERRORS:
+        found.append(f"and {len(errors) - MOST_ERRORS} errors more")
     return "; ".join(found) + "; GET /docs describes every parameter"

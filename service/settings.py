@@ -97,6 +97,7 @@ class JobsConfig(Frozen):
         default="runs", description="where runs and sweeps go whose configuration names no storage"
     )
     at_once: Count = Field(default=1, description="jobs at a time; the others wait for their turn")
+    queue: Count = Field(default=500, description="jobs that may wait; then the service answers 503 at once")
     dashboard: str | None = Field(
         default=None,
         description="http://HOST:8265 of the cluster to use; without it that of RAY_ADDRESS, else a head "
@@ -118,6 +119,11 @@ class Settings(Frozen):
         default="", description="path below which a proxy offers the service, such as /fbp, whether it strips it or not"
     )
     state: LocalPath = Field(default=Path("service-state"), description="folder for the record of jobs and models")
+    places: tuple[PlaceName, ...] = Field(
+        default=(),
+        description="folders and URIs (s3://BUCKET/FOLDER) that models, jobs and their data may be in, besides the two "
+        "storages and runs",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where models run")
     log: Literal["json", "text"] = Field(default="json", description="form of the log on standard error")
     access: AccessConfig = AccessConfig()

@@ -118,7 +118,7 @@ def serving(folder: Path, *options: str) -> Iterator[Server]:
         port = free.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "service", "--port", str(port), "--state", str(folder / "state")]
-    command += ["--models.storage", str(folder / "no-runs"), *options]
+    command += ["--models.storage", str(folder / "no-runs"), "--places", str(folder.parent), *options]
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"})
         server = Server(port, psutil.Process(process.pid))

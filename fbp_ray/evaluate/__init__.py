@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fbp_ray.cli import parse
-from fbp_ray.config import MetricsConfig
+from fbp_ray.config import Amount, Count, MetricsConfig
 from fbp_ray.settings import Frozen, LocalPath, PlaceName
 
 Cutoff = Annotated[float, Field(gt=0, le=1)]
@@ -23,10 +23,10 @@ class EvaluateData(Frozen):
     dir: LocalPath | None = Field(
         default=None, description="data folder; without it the one that the model was trained on"
     )
-    every: Annotated[int, Field(ge=1)] | None = Field(
+    every: Count | None = Field(
         default=None, description="use each so many of the angles; without it as many as the model was trained on"
     )
-    samples: Annotated[int, Field(ge=1)] | None = Field(default=None, description="use the first so many samples")
+    samples: Count | None = Field(default=None, description="use the first so many samples")
 
 
 class EvaluateConfig(Frozen):
@@ -47,7 +47,7 @@ class EvaluateConfig(Frozen):
     )
     overwrite: bool = Field(default=False, description="replace the results of an earlier evaluation")
     metrics: MetricsConfig = MetricsConfig()
-    panels: Annotated[int, Field(ge=0)] = Field(default=4, description="pictures of images, evenly spaced")
+    panels: Amount = Field(default=4, description="pictures of images, evenly spaced")
     hann_psnr: Cutoff | None = Field(
         default=None, description="Hann cut-off to compare with; without it the best for PSNR on the validation part"
     )

@@ -43,7 +43,7 @@ def estimated_photons(sinogram: Tensor, unit: float) -> Tensor:
     if sinogram.shape[-1] < 3:
         return sinogram.new_full((len(sinogram),), _MOST)
     if (rows := sinogram.shape[-2] // TILE) >= 2 * _ROWS:
-        together = sinogram[:, : rows * TILE].unflatten(1, (rows, TILE))
+        together = sinogram[:, : rows * TILE].reshape(len(sinogram), rows, TILE, -1)
         sinogram = together[:, :: rows // _ROWS].flatten(1, 2)
     curvature = sinogram[..., 2:] - 2 * sinogram[..., 1:-1] + sinogram[..., :-2]
     variance = tile_means(curvature.square()) * (unit**2 / 6)

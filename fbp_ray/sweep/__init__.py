@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from fbp_ray.cli import parse_with_recipe, run_program
 from fbp_ray.sweep.config import SweepTree
 from fbp_ray.sweep.space import Choice, LogRange, Range, Space
+from fbp_ray.train.cluster import keep_to_loopback
 
 if TYPE_CHECKING:
     from fbp_ray.sweep.folder import Results
@@ -35,6 +36,7 @@ def sweep_program(space: Space, program: str) -> None:
     """
 
     def main(argv: Sequence[str]) -> None:
+        keep_to_loopback(parse_with_recipe(SweepTree, argv, f"python {program}").ray.address)
         sweep(space, argv, program)
 
     run_program(main)

@@ -20,20 +20,22 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from fbp_ray.baseline import Baseline
-from fbp_ray.config import TrackConfig, TrainConfig
+from fbp_ray.config import Count, TrackConfig, TrainConfig
 from fbp_ray.errors import ConfigError
 from fbp_ray.settings import Frozen
 from fbp_ray.train.cluster import Node, cpus_per_worker
 
-Count = Annotated[int, Field(ge=1)]
 Metric = Literal["combined", "psnr", "ssim"]
 DECIBELS_PER_SSIM = 20.0
+MAX_TRIALS = 100_000  # each has a folder
 
 
 class SweepConfig(Frozen):
     """Which trials a sweep makes, how many at a time, and what they are ranked by."""
 
-    trials: Count = Field(default=16, description="trials in all; more than before goes on with a finished sweep")
+    trials: Annotated[Count, Field(le=MAX_TRIALS)] = Field(
+        default=16, description="trials in all; more than before goes on with a finished sweep"
+    )
     search: Literal["optuna", "random", "grid"] = Field(
         default="optuna", description="optuna: learns from the trials before; random; grid: all combinations"
     )

@@ -111,8 +111,8 @@ def recipe_parameters(space: Space, tree: SweepTree) -> Parameters | None:
     return found if _is_inside(found, space) else None
 
 
-def grid(space: Space, tree: SweepTree, most: int) -> list[Parameters]:
-    """All combinations of the choices, and of as many values of each range as make `most` combinations at most.
+def values_each(space: Space, most: int) -> int:
+    """Values of each range for a grid of `most` combinations at most; nothing is built for it.
 
     Raises:
         ConfigError: there are more with two values a range already, or more than a grid may have.
@@ -120,7 +120,7 @@ def grid(space: Space, tree: SweepTree, most: int) -> list[Parameters]:
     ranges = sum(isinstance(values, FloatDistribution) for values in space.values())
     choices = math.prod(len(values.choices) for values in space.values() if isinstance(values, CategoricalDistribution))
     each = 2
-    while ranges and each <= MAX_GRID and choices * (each + 1) ** ranges <= most:
+    while ranges and choices * each**ranges <= MAX_GRID and choices * (each + 1) ** ranges <= most:
         each += 1
     count = choices * each**ranges
     if count > most:
@@ -133,6 +133,16 @@ def grid(space: Space, tree: SweepTree, most: int) -> list[Parameters]:
             f"the grid would have more than {MAX_GRID} combinations; give fewer --sweep.trials, make the space "
             "smaller, or use --sweep.search random"
         )
+    return each
+
+
+def grid(space: Space, tree: SweepTree, most: int) -> list[Parameters]:
+    """All combinations of the choices, and of as many values of each range as make `most` combinations at most.
+
+    Raises:
+        ConfigError: as `values_each`.
+    """
+    each = values_each(space, most)
     rows = itertools.product(*(_points(values, each) for values in space.values()))
     return [parameters for row in rows if is_valid(parameters := dict(zip(space, row, strict=True)), tree)]
 

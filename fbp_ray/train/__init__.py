@@ -23,6 +23,7 @@ from fbp_ray.cli import on_recipe, parse_with_recipe
 from fbp_ray.config import TrainConfig
 from fbp_ray.data.layout import check_data
 from fbp_ray.run import own_settings
+from fbp_ray.train.cluster import keep_to_loopback
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,6 +31,7 @@ def main(argv: Sequence[str]) -> None:
     config = parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train", own_settings)
     if config.data.dir is not None:
         check_data(config.data, config.target)
+    keep_to_loopback(config.ray.address)
     from fbp_ray.train import program  # only now: torch takes seconds to import
 
     program.train(config)

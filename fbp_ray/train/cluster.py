@@ -104,6 +104,15 @@ def _address(given: str | None) -> str:
     return given or os.environ.get("RAY_ADDRESS") or "local"
 
 
+def keep_to_loopback(address: str | None) -> None:
+    """Has a cluster that is started here listen on loopback alone, where other machines do not reach it.
+
+    For programs, before Ray is imported: it reads this only then, and the process joins no other cluster afterwards.
+    """
+    if _address(address) == "local":
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on Linux too
+
+
 def starting_ray(address: str | None) -> str:
     """What `cluster` does with an address, in words."""
     address = _address(address)

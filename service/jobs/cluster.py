@@ -6,6 +6,7 @@ from the process's environment. `RayJobs` needs no part of Ray.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import ssl
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -24,6 +25,7 @@ from fbp_ray.train.cluster import Node, check_address
 from service.settings import is_loopback
 
 T = TypeVar("T")
+_log = logging.getLogger("service.jobs")
 SECONDS = 10.0  # that an answer may take
 SUBMIT_SECONDS = 60.0  # a head that has just started finds an agent for its first job in 8 s, on a slow machine
 FIND_SECONDS = 60.0  # that Ray may take to say where a cluster's dashboard is
@@ -59,14 +61,15 @@ class RayJobs:
         self.address = address.rstrip("/")
         self.head = head or self.address
         try:
-            host = httpx.URL(self.address).host
+            url = httpx.URL(self.address)
         except httpx.InvalidURL as error:
             raise Unreachable(f"{self.address} is no address of a Ray dashboard: {error}; {_SET}") from None
+        self.is_private = url.scheme == "https" or is_loopback(url.host)  # nobody on the way reads what is sent
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {token}"} if token else {},
-            trust_env=not is_loopback(host),  # no proxy leads to this machine
+            trust_env=not is_loopback(url.host),  # no proxy leads to this machine
             verify=ssl.create_default_context(),  # trusts what the system trusts
-            follow_redirects=True,
+            follow_redirects=False,  # neither the token nor a job goes anywhere else
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 
@@ -150,6 +153,14 @@ class _HttpError(Unreachable):
         self.status = status
 
 
+def _host(address: str) -> str:
+    """The host of a URL; empty where it has none."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+
+
 def _last_line(text: str) -> str:
     """The last line of an error, which may be a traceback."""
     lines = [line.strip() for line in text.splitlines() if len(line.strip()) > 1]
@@ -216,7 +227,10 @@ class Cluster:
     def _connect(self) -> RayJobs:
         if self._jobs is None:
             http = self._address.startswith(("http://", "https://"))
-            self._jobs = RayJobs(self._address if http else find_dashboard(self._address), ray_token())
+            token = ray_token(self._address if http else None)
+            self._jobs = RayJobs(self._address if http else find_dashboard(self._address), token)
+            if token and not self._jobs.is_private:
+                _log.warning("Ray's token goes to %s unencrypted", self._jobs.address)
         return self._jobs
 
 
@@ -255,13 +269,22 @@ def find_dashboard(address: str) -> str:
     raise Unreachable(f"the cluster at RAY_ADDRESS={address} does not say where its dashboard is: {why}; {_SET}")
 
 
-def ray_token() -> str | None:
-    """The token of a cluster that somebody else runs, from where Ray's own clients take it."""
+def ray_token(dashboard: str | None = None) -> str | None:
+    """The token of a cluster that somebody else runs, from where Ray's own clients take it.
+
+    Args:
+        dashboard: an address of the settings. The token in the home folder is that of the cluster on this machine, or
+            at RAY_ADDRESS: no other host gets it, unless RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH says that it should.
+    """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return None
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if dashboard is not None and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        host = _host(dashboard)
+        if not host or (not is_loopback(host) and host != _host(f"//{os.environ.get('RAY_ADDRESS', '')}")):
+            return None
     try:
         return file.read_text(encoding="utf-8").strip() or None
     except OSError:

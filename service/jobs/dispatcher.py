@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import sqlite3
 import threading
 import time
+from contextlib import suppress
 
 from service.jobs.cluster import Cluster, JobStatus, RayJobs, Refused, Unreachable
 from service.jobs.documents import how_to_resume, read_progress
 from service.jobs.program import VARIABLE, command, pack
 from service.jobs.store import Job, JobLogs, JobStore
+from service.places import Places
+from service.problems import Problem
 from service.settings import JobsConfig
 
 IDLE_SECONDS = 2.0  # from one look to the next without jobs: another process may have taken some
@@ -28,6 +32,7 @@ class Dispatcher:
         logs: where what they print is kept.
         settings: how many jobs run at a time, and after how long a silent cluster has lost its jobs.
         interval: seconds from one look to the next.
+        places: that the service may use.
     """
 
     def __init__(
@@ -37,12 +42,14 @@ class Dispatcher:
         logs: JobLogs,
         settings: JobsConfig,
         interval: float,
+        places: Places,
     ) -> None:
         self._store = store
         self._cluster = cluster
         self._logs = logs
         self._settings = settings
         self._interval = interval
+        self._places = places
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
@@ -73,11 +80,16 @@ class Dispatcher:
             if not self._store.lead():  # another process looks after the jobs of the state folder
                 self._closing.wait(LEAD_SECONDS)
                 continue
+            idle, before = False, self.problem
             try:
                 self._look_at_all()
+                idle = not (self._store.queue() or self._lost_jobs())
+            except Problem as error:  # the record cannot be written: all goes on where it stands when it can be
+                self.problem = error.detail
             except Exception:
                 _log.exception("looking at the jobs failed")
-            idle = not (self._store.submitted() or self._store.waiting() or self._lost_jobs())
+            if self.problem and self.problem != before:
+                _log.warning("jobs have to wait: %s", self.problem)
             self._wake.wait(IDLE_SECONDS if idle else self._interval)
 
     def _look_at_all(self) -> None:
@@ -89,13 +101,14 @@ class Dispatcher:
                 self._search(job)
         running = len(self._store.submitted())
         self.problem = ""
-        for job in self._store.waiting()[: max(0, self._settings.at_once - running)]:
+        for job in self._store.waiting(max(0, self._settings.at_once - running)):
             if self._closing.is_set() or not self._start(job):
                 return
 
     def _start(self, job: Job) -> bool:
         """Has a job that waits run; returns whether the next one may be tried."""
         try:
+            self._store.change(job, reason="its turn has come")  # no head is started whose jobs cannot be recorded
             jobs = self._cluster.open(self._closing)
         except Unreachable as error:
             self.problem = str(error)
@@ -173,7 +186,7 @@ class Dispatcher:
         elif job.started is None:
             self._store.change(job, status="pending", submission="", head="", reason="")  # nothing is lost
         else:
-            progress = read_progress(job.kind, job.place, job.config)
+            progress = read_progress(job.kind, job.place, job.config, self._places.open)
             reason = f"{why}; {how_to_resume(job.kind, progress)}"
             self._store.change(job, status="lost", reason=reason, head="" if for_good else job.head)
             _log.warning("job lost", extra={"job": job.id, "reason": reason})
@@ -190,12 +203,17 @@ class Dispatcher:
         except Unreachable:
             self._next_search = time.monotonic() + self._settings.lost_seconds
             return
-        if found is None:
+        if jobs is None or found is None:
             self._store.change(job, head="")
-        else:
-            self._silent_since.pop(job.head, None)
+            return
+        self._silent_since.pop(job.head, None)
+        try:
             self._store.change(job, status="running", reason="", ended=None)
             _log.info("job found again", extra={"job": job.id})
+        except sqlite3.IntegrityError:  # it was submitted again meanwhile, and two would write to one folder
+            with suppress(Unreachable):  # then it is looked for again
+                jobs.stop(job.submission)
+                self._store.change(job, head="", reason="it was stopped: another job has its folder now")
 
     def _keep_log(self, job: Job, jobs: RayJobs, ended: bool) -> None:
         began = time.monotonic()
@@ -203,7 +221,7 @@ class Dispatcher:
             return
         try:
             self._logs.keep(job.id, jobs.log(job.submission))
-        except Refused as error:
+        except (Refused, OSError) as error:
             _log.warning("no log", extra={"job": job.id, "reason": str(error)})
         took = time.monotonic() - began
         self._next_log[job.id] = time.monotonic() + LOG_SHARE * took

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,7 +17,8 @@ from fbp_ray.errors import FbpRayError
 from fbp_ray.run import RunFolder
 from fbp_ray.runs import Best as BestOfRun
 from fbp_ray.runs import summary
-from fbp_ray.storage import open_folder
+from fbp_ray.settings import what_is_wrong
+from fbp_ray.storage import Folder, open_folder
 from fbp_ray.sweep.config import SweepTree
 from fbp_ray.sweep.folder import FINISHED, SWEEP, SweepFolder, read_results
 
@@ -123,13 +125,16 @@ class JobList(BaseModel):
     jobs: list[JobSummary]
 
 
-def read_progress(kind: Kind, place: str, config: dict[str, Any]) -> Progress:
+def read_progress(
+    kind: Kind, place: str, config: dict[str, Any], open_place: Callable[[str], Folder] = open_folder
+) -> Progress:
     """How far the job with these settings and results is. What cannot be read is said in `problem`, never raised."""
     read = {"train": _read_training, "sweep": _read_sweep, "evaluate": _read_evaluation}[kind]
     try:
-        return read(place, config)
-    except (FbpRayError, OSError, ValueError, KeyError, TypeError) as error:
-        return Progress(unit=UNITS[kind], problem=f"{place} cannot be read: {error}")
+        return Progress.model_validate(showable(read(open_place(place), config).model_dump()))
+    except Exception as error:  # whatever somebody has made of the files
+        why = str(error) if isinstance(error, FbpRayError) else what_is_wrong(error)
+        return Progress(unit=UNITS[kind], problem=showable(f"{place} cannot be read: {why}"))
 
 
 def how_to_resume(kind: Kind, progress: Progress) -> str:
@@ -140,8 +145,7 @@ def how_to_resume(kind: Kind, progress: Progress) -> str:
     return f"submit it again (POST its `request` to /jobs) to go on {first}"
 
 
-def _read_training(place: str, config: dict[str, Any]) -> Progress:
-    folder = open_folder(place)
+def _read_training(folder: Folder, config: dict[str, Any]) -> Progress:
     run = summary(folder)
     return Progress(
         unit="epoch",
@@ -156,7 +160,7 @@ def _read_training(place: str, config: dict[str, Any]) -> Progress:
     )
 
 
-def _read_sweep(place: str, config: dict[str, Any]) -> Progress:
+def _read_sweep(place: Folder, config: dict[str, Any]) -> Progress:
     folder = SweepFolder(place)
     tree = on_recipe(SweepTree, config)
     sweep = folder.run.read_json(SWEEP)
@@ -189,8 +193,7 @@ def _read_sweep(place: str, config: dict[str, Any]) -> Progress:
     return Progress(unit="trial", done=len(rows), total=tree.sweep.trials, rows=rows, best=best)
 
 
-def _read_evaluation(place: str, config: dict[str, Any]) -> Progress:
-    folder = open_folder(place)
+def _read_evaluation(folder: Folder, config: dict[str, Any]) -> Progress:
     if not folder.has("metrics.json"):
         return Progress(unit="evaluation", total=1)
     read: dict[str, dict[str, float | None]] = json.loads(folder.read("metrics.json"))
@@ -219,3 +222,12 @@ def _figure(value: float, gain: float | None, epoch: int | None = None) -> Figur
 def _finite(value: Any) -> Any:
     """A value as JSON may hold it: None for a number that is not finite."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def showable(value: Any) -> Any:
+    """A value from elsewhere as JSON in UTF-8 may hold it: what has no place there is replaced."""
+    if isinstance(value, dict):
+        return {showable(key): showable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [showable(inner) for inner in value]
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else _finite(value)

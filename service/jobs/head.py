@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import site
@@ -110,7 +111,8 @@ class LocalHead(Cluster):
         head = self.read()
         if head is not None:
             self._end(head)
-            self._file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it names a head that is gone, which is as good as none
+                self._file.unlink(missing_ok=True)
 
     def close(self, busy: bool) -> None:
         if not busy:
@@ -127,16 +129,28 @@ class LocalHead(Cluster):
     def _token(self) -> str:
         """The head's token: without it nobody on this machine can run commands as this user."""
         file = self._state / "ray-token"
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as opened:
-                opened.write(secrets.token_hex(32))
-        return file.read_text().strip()
+        if not file.exists() or not re.fullmatch("[0-9a-f]{64}", file.read_text(errors="replace")):
+            write_atomically(file, secrets.token_hex(32), mode=0o600)  # whole, or none: half of one protects nothing
+        return file.read_text()
 
     def _start(self) -> Head:
-        self._token()
-        ray, folder = _ray(), _short_folder()
+        """Starts a head; raises Unreachable where there is no room to remember it."""
+        folder: Path | None = None
+        try:
+            self._token()
+            ray, folder = _ray(), _short_folder()
+            return self._start_in(folder, ray)
+        except OSError as error:
+            if folder is not None:
+                self._end(self._record(0, 0.0, folder, 0, 0))
+            raise Unreachable(
+                f"no Ray head is started: {error}; jobs wait until there is room, and {self._state} can be written"
+            ) from None
+
+    def _start_in(self, folder: Path, ray: str) -> Head:
         port, dashboard, agent, clients = _free_ports(4)
+        # By its folder every process of the head is found, should this one be killed before it knows more.
+        write_atomically(self._file, self._record(0, 0.0, folder, dashboard, port).model_dump_json(indent=2))
         command = [
             *(ray, "start", "--head", "--block", "--disable-usage-stats"),
             *(f"--node-ip-address={HOST}", f"--dashboard-host={HOST}", "--include-dashboard=true"),
@@ -153,16 +167,20 @@ class LocalHead(Cluster):
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        head = Head(
-            head=f"local:{process.pid}:{secrets.token_hex(4)}",
-            pid=process.pid,
-            started=psutil.Process(process.pid).create_time(),
+        created = psutil.Process(process.pid).create_time()
+        head = self._record(process.pid, created, folder, dashboard, port)
+        write_atomically(self._file, head.model_dump_json(indent=2))
+        return head
+
+    def _record(self, pid: int, started: float, folder: Path, dashboard: int, port: int) -> Head:
+        return Head(
+            head=f"local:{pid}:{secrets.token_hex(4)}",
+            pid=pid,
+            started=started,
             dashboard=f"http://{HOST}:{dashboard}",
             address=f"{HOST}:{port}",
             folder=str(folder),
         )
-        write_atomically(self._file, head.model_dump_json(indent=2))
-        return head
 
     def _environment(self, folder: Path) -> dict[str, str]:
         """What the head and its jobs find: Ray's settings are these, and the service's tokens are not there."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import itertools
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,9 +16,11 @@ from service.jobs.cluster import Cluster, Unreachable
 from service.jobs.dispatcher import Dispatcher
 from service.jobs.documents import JobDocument, JobSummary, Progress, Status, read_progress
 from service.jobs.head import open_cluster
-from service.jobs.program import JobRequest, check, digest, new_job
+from service.jobs.looks import Looks
+from service.jobs.program import JobRequest, check, new_job
 from service.jobs.store import Job, JobLogs, JobStore, LogPart
 from service.observability import Metrics
+from service.places import Places
 from service.problems import Problem
 from service.settings import Settings
 
@@ -45,13 +48,15 @@ class Jobs:
         interval: float = INTERVAL,
     ) -> None:
         self._storage = absolute(settings.jobs.storage)
+        self._places = Places.of(settings)
+        self._queue = settings.jobs.queue
         self._own = settings.models.own
         self._activate = activate
         self._cluster = cluster or open_cluster(settings)
         self._store = JobStore(database, metrics.jobs)
         self._logs = JobLogs(settings.state.absolute() / "jobs")
-        self._dispatcher = Dispatcher(self._store, self._cluster, self._logs, settings.jobs, interval)
-        self._submitting = threading.Lock()
+        self._dispatcher = Dispatcher(self._store, self._cluster, self._logs, settings.jobs, interval, self._places)
+        self.looks = Looks()
         self._progress: dict[str, tuple[float, Progress]] = {}  # of a job, and until when it is not read again
 
     def start(self) -> None:
@@ -72,39 +77,72 @@ class Jobs:
             key: the idempotency key: with the same one and the same body, the same job.
 
         Raises:
-            Problem: 409, 413 or 422, what does not hold; 503, the cluster does not answer.
+            Problem: 409, 413 or 422, what does not hold; 503, the cluster does not answer or too many jobs wait; 507,
+                the job cannot be recorded.
             FbpRayError: what does not hold.
         """
-        with self._submitting:
-            known = self._store.by_key(key) if key is not None else None
-            if known is not None:
-                if known.digest != digest(body):
-                    raise Problem(
-                        409,
-                        f"the Idempotency-Key {key} was used for another request, that of job {known.id}; take a new "
-                        "key for a new job",
-                    )
+        job = new_job(body, self._storage, key, self._places)
+        if (known := self._earlier(job)) is not None:
+            return self._document(known), True
+        if self._store.count_waiting() >= self._queue:
+            raise self._full()
+        try:
+            nodes = self._cluster.nodes()
+        except Unreachable as error:
+            raise Problem(503, f"{error}; nothing was submitted, try again later", {"Retry-After": "10"}) from None
+        check(job, nodes, self._cluster.local, self._places, self._own)
+        try:
+            if not self._store.add(job, self._queue):
+                raise self._full()
+        except sqlite3.IntegrityError:  # another request was first, of this process or another
+            if (known := self._earlier(job)) is not None:
                 return self._document(known), True
-            job = new_job(body, self._storage, key)
+            raise Problem(409, f"another job had {job.place} just now; send the request again") from None
+        self._dispatcher.wake()
+        return self._document(job), False
+
+    def _earlier(self, job: Job) -> Job | None:
+        """The job of an earlier request with the same key and body.
+
+        Raises:
+            Problem: 409, the key was used for another request, or another job has the folder.
+        """
+        known = self._store.by_key(job.key) if job.key is not None else None
+        if known is None:
             other = self._store.by_place(job.place)
-            if other is not None:
+            if other is None:
+                return None
+            if other.key is None or other.key != job.key:
                 raise Problem(
                     409,
                     f"job {other.id} ({other.status}) has {job.place}; wait for it, stop it (POST "
                     f"/jobs/{other.id}/stop), or choose another name",
                 )
-            try:
-                nodes = self._cluster.nodes()
-            except Unreachable as error:
-                raise Problem(503, f"{error}; nothing was submitted, try again later", {"Retry-After": "10"}) from None
-            check(job, nodes, self._cluster.local, self._own)
-            self._store.add(job)
-        self._dispatcher.wake()
-        return self._document(job), False
+            known = other  # recorded since the key was looked for
+        if known.digest != job.digest:
+            raise Problem(
+                409,
+                f"the Idempotency-Key {job.key} was used for another request, that of job {known.id}; take a new key "
+                "for a new job",
+            )
+        return known
+
+    def _full(self) -> Problem:
+        return Problem(
+            503,
+            f"{self._queue} jobs wait already, as many as may (--jobs.queue); try again when some have run, or stop "
+            "some",
+            {"Retry-After": "60"},
+        )
 
     def newest(self, most: int, status: Status | None) -> list[JobSummary]:
         """Jobs, the newest in front."""
-        return [JobSummary.model_validate(self._summary(job)) for job in self._store.newest(most, status)]
+        queue = self._store.queue()
+        places = {id: place for place, (id, _) in enumerate(queue)}
+        return [
+            JobSummary.model_validate(row | {"reason": self._reason(row, queue[: places.get(row["id"], 0)])})
+            for row in self._store.newest(most, status)
+        ]
 
     def get(self, id: str) -> JobDocument:
         """A job, with its progress; raises Problem 404."""
@@ -146,7 +184,7 @@ class Jobs:
                 f"job {id} is an evaluation and makes no model; activate the job that trained the model, or its folder",
             )
         try:
-            find_checkpoint(job.place)
+            find_checkpoint(self._places.open(job.place))
         except CheckpointError as error:
             raise Problem(
                 409, f"job {id} ({job.status}) has no model yet: {error}; the first comes with its first epoch"
@@ -159,11 +197,12 @@ class Jobs:
             raise Problem(404, f"there is no job {id[:100]!r}; GET /jobs lists those that there are")
         return job
 
-    def _summary(self, job: Job) -> dict[str, Any]:
-        return asdict(job) | {"reason": self._reason(job)}
-
     def _document(self, job: Job) -> JobDocument:
-        return JobDocument.model_validate(self._summary(job) | {"progress": self._read_progress(job)})
+        row = asdict(job)
+        ahead = itertools.takewhile(lambda other: other[0] != job.id, self._store.queue())
+        return JobDocument.model_validate(
+            row | {"reason": self._reason(row, list(ahead)), "progress": self._read_progress(job)}
+        )
 
     def _read_progress(self, job: Job) -> Progress:
         """How far a job is, read anew now and then."""
@@ -171,7 +210,7 @@ class Jobs:
         until, known = self._progress.get(job.id, (0.0, None))
         if known is not None and began < until and not job.has_ended:
             return known
-        progress = read_progress(job.kind, job.place, job.config)
+        progress = read_progress(job.kind, job.place, job.config, self._places.open)
         if job.has_ended:
             self._progress.pop(job.id, None)
         else:
@@ -179,15 +218,14 @@ class Jobs:
             self._progress[job.id] = now + PROGRESS_SHARE * (now - began), progress
         return progress
 
-    def _reason(self, job: Job) -> str:
-        """Why a job has its status; what it waits for, if it waits."""
-        if job.status != "pending" or job.submission:
-            return job.reason
+    def _reason(self, job: dict[str, Any], ahead: list[tuple[str, str]]) -> str:
+        """Why a job has its status; if it waits, for what: `ahead` are the jobs before it."""
+        if job["status"] != "pending" or job["submission"]:
+            return str(job["reason"])
         if self._dispatcher.problem:
             return self._dispatcher.problem
-        ahead = self._store.submitted() + [other for other in self._store.waiting() if other.created < job.created]
         if not ahead:
             return "the Ray head of this machine is being started" if self._cluster.local else "it is next"
-        listed = ", ".join(f"{other.id} ({other.status})" for other in ahead[:5])
+        listed = ", ".join(f"{id} ({status})" for id, status in ahead[:5])
         more = f" and {len(ahead) - 5} more" if len(ahead) > 5 else ""
         return f"it waits for job {listed}{more}; --jobs.at_once has more run at a time"

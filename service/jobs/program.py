@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
+import math
 import os
 import secrets
 import shlex
@@ -25,16 +27,17 @@ from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
 from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.run import RunFolder, own_settings
-from fbp_ray.settings import Frozen
-from fbp_ray.shipped import absolute_place
-from fbp_ray.storage import absolute, open_folder
+from fbp_ray.settings import Frozen, what_is_wrong
+from fbp_ray.shipped import is_shipped
 from fbp_ray.sweep.config import SweepTree
 from fbp_ray.train.cluster import Node, allocate
 from service.jobs.documents import Kind
 from service.jobs.store import Job
+from service.places import Places, without_secrets
 from service.problems import Problem
 from service.settings import refuse_own
 
+_log = logging.getLogger("service.jobs")
 VARIABLE = "FBP_RAY_JOB"
 MAX_BYTES = 90_000  # of a configuration: a variable holds 128 KB, and base64 makes four bytes of three
 SpaceName = Literal["loss_weights", "learning_rate"]
@@ -96,48 +99,74 @@ def digest(body: JobRequest) -> str:
     return hashlib.sha256(json.dumps(_as_json(body), sort_keys=True).encode()).hexdigest()
 
 
-def new_job(body: JobRequest, storage: str, key: str | None) -> Job:
+def new_job(body: JobRequest, storage: str, key: str | None, places: Places) -> Job:
     """The job that a request asks for, with an id and absolute paths, and with a name and a storage where it has none.
 
     Args:
         body: the request.
         storage: where the results go unless the request says so.
         key: the idempotency key of the request.
+        places: those that it may name.
 
     Raises:
         Problem: 413, the configuration is too long.
-        ConfigError: the results cannot be at the place that is named.
+        ConfigError: it names a place that the service may not use, or holds what no file can.
     """
     id = secrets.token_hex(5)
     request = _as_json(body)
+    pack(request)
     config: dict[str, Any] = request.setdefault("config", {})
     if isinstance(body, EvaluateJob):
-        place = config["out"] = absolute(config.get("out") or f"{storage}/evaluate-{id}")
-        config["checkpoint"] = absolute_place(config["checkpoint"])
+        place = config["out"] = _place(config.get("out"), f"{storage}/evaluate-{id}", places)
+        config["checkpoint"] = places.resolve_model(config["checkpoint"])
     else:
         part = config.setdefault("run" if isinstance(body, TrainJob) else "sweep", {})
         part["name"] = part.get("name") or f"{body.kind}-{id}"
-        part["storage"] = absolute(part.get("storage") or storage)
-        place = str(open_folder(part["storage"]) / part["name"])
+        part["storage"] = _place(part.get("storage"), storage, places)
+        place = places.resolve(f"{without_secrets(part['storage'])}/{part['name']}")  # it may be a link
         if config.get("init", {}).get("checkpoint"):
-            config["init"]["checkpoint"] = absolute_place(config["init"]["checkpoint"])
+            config["init"]["checkpoint"] = places.resolve_model(config["init"]["checkpoint"])
     if config.get("data", {}).get("dir"):
-        config["data"]["dir"] = absolute(config["data"]["dir"])
+        config["data"]["dir"] = places.resolve(config["data"]["dir"])
     pack(request)
     return Job(id=id, kind=body.kind, request=request, place=place, key=key, digest=digest(body))
 
 
+def _place(given: str | None, otherwise: str, places: Places) -> str:
+    """A place that a request gives, or that of the settings, which may have options."""
+    return otherwise if given in (None, otherwise) else places.resolve(str(given))
+
+
 def _as_json(body: JobRequest) -> dict[str, Any]:
+    """A request that can be shown again, and be an argument of a program.
+
+    Raises:
+        ConfigError: it holds text that is not UTF-8, or that has a NUL, or numbers that are not finite.
+    """
+    if not _is_plain(body.model_dump()):
+        raise ConfigError("a configuration has numbers that are finite, and text without NUL and lone surrogates")
     return body.model_dump(mode="json", exclude_unset=True) | {"kind": body.kind}
 
 
-def check(job: Job, nodes: Sequence[Node], local: bool, own: Collection[str] = ()) -> None:
+def _is_plain(value: Any) -> bool:
+    """Whether a value comes back from JSON as it is, and may be part of an argument of a program."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, (*value, *value.values())))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, str | Path):
+        return "\0" not in str(value) and str(value).encode("utf-8", "replace").decode() == str(value)
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def check(job: Job, nodes: Sequence[Node], local: bool, places: Places, own: Collection[str] = ()) -> None:
     """Refuses what could never run, by the rules of the package itself, as far as this machine can tell.
 
     Args:
         job: what is to be submitted. Data and checkpoints on another machine are left to the job.
         nodes: the machines of the cluster.
         local: whether jobs run on this machine.
+        places: that the service may use.
         own: windows of somebody's own that may run.
 
     Raises:
@@ -145,36 +174,36 @@ def check(job: Job, nodes: Sequence[Node], local: bool, own: Collection[str] = (
     """
     try:
         if job.kind == "evaluate":
-            _check_evaluation(job, local, own)
+            _check_evaluation(job, local, places, own)
         elif job.kind == "sweep":
-            _check_sweep(job, nodes, local, own)
+            _check_sweep(job, nodes, local, places, own)
         else:
-            _check_training(job, nodes, local, own)
-    except FbpRayError:
+            _check_training(job, nodes, local, places, own)
+    except (FbpRayError, Problem):
         raise
-    except (OSError, ValueError) as error:  # a folder that may not be read, a name that no system takes, ..
-        raise Problem(
-            422, f"the configuration names something that cannot be used: {error}; see `data`, `run`"
-        ) from None
+    except Exception as error:  # a folder that may not be read, a name that no system takes, files that are damaged, ..
+        why = what_is_wrong(error)
+        _log.warning("a job is refused", exc_info=error)
+        raise Problem(422, f"the configuration names something that cannot be used: {why}; see `data`, `run`") from None
 
 
-def _check_training(job: Job, nodes: Sequence[Node], local: bool, own: Collection[str]) -> None:
-    config = on_recipe(TrainConfig, job.config, instead=own_settings)
+def _check_training(job: Job, nodes: Sequence[Node], local: bool, places: Places, own: Collection[str]) -> None:
+    config = on_recipe(TrainConfig, job.config, instead=lambda values: own_settings(values, places.open))
     _refuse_address(config)
     refuse_own(config.own_code, own)
-    _check_settings(config, local)
+    _check_settings(config, local, places)
     _check_resources(config, nodes)
-    run = RunFolder(job.place)
+    run = RunFolder(places.open(job.place))
     if config.data.dir is None and run.folder.has("config.yaml"):
         known = yaml.safe_load(run.folder.read("config.yaml"))
         config = _with_data(config, known.get("data", {}).get("dir"))
     run.check_resumable(config)
 
 
-def _check_sweep(job: Job, nodes: Sequence[Node], local: bool, own: Collection[str]) -> None:
+def _check_sweep(job: Job, nodes: Sequence[Node], local: bool, places: Places, own: Collection[str]) -> None:
     from fbp_ray.sweep.config import allocate_trials, refuse_run_options, training_config, with_workers
     from fbp_ray.sweep.folder import SWEEP, SweepFolder
-    from fbp_ray.sweep.space import Space, check_space, grid
+    from fbp_ray.sweep.space import Space, check_space, values_each
 
     tree = on_recipe(SweepTree, job.config)
     space: Space = import_module(f"sweeps.{job.request['space']}").SPACE
@@ -183,27 +212,27 @@ def _check_sweep(job: Job, nodes: Sequence[Node], local: bool, own: Collection[s
     refuse_run_options(tree)
     check_space(space, tree)
     if tree.sweep.search == "grid":
-        grid(space, tree, tree.sweep.trials)
-    _check_settings(training_config(with_workers(tree, tree.sweep.workers_per_trial), {}), local)
+        values_each(space, tree.sweep.trials)
+    _check_settings(training_config(with_workers(tree, tree.sweep.workers_per_trial), {}), local, places)
     allocate_trials(tree, nodes)
     if tree.sweep.train_best:
         _check_resources(tree, nodes)
-    folder = SweepFolder(job.place)
+    folder = SweepFolder(places.open(job.place))
     known = folder.run.read_json(SWEEP) or {}
     if tree.data.dir is None:
         tree = _with_data(tree, known.get("settings", {}).get("data.dir"))
     folder.check_resumable(tree, space)
 
 
-def _check_evaluation(job: Job, local: bool, own: Collection[str]) -> None:
+def _check_evaluation(job: Job, local: bool, places: Places, own: Collection[str]) -> None:
     from fbp_ray.checkpoint import find_checkpoint, read_manifest
     from fbp_ray.evaluate.program import check_out, open_part
 
     config = EvaluateConfig.model_validate(job.config)
-    check_out(open_folder(job.place), config.overwrite)
-    if not (local or "://" in config.checkpoint or Path(config.checkpoint).exists()):
+    check_out(places.open(job.place), config.overwrite)
+    if not (local or is_shipped(config.checkpoint) or "://" in config.checkpoint or Path(config.checkpoint).exists()):
         return
-    checkpoint = find_checkpoint(config.checkpoint)
+    checkpoint = find_checkpoint(places.open_model(config.checkpoint))
     refuse_own([*read_manifest(checkpoint).model.own_code, *config.metrics.own], own)
     folder = config.data.dir or Path(str(read_manifest(checkpoint).data.get("dir", "")))
     if folder.is_dir():
@@ -212,12 +241,15 @@ def _check_evaluation(job: Job, local: bool, own: Collection[str]) -> None:
         raise DataError(f"there is no data folder {folder}; name one in `data.dir`")
 
 
-def _check_settings(config: TrainConfig, local: bool) -> None:
+def _check_settings(config: TrainConfig, local: bool, places: Places) -> None:
     """Checks settings and data, as far as the data are here. The sample data are made by the job itself."""
+    from fbp_ray.checkpoint import read_manifest
     from fbp_ray.train.program import check, check_settings, resolve
 
     folder = config.data.dir
     if folder is not None and (local or folder.is_dir()):
+        if config.init.checkpoint is not None:
+            read_manifest(places.open_model(config.init.checkpoint))
         check(resolve(config))
     else:
         check_settings(config)

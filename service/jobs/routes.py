@@ -5,7 +5,6 @@ Between two looks at a job, an answer without an end (a log that is followed, or
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -20,7 +19,6 @@ from service.jobs.manager import Jobs
 from service.jobs.program import EXAMPLES, JobRequest
 from service.problems import documented
 
-LOOK_SECONDS = 0.5
 END = "end"  # the name of the last event, and its id
 router = APIRouter(prefix="/jobs", tags=["jobs"], dependencies=[Operate])
 _REFUSED = documented(401, 403, 422)
@@ -48,7 +46,7 @@ JobId = Annotated[str, Path(description="the job's id, as POST /jobs and GET /jo
             "description": "The job; it runs when its turn comes",
             "headers": {"Location": {"description": "where the job is", "schema": {"type": "string"}}},
         },
-        **documented(401, 403, 409, 413, 415, 422, 503),
+        **documented(400, 401, 403, 409, 413, 415, 422, 503, 507),
     },
 )
 def submit(
@@ -118,8 +116,7 @@ async def get_log(
         nonlocal part, ended
         yield part.content
         while not (ended or request.app.state.closing.is_set()):
-            await asyncio.sleep(LOOK_SECONDS)
-            part, ended = await run_in_threadpool(jobs.log, id, part.end)
+            part, ended = await jobs.looks.next(jobs.log, id, part.end)
             if part.content:
                 yield part.content
 
@@ -165,8 +162,8 @@ async def get_events(
     # `status` is the job's document, at first and when its status or reason is another; `epoch` (of a sweep `trial`, of
     # an evaluation `evaluation`) a row of its progress. Their ids are the number of rows until then.
     last: tuple[str, str] | None = None
+    job = await run_in_threadpool(jobs.get, id)
     while seen is not None:
-        job = await run_in_threadpool(jobs.get, id)
         if (job.status, job.reason) != last:
             last = job.status, job.reason
             yield ServerSentEvent(event="status", id=str(seen), data=_without_rows(job))
@@ -178,7 +175,7 @@ async def get_events(
             return
         if request.app.state.closing.is_set():
             return
-        await asyncio.sleep(LOOK_SECONDS)
+        job = await jobs.looks.next(jobs.get, id)
 
 
 def _without_rows(job: JobDocument) -> JobDocument:
@@ -194,7 +191,7 @@ def _without_rows(job: JobDocument) -> JobDocument:
     responses={
         200: {"model": JobDocument, "description": "It had not begun and is stopped"},
         202: {"description": "It is being stopped, which takes seconds; what is finished is kept"},
-        **documented(401, 403, 404, 409, 422),
+        **documented(401, 403, 404, 409, 422, 503, 507),
     },
 )
 def stop_job(response: Response, jobs: TheJobs, id: JobId) -> Any:
@@ -214,7 +211,7 @@ def stop_job(response: Response, jobs: TheJobs, id: JobId) -> Any:
             "description": "The model that serves now",
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ModelDocument"}}},
         },
-        **documented(401, 403, 404, 409, 413, 415, 422, 503),
+        **documented(400, 401, 403, 404, 409, 413, 415, 422, 503, 507),
     },
 )
 def activate_job(jobs: TheJobs, id: JobId, body: Annotated[JobActivation | None, Body()] = None) -> Response:

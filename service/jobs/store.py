@@ -13,10 +13,13 @@ from prometheus_client import Gauge
 
 from fbp_ray.storage import write_atomically
 from service.database import Database
-from service.jobs.documents import STATUSES, Kind, Status
+from service.jobs.documents import STATUSES, Kind, Status, showable
 
 LOG_BYTES = 4_000_000  # that are kept of a log, the last ones
 ERROR_BYTES = 20_000  # at the end of a log, where an error is looked for
+GOES_ON = "status IN ('pending', 'running')"
+WAITS = "status = 'pending' AND submission = ''"
+SUMMARY = "id, kind, status, reason, created, started, ended, place, submission"
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,20 @@ class JobStore:
         self._gauge = gauge
         self._count()
 
-    def add(self, job: Job) -> None:
-        """Records a new job; raises sqlite3.IntegrityError where its id or its key is known already."""
+    def add(self, job: Job, most: int) -> bool:
+        """Records a new job, unless `most` wait already; returns whether it did.
+
+        Raises:
+            sqlite3.IntegrityError: its key is known, or another job that has not ended has its folder.
+        """
         values = asdict(job)
         values["config"] = json.dumps(values.pop("request"))
-        marks = ", ".join("?" * len(values))
-        self._database.write(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({marks})", list(values.values()))
+        marks, waiting = ", ".join("?" * len(values)), f"(SELECT COUNT(*) FROM jobs WHERE {WAITS})"
+        added = self._database.write(  # one statement, so that several processes agree
+            f"INSERT INTO jobs ({', '.join(values)}) SELECT {marks} WHERE {waiting} < ?", [*values.values(), most]
+        )
         self._count()
+        return added == 1
 
     def get(self, id: str) -> Job | None:
         """The job, None where there is none of this id."""
@@ -81,27 +91,45 @@ class JobStore:
 
     def by_place(self, place: str) -> Job | None:
         """The job that writes to a folder and has not ended."""
-        return self._first("status IN ('pending', 'running') AND place = ?", place)
+        return self._first(f"{GOES_ON} AND place = ?", place)
 
-    def newest(self, limit: int, status: Status | None) -> list[Job]:
-        """Jobs, of one status or all, the newest in front."""
+    def newest(self, limit: int, status: Status | None) -> list[dict[str, Any]]:
+        """The columns of `SUMMARY` of jobs, of one status or all, the newest in front."""
         where, values = ("status = ?", (status,)) if status else ("1", ())
-        return self._select(where, values, f"created DESC, rowid DESC LIMIT {int(limit)}")
+        return self._database.read(
+            f"SELECT {SUMMARY} FROM jobs WHERE {where} ORDER BY created DESC, rowid DESC LIMIT ?", (*values, limit)
+        )
 
-    def waiting(self) -> list[Job]:
-        """Those that wait for their turn, the first in front."""
-        return self._select("status = 'pending' AND submission = ''")
+    def queue(self) -> list[tuple[str, str]]:
+        """The ids and statuses of all that have not ended: what the cluster has, then what waits, in their order."""
+        rows = self._database.read(
+            f"SELECT id, status FROM jobs WHERE {GOES_ON} ORDER BY submission = '', created, rowid"
+        )
+        return [(row["id"], row["status"]) for row in rows]
+
+    def count_waiting(self) -> int:
+        """How many wait for their turn."""
+        return int(self._database.read(f"SELECT COUNT(*) AS count FROM jobs WHERE {WAITS}")[0]["count"])
+
+    def waiting(self, most: int) -> list[Job]:
+        """The first of those that wait for their turn."""
+        return self._select(WAITS, (), f"created, rowid LIMIT {int(most)}")
 
     def submitted(self) -> list[Job]:
         """Those that the cluster has and that have not ended."""
-        return self._select("status IN ('pending', 'running') AND submission != ''")
+        return self._select(f"{GOES_ON} AND submission != ''")
 
     def silent(self) -> list[Job]:
         """Those that were lost because their cluster was silent: it may answer again."""
         return self._select("status = 'lost' AND head != ''")
 
     def change(self, job: Job, **values: Any) -> bool:
-        """Changes some columns, if the job's status and submission are still those of `job`; whether they were."""
+        """Changes some columns, if the job's status and submission are still those of `job`; whether they were.
+
+        Raises:
+            sqlite3.IntegrityError: it would go on, but another job has its folder now.
+        """
+        values = showable(values)
         if values.get("status", job.status) not in ("pending", "running"):
             values.setdefault("ended", time.time())
         columns = ", ".join(f"{name} = ?" for name in values)
@@ -117,7 +145,10 @@ class JobStore:
 
     def _select(self, where: str, values: tuple[Any, ...] = (), order: str = "created, rowid") -> list[Job]:
         rows = self._database.read(f"SELECT * FROM jobs WHERE {where} ORDER BY {order}", values)
-        return [Job(request=json.loads(row.pop("config")), stopping=bool(row.pop("stopping")), **row) for row in rows]
+        return [
+            Job(request=showable(json.loads(row.pop("config"))), stopping=bool(row.pop("stopping")), **row)
+            for row in rows
+        ]
 
     def _count(self) -> None:
         rows = self._database.read("SELECT status, COUNT(*) AS count FROM jobs GROUP BY status")

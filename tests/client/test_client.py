@@ -48,7 +48,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     folder = tmp_path_factory.mktemp("service")
     access = AccessConfig(reconstruct=(TOKEN,), operate=(OPERATE,))  # type: ignore[arg-type]
     models = ModelsConfig(storage=str(folder / "runs"))
-    return create_app(Settings(state=folder / "state", device="cpu", access=access, models=models))
+    places = (str(folder.parent),)
+    return create_app(Settings(state=folder / "state", places=places, device="cpu", access=access, models=models))
 
 
 @pytest.fixture(scope="session")

@@ -155,7 +155,7 @@ def test_a_kept_copy_that_is_away_is_told_once_and_serves_again_when_it_is_back(
     (tmp_path / "state" / "models").rename(tmp_path / "away")
     app = create_app(settings)
     with running(settings, app) as client:
-        assert client.get("/models/chosen").status_code == 404
+        assert client.get("/models/chosen").status_code == 503
         looks(app)
         told = [record.getMessage() for record in caplog.records if "taken up again" in record.getMessage()]
         assert len(told) == 1
@@ -239,7 +239,7 @@ def test_models_come_from_object_stores_too(tmp_path: Path, object_store: str) -
 
     save_model(tmp_path / "first", 0.5)
     copy_folder(open_folder(tmp_path / "first"), open_folder(f"{object_store}/served/best"))
-    with running(settings_for(tmp_path)) as client:
+    with running(settings_for(tmp_path, places=[object_store])) as client:
         answer = client.post("/models/best/activate", json={"source": f"{object_store}/served"})
         assert answer.status_code == 200, answer.text
         assert answer.json()["source"] == f"{object_store}/served"

@@ -267,6 +267,7 @@ def test_a_request_that_nobody_waits_for_or_that_takes_too_long_leaves_the_queue
     tmp_path: Path, goes_away: bool, status: int
 ) -> None:
     app = create_app(settings_for(tmp_path, limits={"request_seconds": 10 if goes_away else 1}))
+    app.state.registry.load()
     body = as_npy(np.zeros((3, 1000, 513), np.float32))
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
     messages += [{"type": "http.disconnect"}] * goes_away

@@ -31,7 +31,7 @@ def service(folder: Path, *argv: str) -> Iterator[tuple[subprocess.Popen[bytes],
     """`python -m service` on a free port; killed in the end, if it has not ended."""
     log = folder / "log.txt"
     command = [sys.executable, "-m", "service", "--port", "0", "--state", str(folder / "state")]
-    command += ["--models.storage", str(folder / "runs"), *argv]
+    command += ["--models.storage", str(folder / "runs"), "--places", str(folder), *argv]
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=file, stderr=file, env={**os.environ, "PYTHONPATH": str(ROOT)}

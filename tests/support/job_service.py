@@ -113,7 +113,8 @@ class JobService:
     def __init__(self, folder: Path, cluster: Cluster | None = None, interval: float = 0.01, **jobs: Any) -> None:
         self.folder = folder
         jobs = {"storage": str(folder / "runs"), **jobs}
-        settings = Settings(state=folder / "state", jobs=JobsConfig(**jobs))
+        places = (str(folder.parent), "/cluster", "memory://")
+        settings = Settings(state=folder / "state", jobs=JobsConfig(**jobs), places=places)
         self.metrics = Metrics()
         self.record = Database(settings.state)
         self.app = app = FastAPI()

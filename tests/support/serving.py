@@ -29,11 +29,8 @@ from tests.support.scans import COARSE, smooth_images
 
 def settings_for(folder: Path, **changes: Any) -> Settings:
     """Settings with everything below `folder`."""
-    tree = {
-        "state": folder / "state",
-        "models": {"storage": str(folder / "runs"), "look_seconds": 0.2, "shipped": False},
-        **changes,
-    }
+    models = {"storage": str(folder / "runs"), "look_seconds": 0.2, "shipped": False}
+    tree = {"state": folder / "state", "places": [str(folder)], "models": models, **changes}
     return Settings.model_validate(tree)
 
 

@@ -1,0 +1,34 @@
+"""One look at a job for all who follow it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar, TypeVarTuple
+
+from fastapi.concurrency import run_in_threadpool
+
+LOOK_SECONDS = 0.5  # from one look to the next
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
+
+
+class Looks:
+    """The looks that somebody waits for. Those who wait for the same one share it."""
+
+    def __init__(self) -> None:
+        self._next: dict[Any, asyncio.Task[Any]] = {}
+
+    async def next(self, look: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
+        """What the next look gives, which is made within LOOK_SECONDS; raises what it raises."""
+        key = (look, args)
+        if key not in self._next:
+            self._next[key] = task = asyncio.create_task(self._look(look, *args))
+            task.add_done_callback(lambda _: self._next.pop(key))
+        result: Result = await asyncio.shield(self._next[key])  # the others still wait when one goes away
+        return result
+
+    async def _look(self, look: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
+        await asyncio.sleep(LOOK_SECONDS)
+        return await run_in_threadpool(look, *args)

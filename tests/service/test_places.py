@@ -1,0 +1,228 @@
+"""Models and jobs come from the places that the settings name, and nothing elsewhere is reached, read or repeated."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fbp_ray.config import TrainConfig
+from fbp_ray.errors import ConfigError, RunError
+from fbp_ray.run import RunFolder
+from service.jobs.documents import read_progress
+from service.places import Places, without_secrets
+from tests.support.job_service import FakeCluster, JobService
+from tests.support.serving import running, save_model, settings_for
+
+SECRET = "sEcReT"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the service may use; its parent is beyond."""
+    root = tmp_path_factory.mktemp("places") / "in"
+    save_model(root / "model")
+    save_model(root.parent / "beyond")
+    (root.parent / "secret").write_text(SECRET)
+    (root / "out").symlink_to(root.parent / "beyond")
+    (root / "inner").symlink_to(root / "model")
+    return root
+
+
+@pytest.fixture(scope="module")
+def client(root: Path) -> Iterator[httpx.Client]:
+    with running(settings_for(root, places=[str(root), "s3://ct/models"])) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "s3://ct/models?endpoint_override=127.0.0.1:PORT&scheme=http",
+        f"s3://KEY:{SECRET}@ct/models/a",
+        f"s3://ct/models/a#{SECRET}",
+        "s3://ct/models/../other",
+        "s3://ct/models/%2e%2e/other",
+        "s3://ct/modelsandmore",
+        "s3://ct2/models/a",
+        "s3://ct@127.0.0.1:PORT/models",
+        "gs://ct/models",
+        "http://127.0.0.1:PORT/models",
+        "ftp://127.0.0.1:PORT/models",
+        "hdfs://127.0.0.1:PORT/models",
+        "file:///etc",
+        "file://localhost/etc",
+        "memory://models",
+        "simplecache::http://127.0.0.1:PORT/x",
+        "/etc",
+        "~root",
+        "/proc/self/root/etc",
+        "ROOT/../beyond",
+        "ROOT/model/../../beyond",
+        "ROOT//../beyond",
+        "ROOT/out",
+        "ROOT/inner/../../beyond",
+        "ROOT/model\x00",
+        "ROOT/model\n",
+        "ROOT/\ud800",
+        "ROOT" + "/x" * 3000,
+    ],
+)
+def test_nothing_beyond_is_asked_or_repeated(client: httpx.Client, root: Path, place: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        source = place.replace("ROOT", str(root)).replace("PORT", str(listening.getsockname()[1]))
+        content = json.dumps({"source": source})
+        answer = client.post("/models/a/activate", content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422, answer.text
+        assert SECRET not in answer.text
+        listening.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+def test_what_is_in_them_serves_by_any_name(client: httpx.Client, root: Path) -> None:
+    for source in (f"{root}/model", f"{root}//./inner/../model/", f"file://{root}/model", f"{root}/inner"):
+        answer = client.post("/models/a/activate", json={"source": source})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["source"] == f"{root}/model"
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "weights", "text", "value", "key", "nested"])
+def test_no_file_is_quoted(client: httpx.Client, root: Path, kind: str) -> None:
+    folder = root / f"bad-{kind}"
+    if kind == "folder":
+        folder.mkdir()
+        (folder / "best").symlink_to(root.parent / "beyond")
+    else:
+        save_model(folder)
+    file = folder / "manifest.json"
+    good = None if kind == "folder" else json.loads(file.read_text())
+    if kind == "link":
+        file.unlink()
+        file.symlink_to(root.parent / "secret")
+    elif kind == "weights":
+        weights = folder / good["files"]["weights"]
+        weights.rename(root.parent / "weights")
+        weights.symlink_to(root.parent / "weights")
+    elif kind == "text":
+        file.write_text(SECRET)
+    elif kind == "value":
+        file.write_text(json.dumps(good | {"epoch": SECRET}))
+    elif kind == "key":
+        file.write_text(json.dumps(good | {SECRET: 1}))
+    elif kind == "nested":
+        file.write_text(json.dumps(good | {"metrics": {SECRET: SECRET}}))
+    answer = client.post("/models/a/activate", json={"source": str(folder)})
+    assert answer.status_code == 422
+    assert SECRET not in answer.text
+    words = {"link": "is a link", "folder": "is a link", "weights": "is a link", "value": "epoch", "nested": "metrics"}
+    assert words.get(kind, "manifest.json cannot be read") in answer.json()["detail"]
+
+
+def test_the_source_of_a_model_carries_no_keys(tmp_path: Path) -> None:
+    save_model(tmp_path / "model")
+    with running(settings_for(tmp_path)) as client:
+        client.post("/models/a/activate", json={"source": str(tmp_path / "model")}).raise_for_status()
+    with sqlite3.connect(tmp_path / "state" / "service.sqlite") as database:  # of a version that took them
+        database.execute(f"UPDATE models SET source = 's3://KEY:{SECRET}@ct/a?access_key={SECRET}'")
+    database.close()
+    with running(settings_for(tmp_path)) as client:
+        assert client.get("/models/a").json()["source"] == "s3://ct/a"
+
+
+def test_options_in_a_setting_hold_for_what_is_in_it(object_store: str) -> None:
+    from fbp_ray.storage import open_folder
+
+    (open_folder(object_store) / "x").write("a", "b")
+    places = Places([f"{object_store}?region=us-east-1"])
+    assert places.open(f"{object_store}/x").read("a") == b"b"
+    assert str(places.resolve(f"{object_store}//x/./")) == f"{object_store}/x"
+    assert without_secrets(f"s3://a:b@{object_store.removeprefix('s3://')}?c#d") == object_store
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[JobService]:
+    service = JobService(tmp_path / "in", FakeCluster(local=False))
+    service.jobs._places = Places([str(tmp_path / "in"), "s3://ct/runs"])
+    yield service
+    service.close()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"run": {"storage": "IN/../beyond"}},
+        {"run": {"storage": "s3://ct/runs?endpoint_override=127.0.0.1:1"}},
+        {"run": {"storage": "IN", "name": "out"}},
+        {"init": {"checkpoint": "/etc"}},
+        {"data": {"dir": "/etc"}},
+        {"data": {"dir": "IN/out"}},
+    ],
+)
+def test_jobs_stay_in_them_too(service: JobService, config: dict[str, object]) -> None:
+    (service.folder / "out").symlink_to(service.folder.parent)
+    body = json.dumps({"kind": "train", "config": config}).replace("IN", str(service.folder))
+    answer = service.http.post("/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, "may not use" in answer.text or "more than a bucket" in answer.text) == (422, True)
+
+
+def test_a_folder_has_one_name(service: JobService) -> None:
+    folder = service.folder / "runs"
+    (folder / "real").mkdir(parents=True)
+    (folder / "link").symlink_to(folder / "real")
+    (service.folder / "again").symlink_to(folder)
+    taken = service.post({"run": {"name": "real"}})
+    for storage, name in (
+        (f"{folder}/../runs", "real"),
+        (f"{folder}//", "real"),
+        (f"{folder}/.", "real"),
+        (f"file://{folder}", "real"),
+        (str(service.folder / "again"), "real"),
+        (str(folder), "link"),
+    ):
+        answer = service.http.post(
+            "/jobs", json={"kind": "train", "config": {"run": {"storage": storage, "name": name}}}
+        )
+        assert (answer.status_code, taken["id"] in answer.json()["detail"]) == (409, True), (storage, name)
+    out = {"checkpoint": str(folder / "x"), "out": f"{folder}/x/../real"}
+    assert service.http.post("/jobs", json={"kind": "evaluate", "config": out}).status_code == 409
+    for storage in ("s3://ct/runs/a", "s3://ct//runs/./a/"):
+        answer = service.http.post(
+            "/jobs", json={"kind": "train", "config": {"run": {"storage": storage, "name": "b"}}}
+        )
+    assert answer.status_code == 409
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "status.json", "history.csv", "baseline.json"])
+@pytest.mark.parametrize("linked", [True, False])
+def test_no_file_of_a_job_is_quoted(service: JobService, name: str, linked: bool) -> None:
+    folder = service.folder / "runs" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("{}")
+    (folder / name).unlink(missing_ok=True)
+    if linked:
+        (service.folder.parent / "secret").write_text(f"a: '{SECRET}'\n{SECRET}: [\n")
+        (folder / name).symlink_to(service.folder.parent / "secret")
+    else:
+        (folder / name).write_text(f"epoch,{SECRET}\n1,{SECRET}\n" if name == "history.csv" else f"{SECRET}: [{SECRET}")
+    for config in ({"run": {"name": "mine"}}, {"run": {"name": "mine", "extend": 2}}):
+        answer = service.http.post("/jobs", json={"kind": "train", "config": config})
+        assert SECRET not in answer.text
+        assert answer.status_code < 500
+    progress = read_progress("train", str(folder), {}, service.jobs._places.open)
+    assert name in progress.problem
+    assert SECRET not in progress.problem
+
+
+def test_a_file_that_is_not_of_this_version_is_told_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.yaml").write_text(f"optim: {{lr: {SECRET}}}")
+    with pytest.raises(RunError, match=r"config\.yaml is not of this version \(optim\.lr must be a number\)"):
+        RunFolder(tmp_path / "a").check_resumable(TrainConfig())
+    with pytest.raises(ConfigError, match="at most"):
+        Places(["/"]).resolve("x" * 5000)
