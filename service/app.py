@@ -23,6 +23,7 @@ from service.body_limits import Intake
 from service.connections import Server
 from service.database import Database
 from service.jobs import routes as jobs
+from service.jobs.looks import Looks
 from service.jobs.manager import Jobs
 from service.memory import MEGABYTE, SMALL, Memory
 from service.model_registry import ModelRegistry
@@ -71,6 +72,9 @@ def create_app(settings: Settings, other_jobs: Any = None) -> FastAPI:
     seconds = limits.request_seconds
     app.state.turns = Turns(threads=4, waiting=WAITING, seconds=seconds, what="reading and writing")
     app.state.unpacking = Turns(READERS, WAITING, min(seconds, 3 * limits.file_seconds), "unpacking files")
+    app.state.activating = Turns(2, WAITING, seconds, "activating models")
+    app.state.storing = Turns(4, WAITING, seconds, "jobs and their storage")
+    app.state.looks = Looks(app.state.storing.run)
     app.state.reader_pool = ReaderPool(int(limits.body_mb * MEGABYTE), READERS, limits.file_seconds)
 
     def activate(name: str, source: str) -> ModelDocument:
@@ -124,8 +128,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(state.jobs.close)
         state.registry.close()
         state.batcher.close()
-        state.turns.close()
-        state.unpacking.close()
+        for turns in (state.turns, state.unpacking, state.activating, state.storing):
+            turns.close()
         state.reader_pool.close()
         state.database.close()
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+import torch
 
+from fbp_ray.geometry import ParallelBeam
+from fbp_ray.projector import project
+from service.app import create_app
 from service.problems import Problem
 from service.turns import Turns
+from tests.service.test_process import wait_for
+from tests.support.serving import as_npy, running, settings_for
+
+LODOPAB = ParallelBeam.lodopab()
 
 
 async def until(holds: threading.Event) -> None:
@@ -83,3 +93,27 @@ def test_what_the_work_raises_comes_back() -> None:
         turns.close()
 
     asyncio.run(ask())
+
+
+def test_a_storage_that_never_answers_holds_up_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+
+    def never(*_: object) -> None:
+        go.wait(60)
+        raise Problem(503, "the storage is away")
+
+    settings = settings_for(tmp_path, limits={"request_seconds": 2})
+    app = create_app(settings)
+    with running(settings, app) as client, ThreadPoolExecutor(90) as pool:
+        monkeypatch.setattr(app.state.registry, "activate", never)
+        asked = [
+            pool.submit(client.post, "/models/best/activate", json={"source": str(tmp_path / "far")}) for _ in range(80)
+        ]
+        wait_for(lambda: any(each.done() for each in asked))  # the queue is full
+        for path in ("/models", "/jobs", "/health/live"):
+            assert client.get(path, timeout=2).status_code == 200
+        assert client.post("/reconstruct", content=as_npy(project(torch.zeros(362, 362), LODOPAB))).status_code == 200
+        answers = [each.result() for each in asked]
+        go.set()
+    assert {answer.status_code for answer in answers} == {503}
+    assert all(answer.headers["Retry-After"] for answer in answers)
