@@ -13,6 +13,16 @@ import pytest
 from fbp_ray.geometry import ParallelBeam, RegularAngles
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests (`-n 2 --dist loadgroup`), one has all that need the Ray cluster.
+
+    The others are shared by file, so that what a file makes for its tests is made once.
+    """
+    for item in items:
+        on_ray = "cluster" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("ray" if on_ray else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def own_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder for modules, where Python finds them, and Ray's workers too."""
