@@ -26,8 +26,8 @@ class Places:
 
     @classmethod
     def of(cls, settings: Settings) -> Places:
-        """Those of the service's settings: the two storages, `runs` where it was started, and what `places` names."""
-        return cls([settings.models.storage, settings.jobs.storage, "runs", *settings.places])
+        """Those of the settings: the two storages, `runs` and `data` where it was started, and what `places` names."""
+        return cls([settings.models.storage, settings.jobs.storage, "runs", "data", *settings.places])
 
     def resolve(self, place: str) -> str:
         """A place by the only name that it has: absolute, without `..`, double slashes and links.

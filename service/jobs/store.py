@@ -178,7 +178,6 @@ class JobLogs:
         self._lock = threading.Lock()
         self._seen: dict[str, int] = {}  # bytes of each log so far
         self._dropped: dict[str, int] = {}  # bytes of its begin that are not kept
-        folder.mkdir(parents=True, exist_ok=True)
 
     def keep(self, id: str, text: str) -> None:
         """Keeps a log, given from its begin; only what is new is written."""
