@@ -55,8 +55,12 @@ class Places:
         root = self._root(found) or found
         if self._roots[root] == without_secrets(self._roots[root]):
             return open_folder(found)
-        inner = found.removeprefix(root).strip("/")  # the options of the setting hold for what is in it
-        return open_folder(self._roots[root]) / inner if inner else open_folder(self._roots[root])
+        try:
+            folder = open_folder(self._roots[root])  # the options of the setting hold for what is in it
+        except ConfigError:
+            raise ConfigError(f"{found} cannot be reached with the options that the service's settings have") from None
+        inner = found.removeprefix(root).strip("/")
+        return folder / inner if inner else folder
 
     def _root(self, place: str) -> str | None:
         """The innermost of the roots that a place is in."""

@@ -187,8 +187,11 @@ def test_a_folder_has_one_name(service: JobService) -> None:
             "/jobs", json={"kind": "train", "config": {"run": {"storage": storage, "name": name}}}
         )
         assert (answer.status_code, taken["id"] in answer.json()["detail"]) == (409, True), (storage, name)
-    out = {"checkpoint": str(folder / "x"), "out": f"{folder}/x/../real"}
-    assert service.http.post("/jobs", json={"kind": "evaluate", "config": out}).status_code == 409
+    for inner in ("", "/best", "/../real/trials/0001"):  # nor is one in the other
+        out = {"checkpoint": str(folder / "x"), "out": f"{folder}/x/../real{inner}"}
+        assert service.http.post("/jobs", json={"kind": "evaluate", "config": out}).status_code == 409
+    out["out"] = f"{folder}/real-2"
+    assert service.http.post("/jobs", json={"kind": "evaluate", "config": out}).status_code == 201
     for storage in ("s3://ct/runs/a", "s3://ct//runs/./a/"):
         answer = service.http.post(
             "/jobs", json={"kind": "train", "config": {"run": {"storage": storage, "name": "b"}}}
