@@ -257,6 +257,29 @@ class TestOneTruth:
             assert lost.engine(None, None, None, None).name == "classic-fbp"
         assert status_of(lambda: lost.get(name)) == 404
 
+    def test_a_storage_that_was_away_at_the_start_is_looked_for_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        app, looks = create_app(settings_for(tmp_path)), 0
+        registry: ModelRegistry = app.state.registry
+        find = registry._completed_runs
+
+        def away_at_first() -> Any:
+            nonlocal looks
+            looks += 1
+            if looks <= 2:
+                raise OSError("s3://KEY:SECRET@ct does not answer")
+            return find()
+
+        monkeypatch.setattr(registry, "_completed_runs", away_at_first)
+        with pytest.raises(OSError, match="does not answer"):
+            registry.load()
+        assert "SECRET" not in (registry.waiting_for or "SECRET")
+        assert status_of(lambda: registry.engine(None, None, None, None)) == 503
+        with running(settings_for(tmp_path), app):  # until it is ready
+            assert looks > 2
+            assert registry.engine(None, None, None, None).name == "classic-fbp"
+
     def test_a_deleted_model_is_gone_from_every_service_at_once(
         self, registries: Callable[[], ModelRegistry], tmp_path: Path
     ) -> None:
