@@ -396,6 +396,7 @@ class TestWhatCanBeShownAgain:
             r'{"kind": "train", "config": {"optim": {"lr": NaN}}}',
             r'{"kind": "evaluate", "config": {"checkpoint": "/cluster/\ud800\udc00\udc00"}}',
             r'{"kind": "train", "\ud800": 1}',
+            '{"kind": "train", "config": {"track": {"to": [[], {}]}}}',
             r'{"kind": "\ud800"}',
             '{"kind": "train", "config": {"train": {"epochs": 1' + "0" * 5000 + "}}}",
             '{"kind": "train", "config": {"train": {"seed": -1' + "0" * 4000 + "}}}",
