@@ -6,7 +6,7 @@ NAME := quickstart-$(shell date +%Y%m%d-%H%M%S)
 # they are written; Ray warns of its own settings when it is imported.
 DOCUMENTED := $(subst /,.,$(patsubst %.py,%,$(filter-out %/__init__.py,$(wildcard fbp_ray/*.py))) $(patsubst %/__init__.py,%,$(wildcard fbp_ray/*/__init__.py)))
 
-.PHONY: help train test serve docs figures chaos check-deploy lint format constraints clean
+.PHONY: help train test serve weights docs figures chaos check-deploy lint format constraints clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -21,6 +21,9 @@ test: .venv/installed lint  ## style, types and tests
 
 serve: .venv/installed  ## answer reconstructions and run jobs over HTTP, on http://127.0.0.1:8000
 	$(BIN)/python -m service --log text
+
+weights: .venv/installed  ## train the model that comes with the package, on the sample CT, anew (some minutes)
+	$(BIN)/python -m benchmarks.weights
 
 docs: .venv/installed  ## the API reference from the docstrings, in build/docs
 	PDOC_ALLOW_EXEC=1 $(BIN)/python -W error -W 'ignore:Error parsing type annotation' -W 'ignore::DeprecationWarning:ray' \

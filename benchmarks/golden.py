@@ -20,16 +20,21 @@ import torch
 
 from fbp_ray.checkpoint import read_checkpoint
 
-ONE_WINDOW = "--window.kind frequency --window.cutoff 1 --optim.lr 0.01 --optim.schedule plateau"
-"""The quickstart of version 0.1.0."""
+ONE_WINDOW = (
+    "--window.kind frequency --window.cutoff 1 --optim.lr 0.01 --optim.schedule plateau --loss.log_mse 0 "
+    "--loss.local_ssim 0"
+)
+"""The quickstart of version 0.1.0, with its loss below."""
+
+COMPOSITE = "--loss.l1 0.25 --loss.ms_ssim 1 --loss.edge 1"
 
 RUNS = {
     "one window for all rays, 1 worker": (
-        f"{ONE_WINDOW} --train.epochs 3 --scaling.num_workers 1",
+        f"{ONE_WINDOW} {COMPOSITE} --train.epochs 3 --scaling.num_workers 1",
         "86a7a0e363ee0234ab72a45f",
     ),
     "one window for all rays, 2 workers": (
-        f"{ONE_WINDOW} --train.epochs 2 --scaling.num_workers 2",
+        f"{ONE_WINDOW} {COMPOSITE} --train.epochs 2 --scaling.num_workers 2",
         "292aec66778064bf566a0906",
     ),
     "reference, 1 worker": (

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fbp_ray.geometry import ParallelBeam
+    from fbp_ray.some_angles import SomeAngles
 
 Figure = Literal["psnr", "ssim"]
 COARSE = tuple(round(0.1 * k, 2) for k in range(2, 11))
@@ -59,14 +60,21 @@ def mean_quality(rows: Iterable[Quality]) -> Quality:
 class Baseline(Frozen):
     """The classic FBP on the validation part: the content of baseline.json."""
 
-    hann_psnr: float
-    """Mean PSNR in dB, with the Hann window whose cut-off is best for it."""
+    hann_psnr: float | None = None
+    """Mean PSNR in dB, with the Hann window whose cut-off is best for it; None without ground truth."""
 
-    hann_ssim: float
-    """Mean SSIM, with the Hann window whose cut-off is best for it."""
+    hann_ssim: float | None = None
+    """Mean SSIM, with the Hann window whose cut-off is best for it; None without ground truth."""
 
     hann_psnr_cutoff: float
     hann_ssim_cutoff: float
+    """Without ground truth both cut-offs are `hann_risk_cutoff`."""
+
+    hann_risk: float | None = None
+    """The mean of `fbp_ray.self_target.self_risk`, where the run learns without ground truth."""
+
+    hann_risk_cutoff: float | None = None
+    """Of the Hann window with the least mean squared error, as it is estimated without ground truth."""
 
     without_range: int = 0
     """Images of one value throughout, which no mean of PSNR or SSIM takes in."""
@@ -80,9 +88,15 @@ class Baseline(Frozen):
             return "1 of the validation images has one value throughout: PSNR and SSIM leave it out"
         return f"{self.without_range} of the validation images have one value throughout: PSNR and SSIM leave them out"
 
+    @property
+    def start_cutoff(self) -> float:
+        """That of a window that starts from the best Hann; chosen without ground truth where the run learns so."""
+        return self.hann_psnr_cutoff if self.hann_risk_cutoff is None else self.hann_risk_cutoff
+
     def of(self, figure: Figure) -> float:
-        """The baseline's psnr or ssim."""
-        return self.hann_psnr if figure == "psnr" else self.hann_ssim
+        """The baseline's psnr or ssim; nan without ground truth."""
+        found = self.hann_psnr if figure == "psnr" else self.hann_ssim
+        return math.nan if found is None else found
 
     def gain(self, figure: Figure, value: float) -> float:
         """How much better than the baseline a psnr (in dB) or an ssim is."""
@@ -140,3 +154,35 @@ def best_hann(
     found |= scores(sorted({round(c + step, 2) for c in around for step in FINE if round(c + step, 2) <= 1}))
     by_psnr, by_ssim = (max(found, key=lambda cutoff: found[cutoff][figure]) for figure in (0, 1))
     return BestCutoffs(by_psnr, by_ssim)
+
+
+def best_hann_alone(
+    sinograms: Callable[[], Iterable[Tensor]],
+    geometry: ParallelBeam,
+    over_processes: Callable[[Tensor], Tensor] = lambda sums: sums,
+) -> float:
+    """As `best_hann`, the cut-off of the least mean squared error as it is estimated without ground truth."""
+    import torch
+
+    from fbp_ray.self_target import linear_risk
+
+    def risks(cutoffs: Iterable[float]) -> dict[float, float]:
+        cutoffs = list(cutoffs)
+        sums = torch.zeros(len(cutoffs), dtype=torch.float64)
+        with torch.no_grad():
+            for sinogram in sinograms():
+                found = [linear_risk(hann(cutoff), sinogram, geometry).sum() for cutoff in cutoffs]
+                sums = sums.to(sinogram.device) + torch.stack(found)
+        return dict(zip(cutoffs, over_processes(sums).tolist(), strict=True))
+
+    found = risks(COARSE)
+    coarse = min(found, key=lambda cutoff: found[cutoff])
+    found |= risks(sorted(c for step in FINE if (c := round(coarse + step, 2)) <= 1))
+    return min(found, key=lambda cutoff: found[cutoff])
+
+
+def hann(cutoff: float) -> Callable[[Tensor, SomeAngles], Tensor]:
+    """The classic FBP of some angles, with a Hann window."""
+    from fbp_ray.model import fbp
+
+    return lambda sinogram, some: fbp(sinogram, some, "hann", cutoff)

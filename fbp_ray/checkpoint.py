@@ -7,7 +7,7 @@
 
 The manifest is replaced last, in one step, and names its files by their content. A crash therefore leaves the old
 checkpoint whole. `load_model(place)` takes such a folder or a run folder, and needs nothing else. A place is a path,
-or a URI such as `s3://bucket/runs/NAME`.
+a URI such as `s3://bucket/runs/NAME`, or the name of a model that comes with the package (`fbp_ray.shipped`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from torch import Tensor
 from fbp_ray.errors import CheckpointError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
-from fbp_ray.settings import Frozen, as_text, expand_home, what_is_wrong
-from fbp_ray.storage import Folder, Place, open_folder
+from fbp_ray.settings import Frozen, as_text, what_is_wrong
+from fbp_ray.shipped import open_place, shipped_models
+from fbp_ray.storage import Folder, Place
 from fbp_ray.versions import versions
 
 MANIFEST = "manifest.json"
@@ -74,14 +75,15 @@ def load_model(place: Place, device: torch.device | str = "cpu", *, trainable: b
     Its weights are frozen, so that its images are plain tensors: `model(sinogram).numpy()`.
 
     Args:
-        place: `runs/NAME` (its best checkpoint) or a checkpoint folder; a path, or a URI such as `s3://bucket/NAME`.
+        place: `runs/NAME` (its best checkpoint) or a checkpoint folder; a path, or a URI such as `s3://bucket/NAME`;
+            or the name of a model that comes with the package: `chest-low-dose`.
         device: where the model goes.
         trainable: the weights take gradients, to train on.
 
     Raises:
         CheckpointError: there is no checkpoint, a file is damaged, or the weights do not fit the manifest's model.
     """
-    checkpoint = read_checkpoint(place if isinstance(place, Folder) else expand_home(str(place)))
+    checkpoint = read_checkpoint(place)
     model = LearnableFBP(checkpoint.manifest.model)
     put_weights(model, checkpoint.contents["weights"], str(place))
     return (model if trainable else model.eval().requires_grad_(False)).to(device)
@@ -203,7 +205,7 @@ def find_checkpoint(place: Place) -> Folder:
     Raises:
         CheckpointError: there is none, or the place cannot be read.
     """
-    folder = open_folder(place)
+    folder = open_place(place)
     try:
         for candidate in (folder, folder / "best", folder / "last"):
             if candidate.has(MANIFEST):
@@ -211,7 +213,10 @@ def find_checkpoint(place: Place) -> Folder:
         there = "does not exist" if not folder.exists() else f"has no {MANIFEST}, and neither has its best/ or last/"
     except OSError as error:
         there = f"cannot be read: {error}"
-    raise CheckpointError(f"{place} is no checkpoint: it {there}; give a run folder (runs/NAME) or runs/NAME/best")
+    raise CheckpointError(
+        f"{place} is no checkpoint: it {there}; give a run folder (runs/NAME) or runs/NAME/best, or the name of a "
+        f"model that comes with fbp-ray: {', '.join(shipped_models())}"
+    )
 
 
 def read_manifest(place: Place, name: str = MANIFEST) -> Manifest:
@@ -236,7 +241,7 @@ def load_weights(model: LearnableFBP, place: Place, manifest: Manifest) -> None:
     Raises:
         CheckpointError: the file is damaged, or tensors, which it names, do not fit. The model is unchanged.
     """
-    put_weights(model, _read(open_folder(place), manifest, "weights"), str(place))
+    put_weights(model, _read(open_place(place), manifest, "weights"), str(place))
 
 
 def put_weights(model: LearnableFBP, content: bytes, source: str) -> None:

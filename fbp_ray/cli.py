@@ -7,7 +7,9 @@ layers give the same setting, the later one wins. Only the settings of all layer
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -189,7 +191,7 @@ def _options(settings: type[BaseSettings], argv: Sequence[str], program: str) ->
         source: CliSettingsSource[Any] = CliSettingsSource(
             settings,
             cli_prog_name=program,
-            cli_parse_args=[_underscored(option) for option in argv],
+            cli_parse_args=[_underscored(option) for option in _joined(argv)],
             cli_implicit_flags=True,
             cli_avoid_json=True,
             cli_hide_none_type=True,
@@ -211,6 +213,24 @@ def _what_is_wrong(error: str, settings: type[BaseSettings]) -> str:
     known = option_names(settings)
     lines = [f"{name}: {no_such('option', name.removeprefix('--'), known)}" for name in names]
     return "\n       ".join(lines) or f"{unknown!r} belongs to no option; an option is --name value, --help lists them"
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """`A,B` for numbers `A B` in a row, which an option for a range takes."""
+    words: list[str] = []
+    for word in argv:
+        if words and _is_number(word) and _is_number(re.split("[=,]", words[-1])[-1]):
+            words[-1] += f",{word}"
+        else:
+            words.append(word)
+    return words
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False
 
 
 def _underscored(option: str) -> str:

@@ -6,11 +6,13 @@ program lists its options, or refuses one, without waiting for it.
 
 from __future__ import annotations
 
-import re
+import json
+from contextlib import suppress
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from fbp_ray.own_names import is_own, own_or, refuse_options_without, refuse_same_title
 from fbp_ray.settings import Frozen, LocalPath, PlaceName
 
 PHOTONS = 4096.0
@@ -18,23 +20,44 @@ PHOTONS = 4096.0
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Amount = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Photons = Annotated[float, Field(ge=1, le=1e12)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Target = Literal["truth", "self"]
 WindowName = Literal["none", "shepp-logan", "cosine", "hamming", "hann"]
 WindowKind = Literal[
     "fixed", "frequency", "angle_frequency", "spline", "fourier_series", "low_rank", "ray_noise", "adaptive", "zeng"
 ]
 
 
-def is_own(kind: str) -> bool:
-    """Whether a kind is somebody's own code: PACKAGE.MODULE:CLASS."""
-    return re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", kind) is not None
+NetworkKind = Literal["identity"]
+Options = dict[str, Any]
+NamedOptions = Annotated[Options, BeforeValidator(lambda value: _as_object(value))]
 
 
-def _kind(kind: str) -> str:
-    if kind not in get_args(WindowKind) and not is_own(kind):
-        known = ", ".join(f"'{name}'" for name in get_args(WindowKind))
-        raise ValueError(f"must be {known} or a class of your own, PACKAGE.MODULE:CLASS")
-    return kind
+def _as_object(value: Any) -> Any:
+    """What stands after NAME= on a command line, as JSON; anything else as it is."""
+    with suppress(ValueError):
+        return json.loads(value) if isinstance(value, str) else value
+    return value
+
+
+def split_names(value: Any) -> Any:
+    """`none`, `a,b` or a list of names as a tuple that has each name once."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return value
+    return () if list(names) == ["none"] else tuple(dict.fromkeys(names))
+
+
+def _range(photons: Any) -> Any:
+    """One number, `low,high` or a list of them as a pair."""
+    if photons is None:
+        return None
+    numbers = photons.split(",") if isinstance(photons, str) else photons
+    numbers = list(numbers) if isinstance(numbers, list | tuple) else [numbers]
+    if len(numbers) not in (1, 2):
+        raise ValueError("must be one number or two, the fewest and the most")
+    return numbers * 2 if len(numbers) == 1 else numbers
 
 
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
@@ -52,19 +75,31 @@ class DataConfig(Frozen):
     cache: Literal["none", "memory", "half"] = Field(
         default="none", description="keep samples in memory, once per machine: as they are, or in half precision"
     )
+    photons: Annotated[tuple[Photons, Photons], BeforeValidator(_range)] | None = Field(
+        default=None,
+        description="draw the noise anew each epoch, with so many photons a ray, or from so many to so many (two "
+        "numbers); without it the noise of the data",
+    )
+
+    @model_validator(mode="after")
+    def _range_goes_up(self) -> DataConfig:
+        if self.photons is not None and self.photons[0] > self.photons[1]:
+            low, high = self.photons
+            raise ValueError(f"photons run from {low:g} to {high:g}; give the smaller number first: {high:g} {low:g}")
+        return self
 
 
 class WindowConfig(Frozen):
     """The kind of window, and what it is at the start."""
 
-    kind: Annotated[str, AfterValidator(_kind)] = Field(
+    kind: Annotated[str, own_or("windows", get_args(WindowKind))] = Field(
         default="frequency",
         description="shared by the angles: spline, fourier_series (smooth) or frequency (a weight a frequency); one "
         "for each angle: low_rank (smooth) or angle_frequency (a weight for every angle and frequency); by the noise "
         "of each ray: ray_noise, adaptive (also by what stands out of it); not learned: fixed, zeng (by the noise); of "
         "your own: PACKAGE.MODULE:CLASS",
     )
-    options: dict[str, Any] = Field(
+    options: Options = Field(
         default={}, description="settings of a window of your own, NAME=VALUE; the other settings here are not its"
     )
     init: Literal["ones", "none", "shepp-logan", "cosine", "hamming", "hann"] = Field(
@@ -118,9 +153,6 @@ class StartWindowConfig(WindowConfig):
         description="the window at the start: ones, an analytic one, or solve: from a Hann to the least mean squared "
         "error by least squares, in one pass over the training part",
     )
-    target: Literal["truth", "self"] = Field(
-        default="truth", description="what solve compares with: the ground truth, or the scan's other angles"
-    )
 
     @model_validator(mode="after")
     def _ones_have_no_cutoff(self) -> StartWindowConfig:
@@ -142,8 +174,7 @@ class StartWindowConfig(WindowConfig):
         known = self.cutoff if isinstance(self.cutoff, float) else cutoff if self.is_hann else 1.0
         counts = (photons or "estimate") if self.photons == "data" else self.photons
         init = "hann" if self.is_hann else self.init
-        own = {name: value for name, value in self if name != "target"}
-        return WindowConfig.model_validate({**own, "init": init, "cutoff": known, "photons": counts})
+        return WindowConfig.model_validate({**dict(self), "init": init, "cutoff": known, "photons": counts})
 
     @property
     def is_hann(self) -> bool:
@@ -154,7 +185,16 @@ class StartWindowConfig(WindowConfig):
 class PostprocessingConfig(Frozen):
     """What happens to the image after the backprojection."""
 
-    kind: Literal["identity"] = Field(default="identity", description="identity: nothing")
+    kind: Annotated[str, own_or("networks", get_args(NetworkKind))] = Field(
+        default="identity", description="identity: nothing; or a network of your own, PACKAGE.MODULE:CLASS"
+    )
+    options: Options = Field(default={}, description="settings of a network of your own, NAME=VALUE")
+
+    @model_validator(mode="after")
+    def _own_alone_has_options(self) -> PostprocessingConfig:
+        if self.options and not is_own(self.kind):
+            raise ValueError(f"options are those of a network of your own, but kind is {self.kind}; leave them out")
+        return self
 
 
 class LossConfig(Frozen):
@@ -166,6 +206,12 @@ class LossConfig(Frozen):
     mse: Weight = Field(default=0.0, description="weight of the mean squared error")
     log_mse: Weight = Field(default=0.0, description="weight of log10(mean squared error / range^2) = -PSNR / 10")
     local_ssim: Weight = Field(default=0.0, description="weight of 1 - SSIM, the SSIM that is reported")
+    own: dict[Annotated[str, own_or("losses")], Weight] = Field(
+        default={}, description="weights of terms of your own, PACKAGE.MODULE:NAME=WEIGHT"
+    )
+    options: dict[Annotated[str, own_or("losses")], NamedOptions] = Field(
+        default={}, description='settings of terms of your own, PACKAGE.MODULE:NAME={"NAME": VALUE}'
+    )
 
     @model_validator(mode="after")
     def _something_to_minimise(self) -> LossConfig:
@@ -173,12 +219,31 @@ class LossConfig(Frozen):
             raise ValueError(
                 f"all loss weights are 0; give at least one of {', '.join(self.weights)} a positive weight"
             )
+        refuse_options_without(self.own, self.options)
+        refuse_same_title(self.own, {"loss", *LossConfig.model_fields})
         return self
 
     @property
     def weights(self) -> dict[str, float]:
         """The weight of every term by name."""
-        return dict(self)
+        return {name: weight for name, weight in self if name not in ("own", "options")} | self.own
+
+
+class MetricsConfig(Frozen):
+    """Figures of your own beside PSNR and SSIM: shown each epoch and in evaluations."""
+
+    own: Annotated[tuple[Annotated[str, own_or("metrics")], ...], BeforeValidator(split_names)] = Field(
+        default=(), description="their names, PACKAGE.MODULE:NAME, separated by commas"
+    )
+    options: dict[Annotated[str, own_or("metrics")], NamedOptions] = Field(
+        default={}, description='their settings, PACKAGE.MODULE:NAME={"NAME": VALUE}'
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> MetricsConfig:
+        refuse_options_without(self.own, self.options)
+        refuse_same_title(self.own, {"loss", "psnr", "ssim", "psnr_fr", "ssim_fr", *LossConfig.model_fields})
+        return self
 
 
 class OptimConfig(Frozen):
@@ -249,7 +314,7 @@ class InitConfig(Frozen):
     """What the training starts from."""
 
     checkpoint: PlaceName | None = Field(
-        default=None, description="start from the weights of this run or checkpoint folder, or its URI"
+        default=None, description="start from the weights of this run or checkpoint folder, its URI, or chest-low-dose"
     )
     optimizer: bool = Field(default=False, description="also start from its optimiser's state")
 
@@ -278,18 +343,10 @@ class RunConfig(Frozen):
     )
 
 
-def _split_names(value: Any) -> Any:
-    """`none`, `a,b` or a list of names as a tuple that has each name once."""
-    names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        return value
-    return () if list(names) == ["none"] else tuple(dict.fromkeys(names))
-
-
 class TrackConfig(Frozen):
     """Where a run's curves and pictures go while it trains."""
 
-    to: Annotated[tuple[TrackerName, ...], BeforeValidator(_split_names)] = Field(
+    to: Annotated[tuple[TrackerName, ...], BeforeValidator(split_names)] = Field(
         default=("tensorboard",), description="trackers, separated by commas; none for none"
     )
     images: Amount = Field(default=2, description="validation samples shown as pictures")
@@ -300,10 +357,16 @@ class TrainConfig(Frozen):
     """Everything that determines a training run. The defaults shown are the package's; the recipe sets others."""
 
     recipe: str = Field(default="quickstart", description="the settings to start from: quickstart or reference")
+    target: Target = Field(
+        default="truth",
+        description="what is learned from: truth, the ground truth; or self, angles of the same scan that are held "
+        "out, which needs no ground truth and takes the place of the loss",
+    )
     data: DataConfig = DataConfig()
     window: StartWindowConfig = StartWindowConfig()
     postprocessing: PostprocessingConfig = PostprocessingConfig()
     loss: LossConfig = LossConfig()
+    metrics: MetricsConfig = MetricsConfig()
     optim: OptimConfig = OptimConfig()
     train: LoopConfig = LoopConfig()
     scaling: ScalingConfig = ScalingConfig()
@@ -311,3 +374,9 @@ class TrainConfig(Frozen):
     init: InitConfig = InitConfig()
     run: RunConfig = RunConfig()
     track: TrackConfig = TrackConfig()
+
+    @property
+    def own_code(self) -> list[str]:
+        """What of somebody's own these settings name."""
+        kinds = [kind for kind in (self.window.kind, self.postprocessing.kind) if is_own(kind)]
+        return [*kinds, *self.loss.own, *self.metrics.own]

@@ -153,6 +153,11 @@ class ParallelBeam(_Value):
         return angle_weights(self.theta, math.pi, wedge=math.radians(5))
 
     @property
+    def angle_places(self) -> NDArray[np.float64]:
+        """How far along the scan each angle comes, from 0 for the first to 1 for the last, shape (A,)."""
+        return np.linspace(0, 1, self.num_angles)
+
+    @property
     def cell_weights(self) -> NDArray[np.float64]:
         """How much each detector cell counts beside its angle's weight, shape (D,): 1 where nothing else is said.
 

@@ -12,24 +12,23 @@ both halves' images, and R y an unbiased image of each half,
 
     |F_c y|^2 - <F_c y_even, R y_odd> - <F_c y_odd, R y_even>
 
-differs from the squared error by a constant, on average. R is the bare ramp divided by sinc^2, which undoes the linear
-interpolation of the backprojection. Relatives: Hendriksen et al., Noise2Inverse (2020); Lagerwerf et al., Noise2Filter,
-arXiv 2007.01636; Pelt and Batenburg (2014), who fit a filter to the projections of one scan.
+differs from the squared error by a constant, on average (see `fbp_ray.self_target`). A relative: Pelt and Batenburg
+(2014), who fit a filter to the projections of one scan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fbp_ray.errors import ConfigError
-from fbp_ray.filters import BandWindow, SmoothWindow, TableWindow, filter_projections, frequencies
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.filters import BandWindow, SmoothWindow
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.projector import backproject
+from fbp_ray.self_target import unbiased
+from fbp_ray.some_angles import SomeAngles, splits
 
 SOLVABLE = ("spline", "fourier_series", "ray_noise")
 RIDGE = 1e-9
@@ -63,16 +62,16 @@ def solve(
         ConfigError: the window is not linear in what is learned, or the scan cannot be split.
     """
     unknowns = _linear(model)
-    halves = [_half(model, odd) for odd in (0, 1)] if not ground_truth else []
+    halves = [] if ground_truth else [_at(model, split.seen) for split in splits(model.geometry, 2)]
     count = unknowns.numel()
     sums = torch.zeros(count, count + 1, dtype=torch.float64)
     with torch.no_grad():
         start = unknowns.clone()
         for observations, truths in pairs:
-            for observation, truth in zip(observations, truths, strict=True):
+            for number, observation in enumerate(observations):
                 if ground_truth:
                     first, images = _images(model, observation)
-                    right = images @ (truth.flatten() - first)
+                    right = images @ (truths[number].flatten() - first)
                 else:
                     first, images, right = _by_halves(model, halves, observation)
                 exact = images.double()
@@ -108,33 +107,20 @@ def _images(model: LearnableFBP, sinogram: Tensor) -> tuple[Tensor, Tensor]:
 
 def _by_halves(model: LearnableFBP, halves: list[LearnableFBP], sinogram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `_images`, means over the halves of the angles, and the right side of the equations."""
-    parts = [sinogram[odd::2].contiguous() for odd in (0, 1)]
-    for half in halves:
-        _linear(half).copy_(_linear(model))
-    targets = [_unbiased(part, half.geometry).flatten() for part, half in zip(parts, halves, strict=True)]
+    parts = [half.geometry.take(sinogram) for half in halves]  # type: ignore[attr-defined]
+    targets = [unbiased(part[None], half.geometry).flatten() for part, half in zip(parts, halves, strict=True)]
     firsts, images = zip(*(_images(half, part) for part, half in zip(parts, halves, strict=True)), strict=True)
     first, mean = (firsts[0] + firsts[1]) / 2, (images[0] + images[1]) / 2
     right = (images[0] @ targets[1] + images[1] @ targets[0]) / 2 - mean @ first
     return first, mean, right
 
 
-def _half(model: LearnableFBP, odd: int) -> LearnableFBP:
-    """The model for every second angle."""
-    geometry = model.geometry
-    if geometry.num_angles < 4:
-        raise ConfigError(f"a scan of {geometry.num_angles} angles cannot be split into halves that see the object")
-    half = geometry.model_copy(update={"angles": tuple(float(angle) for angle in geometry.theta[odd::2])})
-    config = ModelConfig(geometry=half, window=model.config.window)
+def _at(model: LearnableFBP, some: SomeAngles) -> LearnableFBP:
+    """The model for some of the angles, with the same coefficients: none of those that can be solved is by angle."""
+    config = ModelConfig(geometry=some, window=model.config.window)
     other = LearnableFBP(config).to(next(model.parameters()).device).requires_grad_(False)
     other.load_state_dict(model.state_dict())
     return other
-
-
-def _unbiased(sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
-    """The FBP with the bare ramp, the interpolation undone: (A, D) -> (H, W)."""
-    undone = torch.from_numpy(1 / np.sinc(frequencies(geometry.cells) / 2) ** 2)
-    response = (TableWindow(geometry, undone, learned=False).response * undone).to(sinogram)
-    return backproject(filter_projections(sinogram[None], response), geometry, interpolate=True)[0]
 
 
 def _solution(gram: Tensor, right: Tensor) -> tuple[Tensor, str]:

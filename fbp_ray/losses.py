@@ -10,12 +10,12 @@
 The last two are what is reported: a noisy image weighs no more than a clean one. An image whose target has one value
 throughout has neither, and counts as 0. Images are (B, H, W) with values about [0, 1]. Every term is a mean over the
 batch, so batches of different sizes combine by their sizes. A term is a function in `_TERMS` and a field of
-`fbp_ray.config.LossConfig`.
+`fbp_ray.config.LossConfig`; terms of somebody's own come from `fbp_ray.own`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -25,6 +25,8 @@ from fbp_ray.config import LossConfig
 from fbp_ray.errors import ConfigError
 from fbp_ray.geometry import check_tensor
 from fbp_ray.metrics import has_range, psnr, ssim
+from fbp_ray.own import Figure, own_term
+from fbp_ray.own_names import own_title
 
 SMALLEST_FOR_MS_SSIM = 161  # five scales of an 11 x 11 window
 
@@ -45,16 +47,25 @@ def composite_loss(prediction: Tensor, target: Tensor, config: LossConfig) -> Lo
         config: the weights.
 
     Raises:
-        ConfigError: the images are too small for MS-SSIM and its weight is not 0.
+        ConfigError: the images are too small for MS-SSIM and its weight is not 0; or a term of somebody's own cannot be
+            used.
     """
     for image in (prediction, target):
         check_tensor(image, "an image")
     if prediction.dtype != torch.float64:  # half precision is too coarse for differences
         prediction, target = prediction.float(), target.float()
     with torch.autocast(prediction.device.type, enabled=False):
-        parts = {name: _TERMS[name](prediction, target) for name, weight in config.weights.items() if weight > 0}
-        total = torch.stack([config.weights[name] * part for name, part in parts.items()]).sum()
-    return Loss(total, {name: part.detach() for name, part in parts.items()})
+        terms = [(title, weight, term(prediction, target)) for title, weight, term in _terms(config)]
+        total = torch.stack([weight * part for _, weight, part in terms]).sum()
+    return Loss(total, {title: part.detach() for title, _, part in terms})
+
+
+def _terms(config: LossConfig) -> Iterator[tuple[str, float, Figure]]:
+    """The terms whose weight is not 0, with what they are called and their weights."""
+    for name, weight in config.weights.items():
+        if weight > 0:
+            own = name in config.own
+            yield own_title(name) if own else name, weight, own_term(name, config.options) if own else _TERMS[name]
 
 
 def _l1(prediction: Tensor, target: Tensor) -> Tensor:
@@ -107,7 +118,7 @@ def _over_ranged(figure: Callable[[Tensor, Tensor], Tensor], prediction: Tensor,
     return (figure(prediction[ranged], target[ranged]).sum() / len(target)).to(target.dtype)
 
 
-_TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+_TERMS: dict[str, Figure] = {
     "l1": _l1,
     "ms_ssim": _ms_ssim,
     "edge": _edge,

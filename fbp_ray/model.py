@@ -5,16 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fbp_ray.config import PostprocessingConfig, WindowConfig, WindowName
+from fbp_ray.errors import GeometryError
 from fbp_ray.filters import TableWindow, analytic_window, build_filter, filter_projections, frequencies
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.own import own_stage
+from fbp_ray.own_names import is_own
 from fbp_ray.projector import backproject, check_array
 from fbp_ray.settings import Frozen
+
+if TYPE_CHECKING:
+    from fbp_ray.some_angles import SomeAngles
 
 
 class ModelConfig(Frozen):
@@ -24,8 +32,20 @@ class ModelConfig(Frozen):
     window: WindowConfig = WindowConfig()
     postprocessing: PostprocessingConfig = PostprocessingConfig()
 
+    @property
+    def own_code(self) -> list[str]:
+        """What of somebody's own the model needs."""
+        return [kind for kind in (self.window.kind, self.postprocessing.kind) if is_own(kind)]
 
-_POSTPROCESSING: dict[str, Callable[[], nn.Module]] = {"identity": nn.Identity}
+
+_NETWORKS: dict[str, Callable[[], nn.Module]] = {"identity": nn.Identity}
+
+
+def build_network(config: PostprocessingConfig, geometry: ParallelBeam) -> nn.Module:
+    """The network that `config` describes, (B, H, W) -> (B, H, W), on the CPU; raises as `own_stage` does."""
+    if is_own(config.kind):
+        return own_stage(config.kind, config.options, geometry).to("cpu", torch.float32)
+    return _NETWORKS[config.kind]()
 
 
 class LearnableFBP(nn.Module):
@@ -39,15 +59,21 @@ class LearnableFBP(nn.Module):
         super().__init__()
         self.config = config
         self.filter = build_filter(config.window, config.geometry)
-        self.postprocessing = _POSTPROCESSING[config.postprocessing.kind]()
+        self.postprocessing = build_network(config.postprocessing, config.geometry)
+        self._filters: dict[SomeAngles, nn.Module] = {}  # for some of the angles; their weights are those of `filter`
 
     @property
     def geometry(self) -> ParallelBeam:
         """The scan that this model reconstructs, and the grid on which it does."""
         return self.config.geometry
 
-    def forward(self, sinogram: Tensor, storage_dtype: torch.dtype | None = None) -> Tensor:
+    def forward(
+        self, sinogram: Tensor, storage_dtype: torch.dtype | None = None, some: SomeAngles | None = None
+    ) -> Tensor:
         """(..., A, D) -> (..., H, W).
+
+        With `some` the sinogram is one of some of the scan's angles, and nothing is known of the others: the stage is
+        one for these angles with the same weights, of which a table by angle has the rows of these.
 
         For inference on a GPU, `storage_dtype=torch.float16` keeps the filtered sinogram in half precision; see
         `fbp_ray.projector.backproject`.
@@ -55,10 +81,29 @@ class LearnableFBP(nn.Module):
         Raises:
             GeometryError: the sinogram does not fit the model's geometry.
         """
-        check_array(sinogram, self.geometry, "sinogram")
-        batch = _at_least_float32(sinogram).reshape(math.prod(sinogram.shape[:-2]), *self.geometry.sinogram_shape)
-        image = self.postprocessing(backproject(self.filter(batch), self.geometry, storage_dtype, interpolate=True))
+        geometry = self.geometry if some is None else some
+        check_array(sinogram, geometry, "sinogram")
+        batch = _at_least_float32(sinogram).reshape(math.prod(sinogram.shape[:-2]), *geometry.sinogram_shape)
+        filtered = self.filter(batch) if some is None else self._filtered(batch, some)
+        image = self.postprocessing(backproject(filtered, geometry, storage_dtype, interpolate=True))
+        if image.shape[1:] != self.geometry.image_shape:
+            raise GeometryError(
+                f"the network {self.config.postprocessing.kind} made images {tuple(image.shape[1:])} of images "
+                f"{self.geometry.image_shape}; it has to keep their shape"
+            )
         return image.to(sinogram.dtype).reshape(*sinogram.shape[:-2], *self.geometry.image_shape)  # type: ignore[no-any-return]
+
+    def _filtered(self, sinogram: Tensor, some: SomeAngles) -> Tensor:
+        if some not in self._filters:
+            with torch.random.fork_rng(devices=[]):  # a window of one's own may start at random
+                self._filters[some] = build_filter(self.config.window, some)
+        stage = self._filters[some].to(sinogram.device).train(self.training)
+        weights = self.filter.state_dict(keep_vars=True)
+        for name, own in stage.state_dict().items():
+            for axis in range(own.ndim):
+                if own.shape[axis] != weights[name].shape[axis]:  # a table by angle
+                    weights[name] = some.take(weights[name], axis)
+        return functional_call(stage, weights, sinogram)  # type: ignore[no-any-return]
 
 
 def fbp(

@@ -68,9 +68,8 @@ def panels(
         with torch.no_grad():
             classic = fbp(observation, model.geometry, "hann", cutoff)
             learned = model(observation)
-        pictures[f"reconstruction/{index:04d}"] = strip(
-            classic, learned, sample.ground_truth, f"FBP, Hann {cutoff:.2f}"
-        )
+        truth = sample.ground_truth if dataset.truth else None
+        pictures[f"reconstruction/{index:04d}"] = strip(classic, learned, truth, f"FBP, Hann {cutoff:.2f}")
     if (window := window_figure(model.filter, model.geometry.cells)) is not None:
         pictures["window"] = as_pixels(window)
     return pictures
@@ -82,26 +81,30 @@ def evenly_spaced(length: int, count: int) -> list[int]:
     return [round((k + 0.5) * length / count - 0.5) for k in range(count)]
 
 
-def strip(classic: Tensor, learned: Tensor, truth: Tensor, classic_name: str = "classic FBP") -> Pixels:
+def strip(classic: Tensor, learned: Tensor, truth: Tensor | None, classic_name: str = "classic FBP") -> Pixels:
     """[classic FBP | learned FBP | ground truth | learned - ground truth], with names above.
+
+    Without ground truth it is [classic FBP | learned FBP | learned - classic FBP].
 
     Args:
         classic: (H, W), on any device, as the others.
         learned: (H, W).
-        truth: (H, W).
+        truth: (H, W), or None.
         classic_name: stands above the first.
     """
-    classic, learned, truth = (image.detach().float().cpu() for image in (classic, learned, truth))
-    named = {
-        classic_name: _colour(classic, GREY),
-        "learned FBP": _colour(learned, GREY),
-        f"ground truth, {GREY.low:g} to {GREY.high:g}": _colour(truth, GREY),
-        f"learned - truth, {DIFFERENCE.low:g} to {DIFFERENCE.high:g}": _colour(learned - truth, DIFFERENCE),
-    }
-    times = -(-SMALLEST // min(truth.shape))
+    classic, learned = (image.detach().float().cpu() for image in (classic, learned))
+    named = {classic_name: _colour(classic, GREY), "learned FBP": _colour(learned, GREY)}
+    scale = f"{DIFFERENCE.low:g} to {DIFFERENCE.high:g}"
+    if truth is None:
+        named[f"learned - classic, {scale}"] = _colour(learned - classic, DIFFERENCE)
+    else:
+        truth = truth.detach().float().cpu()
+        named[f"ground truth, {GREY.low:g} to {GREY.high:g}"] = _colour(truth, GREY)
+        named[f"learned - truth, {scale}"] = _colour(learned - truth, DIFFERENCE)
+    times = -(-SMALLEST // min(learned.shape))
     tiles = [pixels.repeat(times, axis=0).repeat(times, axis=1) for pixels in named.values()]
     height, width = tiles[0].shape[:2]
-    canvas = Image.new("RGB", (4 * width + 3 * GAP, HEADER + height), "white")
+    canvas = Image.new("RGB", (len(tiles) * (width + GAP) - GAP, HEADER + height), "white")
     draw = ImageDraw.Draw(canvas)
     for column, (name, tile) in enumerate(zip(named, tiles, strict=True)):
         left = column * (width + GAP)
@@ -146,7 +149,7 @@ def window_figure(stage: nn.Module, cells: int) -> Figure | None:
         cells: D.
     """
     if isinstance(stage, BandWindow):
-        return _bands_figure(stage, cells)
+        return _bands_figure(stage)
     if not is_plain(stage):
         return None
     weight = stage.window().detach().cpu().numpy()
@@ -174,13 +177,13 @@ def window_figure(stage: nn.Module, cells: int) -> Figure | None:
     return figure
 
 
-def _bands_figure(stage: BandWindow, cells: int) -> Figure:
+def _bands_figure(stage: BandWindow) -> Figure:
     """The windows that divide the bands, and each band's gain by the noise and by what stands out of it."""
     gains = stage.gains.detach().cpu().numpy()
     figure = blank_figure(3.2 * (len(gains) + 1.4), 3.6)
     curves, *maps = figure.subplots(1, len(gains) + 1, width_ratios=[1.4] + [1.0] * len(gains))
     for number, window in enumerate(stage.windows().detach().cpu().numpy()):
-        curves.plot(frequencies(cells), window, label=f"up to band {number}" if number else "always kept")
+        curves.plot(np.linspace(0, 1, len(window)), window, label=f"up to band {number}" if number else "always kept")
     curves.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), title="bands")
     curves.grid(alpha=0.3)
     curves.legend(fontsize="small")

@@ -24,7 +24,7 @@ from fbp_ray.storage import Folder, Place, open_folder
 
 T = TypeVar("T")
 
-FIGURES = ("epoch", "validation_loss", "validation_psnr", "validation_ssim")  # what the list needs of history.csv
+FIGURES = ("epoch", "validation_loss")  # what the list needs of history.csv, beside PSNR and SSIM where it has them
 SHORT = 100  # characters of a reason that is not in JSON
 WIDE = 100  # columns of a terminal that has room for the time
 GONE = "its process is gone; the command that began it goes on with it"
@@ -123,7 +123,7 @@ def summary(folder: Folder) -> Run:
     status = content("status.json", run.status) or {}
     epochs = content("config.yaml", lambda: int(yaml.safe_load(folder.read("config.yaml"))["train"]["epochs"]))
     baseline = content("baseline.json", lambda: Baseline.model_validate_json(as_text(folder.read("baseline.json"))))
-    rows = content("history.csv", lambda: [{name: row[name] for name in FIGURES} for row in run.read_history()]) or []
+    rows = content("history.csv", lambda: _checked(run.read_history())) or []
     state = "damaged" if damaged else _state(status)
     times = [folder.changed(name) for name in ("status.json", "history.csv", "config.yaml")]
     return Run(
@@ -139,6 +139,11 @@ def summary(folder: Folder) -> Run:
     )
 
 
+def _checked(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The rows; raises KeyError where one lacks what every run has."""
+    return [{**row, **{name: row[name] for name in FIGURES}} for row in rows]
+
+
 def _state(status: dict[str, Any]) -> str:
     """The state that the run wrote; interrupted where its process on this machine is gone without having said so."""
     state = str(status.get("state", "unknown"))
@@ -152,7 +157,9 @@ def _best(rows: list[dict[str, float]], figure: Figure, baseline: Baseline | Non
         return None
     losses = [row["validation_loss"] if math.isfinite(row["validation_loss"]) else math.inf for row in rows]
     row = rows[losses.index(min(losses))]  # the first of the lowest, as the training keeps it
-    value = row[f"validation_{figure}"]
+    value = row.get(f"validation_{figure}")
+    if value is None:  # there is no ground truth
+        return None
     return Best(value, int(row["epoch"]), baseline.gain(figure, value) if baseline else None)
 
 

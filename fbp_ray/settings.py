@@ -122,7 +122,8 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None, file: 
             origin.append(f"in {file.name}")
         found.setdefault((option, f" ({', '.join(origin)})" if origin else ""), []).append(message)
     lines = []
-    for (option, came), (first, *others) in found.items():
+    for (option, came), messages in found.items():
+        first, *others = dict.fromkeys(messages)
         message = " or ".join([first, *(other.removeprefix("must be ") for other in others)])
         lines.append(f"--{option}: {message}{came}" if option else f"{message}{came}")
     return "\n       ".join(lines)

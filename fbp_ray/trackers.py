@@ -122,8 +122,11 @@ def scalars(row: dict[str, Any], baseline: Baseline) -> dict[str, float]:
         if part in ("train", "validation"):
             named[f"{part}/{figure}"] = float(value)
     for figure in FIGURES:
-        named[f"classic/{figure}_hann"] = baseline.of(figure)
-        named[f"gain/{figure}"] = baseline.gain(figure, float(row[f"validation_{figure}"]))
+        if f"validation_{figure}" in row:
+            named[f"classic/{figure}_hann"] = baseline.of(figure)
+            named[f"gain/{figure}"] = baseline.gain(figure, float(row[f"validation_{figure}"]))
+    if baseline.hann_risk is not None:
+        named["classic/risk_hann"] = baseline.hann_risk
     return named
 
 

@@ -3,52 +3,62 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Collection
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.datastructures import Headers
 
 from service.problems import Problem
 from service.settings import Settings, is_loopback
 
 Role = Literal["reconstruct", "operate"]
 _ROLES: tuple[Role, ...] = ("reconstruct", "operate")  # the later may do all that the former may
+_HOST = re.compile(r"([a-z0-9.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 _bearer = HTTPBearer(auto_error=False, description="a token of the service's settings; none is needed on loopback")
 
 
 def require(role: Role) -> Callable[..., Awaitable[None]]:
     """A dependency that lets only callers with the role through.
 
-    The others get 401 without a token or with an unknown one, and 403 with one that may not do this.
+    The others get 401 without a token or with an unknown one, and 403 with one that may not do this. Bodies are looked
+    at before dependencies are: body_limits.py asks the same first.
     """
 
     async def check(
-        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None
+        request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None
     ) -> None:
-        settings: Settings = request.app.state.settings
-        access = settings.access
-        if not (access.reconstruct or access.operate):
-            _refuse_other_sites(request)
-            return
-        if given is None:
-            raise Problem(
-                401,
-                f"this needs a token with the role {role}; send the header `Authorization: Bearer TOKEN`",
-                {"WWW-Authenticate": "Bearer"},
-            )
-        found = role_of(given.credentials, settings)
-        if found is None:
-            raise Problem(
-                401, "the token is not one of the service's", {"WWW-Authenticate": 'Bearer error="invalid_token"'}
-            )
-        if _ROLES.index(found) < _ROLES.index(role):
-            raise Problem(
-                403, f"the token has the role {found}, but this needs {role}; ask the operator for such a token"
-            )
+        authorise(role, request.headers, request.app.state.settings)
 
     return check
+
+
+def authorise(role: Role, headers: Headers, settings: Settings) -> None:
+    """Lets only callers with the role through, by nothing but the headers of their request.
+
+    Raises:
+        Problem: 401 or 403.
+    """
+    access = settings.access
+    if not (access.reconstruct or access.operate):
+        refuse_other_sites(headers, access.cors_origins)
+        return
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Problem(
+            401,
+            f"this needs a token with the role {role}; send the header `Authorization: Bearer TOKEN`",
+            {"WWW-Authenticate": "Bearer"},
+        )
+    found = role_of(token.strip(), settings)
+    if found is None:
+        raise Problem(
+            401, "the token is not one of the service's", {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+        )
+    if _ROLES.index(found) < _ROLES.index(role):
+        raise Problem(403, f"the token has the role {found}, but this needs {role}; ask the operator for such a token")
 
 
 def role_of(token: str, settings: Settings) -> Role | None:
@@ -61,16 +71,24 @@ def role_of(token: str, settings: Settings) -> Role | None:
     return found
 
 
-def _refuse_other_sites(request: Request) -> None:
-    """Without tokens, a browser on this machine could call the service for any page that it shows; this stops it."""
-    host = request.url.hostname or ""
-    origin = request.headers.get("origin")
-    allowed = origin is None or origin in request.app.state.settings.access.cors_origins
-    if not is_loopback(host) or not (allowed or urlsplit(origin or "").netloc == request.url.netloc):
+def refuse_other_sites(headers: Headers, allowed: Collection[str]) -> None:
+    """Without tokens, a browser on this machine could call the service for any page that it shows; this stops it.
+
+    It looks at the headers as they came: what frameworks make of a malformed one is their own address.
+
+    Raises:
+        Problem: 403, the host is not this machine, or the origin is neither the host nor one that is allowed.
+    """
+    hosts = headers.getlist("host")
+    host = hosts[0].lower() if len(hosts) == 1 else ""
+    origins = headers.getlist("origin")
+    named = _HOST.fullmatch(host)
+    own = {*allowed, f"http://{host}", f"https://{host}"}
+    if named is None or not is_loopback(named[1].strip("[]")) or not own.issuperset(origins):
         raise Problem(
             403,
-            f"without tokens the service answers this machine only, not {origin or host}; set a token "
-            "(FBPRAY_ACCESS__OPERATE_FILE), or allow the origin (FBPRAY_ACCESS__CORS_ORIGINS)",
+            f"without tokens the service answers this machine only, not {(origins or hosts or ['no host'])[0][:100]}; "
+            "set a token (FBPRAY_ACCESS__OPERATE_FILE), or allow the origin (FBPRAY_ACCESS__CORS_ORIGINS)",
         )
 
 

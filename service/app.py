@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
+import itertools
 import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from types import FrameType
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
@@ -18,17 +19,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import models, observability, problems, reconstruct
 from service.batching import Batcher
-from service.body_limits import BodyBudget, JsonLimits
+from service.body_limits import Intake
+from service.connections import Server
 from service.database import Database
 from service.jobs import routes as jobs
+from service.jobs.looks import Looks
 from service.jobs.manager import Jobs
+from service.memory import MEGABYTE, SMALL, Memory
 from service.model_registry import ModelRegistry
 from service.models import ModelDocument
 from service.observability import Metrics, RequestObserver
+from service.problems import Problem
 from service.reader_pool import ReaderPool
 from service.settings import Settings
+from service.turns import Turns
 
 M_ARENA_MAX = -8  # malloc.h
+READERS = 2
+"""Processes that read HDF5 and TIFF, and threads that unpack."""
+WAITING = 64
+"""Requests that may wait for a thread."""
+TRIM_SECONDS = 0.25
+TRIM_BYTES = 16_000_000
 
 
 def create_app(settings: Settings, other_jobs: Any = None) -> FastAPI:
@@ -53,10 +65,17 @@ def create_app(settings: Settings, other_jobs: Any = None) -> FastAPI:
     app.state.metrics = metrics
     app.state.closing = threading.Event()  # set when the service is told to end, so that endless answers end too
     app.state.database = database = Database(settings.state)
-    app.state.batcher = Batcher(settings.batching, metrics)
+    app.state.memory = memory = Memory(settings.limits, metrics)
+    app.state.batcher = Batcher(settings.batching, metrics, memory)
     app.state.registry = registry = ModelRegistry(settings, database, metrics)
-    app.state.body_budget = BodyBudget(settings.limits, metrics)
-    app.state.reader_pool = ReaderPool(app.state.body_budget.max_bytes)
+    limits = settings.limits
+    seconds = limits.request_seconds
+    app.state.turns = Turns(threads=4, waiting=WAITING, seconds=seconds, what="reading and writing")
+    app.state.unpacking = Turns(READERS, WAITING, min(seconds, 3 * limits.file_seconds), "unpacking files")
+    app.state.activating = Turns(2, WAITING, seconds, "activating models")
+    app.state.storing = Turns(4, WAITING, seconds, "jobs and their storage")
+    app.state.looks = Looks(app.state.storing.run)
+    app.state.reader_pool = ReaderPool(int(limits.body_mb * MEGABYTE), READERS, limits.file_seconds)
 
     def activate(name: str, source: str) -> ModelDocument:
         return ModelDocument.of(registry.activate(name, source))
@@ -65,7 +84,7 @@ def create_app(settings: Settings, other_jobs: Any = None) -> FastAPI:
     problems.add_handlers(app)
     for part in (reconstruct, models, jobs, observability):
         app.include_router(part.router)
-    app.add_middleware(JsonLimits, limits=settings.limits)
+    app.add_middleware(Intake, settings=settings, memory=memory)
     if settings.access.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -100,45 +119,35 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.batcher.start()
     threading.Thread(target=state.registry.run, name="models", daemon=True).start()
     await run_in_threadpool(state.jobs.start)
+    trimming = asyncio.create_task(_trim(state.memory, state.turns))
     try:
         yield
     finally:
+        trimming.cancel()
         state.closing.set()
         await run_in_threadpool(state.jobs.close)
         state.registry.close()
         state.batcher.close()
+        for turns in (state.turns, state.unpacking, state.activating, state.storing):
+            turns.close()
         state.reader_pool.close()
         state.database.close()
 
 
-class Server(uvicorn.Server):
-    """Sets `closing` at the first signal, because uvicorn waits for open answers before it ends the application."""
-
-    def __init__(self, config: uvicorn.Config, closing: threading.Event) -> None:
-        super().__init__(config)
-        self.closing = closing
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Takes a signal to end."""
-        self.closing.set()
-        super().handle_exit(sig, frame)
+async def _trim(memory: Memory, turns: Turns) -> None:
+    """Has the memory of requests that have ended given back to the system, now and then."""
+    for turn in itertools.count():  # much soon, and little after some seconds
+        await asyncio.sleep(TRIM_SECONDS)
+        if memory.given_back > (memory.budget * SMALL if turn % 12 else TRIM_BYTES):
+            with contextlib.suppress(Problem):
+                await turns.run(memory.give_to_system)
 
 
 def serve(settings: Settings) -> None:
     """Serves until this process is told to end, then finishes the requests that it has."""
     limit_malloc_pools()
     observability.log_to_stderr(settings.log)
-    app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(settings.limits.request_seconds) + 1,
-    )
-    Server(config, app.state.closing).run()
+    Server(create_app(settings), settings).run()
 
 
 def limit_malloc_pools() -> None:

@@ -25,6 +25,7 @@ from fbp_ray.config import WindowName
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, fbp
+from service.memory import Memory
 from service.observability import Metrics
 from service.problems import Problem
 from service.settings import BatchingConfig
@@ -90,10 +91,12 @@ class Batcher:
     Args:
         config: how large a batch may be, how long it waits, and how many images may wait.
         metrics: the queue and the batches are shown there.
+        memory: of all requests; a batch is as large as it has room for.
     """
 
-    def __init__(self, config: BatchingConfig, metrics: Metrics) -> None:
+    def __init__(self, config: BatchingConfig, metrics: Metrics, memory: Memory) -> None:
         self.config = config
+        self._memory = memory
         self._metrics = metrics
         self._waiting: deque[_Piece] = deque()
         self._changed = threading.Condition()
@@ -160,7 +163,9 @@ class Batcher:
         with torch.inference_mode():
             while (batch := self._next()) is not None:
                 if batch:
-                    self._compute(batch)
+                    with self._memory.hold(len(batch) * bytes_per_image(batch[0].engine)):
+                        self._compute(batch)
+                del batch  # its sinograms and images are not kept until the next one comes
 
     def _next(self) -> list[_Piece] | None:
         """Waits for the next batch; None when the queue is empty and closed."""
@@ -169,7 +174,7 @@ class Batcher:
             if not self._waiting:
                 return None
             engine = self._waiting[0].engine
-            size = min(self.config.images, room(engine))
+            size = min(self.config.images, room(engine, self._memory))
             self._changed.wait_for(
                 lambda: not self._coming or len(self._waiting) >= size, timeout=self.config.wait_ms / 1000
             )
@@ -188,7 +193,8 @@ class Batcher:
         began = time.perf_counter()
         sinograms = [piece.sinogram for piece in batch]
         try:
-            images: Tensor | Exception = engine.run(sinograms[0][None] if len(batch) == 1 else torch.stack(sinograms))
+            stack = sinograms[0][None] if len(batch) == 1 else torch.stack(sinograms)
+            images: Sequence[Tensor] | Tensor | Exception = engine.run(stack)
         except torch.OutOfMemoryError as error:
             if len(batch) > 1:
                 self._compute(batch[: len(batch) // 2])
@@ -205,12 +211,14 @@ class Batcher:
             self._metrics.batch.observe(len(batch))
             self._metrics.batch_seconds.observe(seconds)
             self._metrics.images.labels(engine.name).inc(len(batch))
+            if len(batch) > 1:  # each has memory of its own: who keeps one does not keep all
+                images = [image.clone() for image in images]
         loop = batch[0].image.get_loop()
         if not loop.is_closed():
             loop.call_soon_threadsafe(_hand_over, batch, images)
 
 
-def _hand_over(batch: Sequence[_Piece], images: Tensor | Exception) -> None:
+def _hand_over(batch: Sequence[_Piece], images: Sequence[Tensor] | Tensor | Exception) -> None:
     for number, piece in enumerate(batch):
         if piece.image.done():
             continue
@@ -220,12 +228,16 @@ def _hand_over(batch: Sequence[_Piece], images: Tensor | Exception) -> None:
             piece.image.set_result(images[number])
 
 
-def room(engine: Engine) -> int:
-    """How many images of a batch fit into the memory that is free, at least one."""
+def bytes_per_image(engine: Engine) -> int:
+    """What the computing of an image takes."""
     angles, cells = engine.geometry.sinogram_shape
-    bytes_per_image = IMAGE_COPIES * 4 * angles * cells
+    return IMAGE_COPIES * 4 * angles * cells
+
+
+def room(engine: Engine, memory: Memory) -> int:
+    """How many images of a batch fit into the memory that is free, at least one."""
     if engine.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(engine.device)
     else:
-        free = psutil.virtual_memory().available
-    return max(1, int(free // 2 // bytes_per_image))
+        free = min(memory.free, psutil.virtual_memory().available)
+    return max(1, int(free // 2 // bytes_per_image(engine)))

@@ -1,164 +1,187 @@
-"""Limits on bodies: their size, the memory for all of them together, and how deep JSON is nested."""
+"""What every request passes before it is read: who sends it, how large it is, how fast it comes and goes."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-import psutil
-from fastapi import Request
+import numpy as np
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.observability import Metrics
+from service.access import authorise, refuse_other_sites
+from service.memory import Bill, Memory
 from service.problems import Problem, problem_response
-from service.settings import LimitsConfig
+from service.settings import LimitsConfig, Settings
 
-MEGABYTE = 1_000_000
-COPIES = 3
-"""A request takes this many times the memory of its body: the body, the array made of it, the images."""
+PART = 1 << 20
+"""Bytes of an answer that are handed to the server at a time: so many may wait for a client that does not take them."""
+CLIENT_GONE = 499  # what proxies log for a client that went away; nobody receives it
+_HEALTH = ("/health/live", "/health/ready")
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS", "DELETE")
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]', re.DOTALL)
 
 
-class BodyBudget:
-    """The memory for bodies of sinograms.
+class Intake:
+    """Refuses who may not ask before a body is read, and large or deep JSON before it is parsed.
 
-    Args:
-        limits: on the size of each body, and of all together.
-        metrics: told how many bytes are in use.
+    It gives each request a `bill` of the memory that it takes until the last byte of its answer is sent. Bodies that
+    are compressed as a whole are refused: limits hold for what is sent.
     """
 
-    def __init__(self, limits: LimitsConfig, metrics: Metrics) -> None:
-        self.max_bytes = int(limits.body_mb * MEGABYTE)
-        self.seconds = limits.request_seconds
-        waiting = limits.waiting_mb
-        self.budget = int(waiting * MEGABYTE) if waiting else psutil.virtual_memory().available // 4 // COPIES
-        self.in_use = 0
-        self._metrics = metrics
-
-    @asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[bytearray]:
-        """The body of a request, which counts against the budget until the block ends.
-
-        Raises:
-            Problem: 400 for a length that is no number, 408 for a body that does not come, 413 for one that is too long
-                (before it is read, where its length is known), 503 where there is no room for it now.
-            ClientDisconnect: the client went away.
-        """
-        length = self._length(request)
-        body = bytearray()
-        taken = 0
-        try:
-            try:
-                async with asyncio.timeout(self.seconds):
-                    if length is not None:
-                        taken += self._take(length)
-                        body = bytearray(length)
-                    filled = 0
-                    async for chunk in request.stream():
-                        end = filled + len(chunk)
-                        self._refuse_if_long(end)
-                        if length is None:
-                            taken += self._take(len(chunk))
-                        body[filled:end] = chunk
-                        filled = end
-            except TimeoutError:
-                raise Problem(
-                    408, f"the body had not come whole after {self.seconds:g} s; send it faster, or less of it"
-                ) from None
-            if length is not None and filled != length:
-                raise ClientDisconnect
-            yield body
-        finally:
-            self.in_use -= taken
-            self._metrics.bodies.set(self.in_use)
-
-    def _length(self, request: Request) -> int | None:
-        given = request.headers.get("content-length")
-        if given is None:
-            return None
-        if not given.isdecimal():
-            raise Problem(400, f"Content-Length should be a number of bytes; got {given[:40]!r}")
-        self._refuse_if_long(int(given))
-        return int(given)
-
-    def _refuse_if_long(self, size: int) -> None:
-        if size > self.max_bytes:
-            raise Problem(
-                413,
-                f"a body may have {self.max_bytes} bytes, but this one has {size} or more; send the stack in parts",
-                {"Connection": "close"},
-            )
-
-    def _take(self, size: int) -> int:
-        if size and self.in_use and self.in_use + size > self.budget:
-            raise Problem(
-                503,
-                f"the bodies of other requests take {self.in_use} of {self.budget} bytes; try again in a second",
-                {"Retry-After": "1"},
-            )
-        self.in_use += size
-        self._metrics.bodies.set(self.in_use)
-        return size
-
-
-class JsonLimits:
-    """Refuses large and deep JSON before anything parses it, on all routes but /reconstruct.
-
-    Bodies that are compressed as a whole are refused on every route: limits hold for what is sent.
-    """
-
-    def __init__(self, app: ASGIApp, limits: LimitsConfig) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, memory: Memory) -> None:
         self.app = app
-        self.max_bytes = limits.json_kb * 1000
-        self.max_depth = limits.json_depth
+        self.settings = settings
+        self.memory = memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it."""
-        if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = scope.get("state", {}).get("request_id", "")
-        encoding = Headers(scope=scope).get("content-encoding", "identity")
+        state = scope.setdefault("state", {})
+        parts = _InParts(send)
+        with Bill(self.memory) as bill:
+            state["bill"] = bill
+            try:
+                receive = await self._admit(scope, receive, bill)
+                await self.app(scope, receive, parts)
+            except Problem as problem:
+                await problem_response(problem, state.get("request_id", ""))(scope, receive, parts)
+            except ClientDisconnect:
+                if not parts.begun:
+                    await Response(status_code=CLIENT_GONE)(scope, receive, send)
+
+    async def _admit(self, scope: Scope, receive: Receive, bill: Bill) -> Receive:
+        """What the application receives the request from.
+
+        Raises:
+            Problem: it is refused.
+            ClientDisconnect: the client went away.
+        """
+        headers, limits, access = Headers(scope=scope), self.settings.limits, self.settings.access
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path not in _HEALTH:
+            if scope["state"].get("crowded"):
+                raise Problem(
+                    503,
+                    f"there are {limits.connections} connections already; try again in a second",
+                    {"Retry-After": "1", "Connection": "close"},
+                )
+            if not (access.reconstruct or access.operate):
+                refuse_other_sites(headers, access.cors_origins)
+        if scope["method"] in _WITHOUT_BODY:
+            return receive
+        authorise("reconstruct" if path == "/reconstruct" else "operate", headers, self.settings)
+        encoding = headers.get("content-encoding", "identity")
         if encoding.strip().lower() not in ("identity", ""):
-            refusal = Problem(
+            raise Problem(
                 415,
                 f"a body with Content-Encoding: {encoding[:40]} is not taken; send it as it is, or sinograms in a file "
                 "that compresses its own arrays (.npz, .h5)",
                 {"Accept-Encoding": "identity", "Connection": "close"},
             )
-            await problem_response(refusal, request_id)(scope, receive, send)
-            return
-        if scope["path"].removeprefix(scope.get("root_path", "")) == "/reconstruct":
-            await self.app(scope, receive, send)
-            return
-        body = b""
-        more = True
-        while more and len(body) <= self.max_bytes:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-        problem = None
-        if len(body) > self.max_bytes:
-            detail = f"a JSON body may have {self.max_bytes} bytes; leave out what is not needed"
-            problem = Problem(413, detail, {"Connection": "close"})
-        elif depth(body) > self.max_depth:
-            problem = Problem(422, f"a JSON body may be nested {self.max_depth} deep; a configuration needs no more")
-        if problem is not None:
-            await problem_response(problem, request_id)(scope, receive, send)
-            return
+        if path == "/reconstruct":
+            return receive
+        view = await read_body(receive, bill, headers, limits, limits.json_kb * 1000, "a JSON body")
+        body = bytes(view)
+        if depth(body) > limits.json_depth:
+            raise Problem(422, f"a JSON body may be nested {limits.json_depth} deep; a configuration needs no more")
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
             return messages.pop() if messages else await receive()
 
-        await self.app(scope, replay, send)
+        return replay
+
+
+async def read_body(
+    receive: Receive, bill: Bill, headers: Headers, limits: LimitsConfig, most: int, what: str
+) -> memoryview:
+    """A body, which is put on the bill as it arrives.
+
+    Args:
+        receive: gives its parts.
+        bill: of the request.
+        headers: of the request.
+        limits: how long it may take, and how slowly it may come.
+        most: bytes that it may have.
+        what: names it in messages.
+
+    Raises:
+        Problem: 400 for a length that is no number, 408 for a body that does not come, 413 for one that is too long
+            (before it is read, where its length is known), 503 where there is no room for it now.
+        ClientDisconnect: the client went away.
+    """
+    known = "content-length" in headers
+    given = headers.get("content-length", "0")
+    if not (given.isascii() and given.isdecimal()):
+        raise Problem(400, f"Content-Length should be a number of bytes; got {given[:40]!r}")
+    length = int(given[:18])
+    _refuse_if_long(length, most, what)
+    announced = np.empty(length, np.uint8).data  # takes memory where it is written to, not before
+    body, filled = bytearray(), 0
+    loop = asyncio.get_running_loop()
+    end, step = loop.time() + limits.request_seconds, int(limits.slowest_kb * 1000 * limits.idle_seconds)
+    due = step  # when so much is there, there is time for the next step
+    more = True
+    try:
+        async with asyncio.timeout_at(min(end, loop.time() + limits.idle_seconds)) as limit:
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                part, more = message.get("body", b""), message.get("more_body", False)
+                end_of_part = filled + len(part)
+                _refuse_if_long(end_of_part, most, what)
+                if known:
+                    bill.take(len(part))
+                    announced[filled:end_of_part] = part
+                else:  # a bytearray that grows has an eighth to spare
+                    bill.take(len(part) + (len(part) >> 3))
+                    body += part
+                filled = end_of_part
+                if filled >= due:
+                    due = filled + step
+                    limit.reschedule(min(end, loop.time() + limits.idle_seconds))
+    except TimeoutError:
+        raise Problem(
+            408,
+            f"the body did not come whole in {limits.request_seconds:g} s, or in {limits.idle_seconds:g} s fewer than "
+            f"{limits.slowest_kb:g} kB a second of it; send it faster, or less of it",
+            {"Connection": "close"},
+        ) from None
+    return announced[:filled] if known else memoryview(body)
+
+
+def _refuse_if_long(size: int, most: int, what: str) -> None:
+    if size > most:
+        raise Problem(
+            413,
+            f"{what} may have {most} bytes, but this one has {size} or more; send the stack in parts, or leave out "
+            "what is not needed",
+            {"Connection": "close"},
+        )
+
+
+class _InParts:
+    """Sends an answer in parts, between which the server waits for a client that does not take them."""
+
+    def __init__(self, send: Send) -> None:
+        self.send = send
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        """Sends a message."""
+        self.begun = True
+        body = message.get("body", b"")
+        for begin in range(0, len(body) - PART, PART):
+            await self.send({"type": message["type"], "body": body[begin : begin + PART], "more_body": True})
+        if len(body) > PART:
+            message = {**message, "body": body[(len(body) - 1) // PART * PART :]}
+        await self.send(message)
 
 
 def depth(text: bytes) -> int:

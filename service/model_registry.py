@@ -2,7 +2,8 @@
 
 A model that was activated is copied into the service's state folder, so that a restart serves the same weights
 whatever has become of its run. As long as nobody has activated a model under the name `best`, `best` is that of the
-newest completed run; a run stays `best` while it is extended.
+newest completed run; a run stays `best` while it is extended. Before the first one is completed, the model that comes
+with the package is `best`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from fbp_ray.metrics import relative_error
 from fbp_ray.model import LearnableFBP
 from fbp_ray.projector import project
 from fbp_ray.run import RunFolder
+from fbp_ray.shipped import CHEST_LOW_DOSE, open_place
 from fbp_ray.storage import Folder, LocalFolder
 from service.batching import CLASSIC_FBP, Engine, classic, learned
 from service.database import Database
@@ -163,7 +165,7 @@ class ModelRegistry:
 
         Args:
             name: that callers use.
-            source: a run, checkpoint or sweep folder, or the URI of one.
+            source: a run, checkpoint or sweep folder, the URI of one, or a model that comes with the package.
 
         Raises:
             CheckpointError: no checkpoint there, or one that does not reconstruct; what served goes on serving.
@@ -174,7 +176,8 @@ class ModelRegistry:
             raise Problem(
                 422, f"a model's name is of a-z, 0-9, '.', '_' and '-', up to 64, and not {CLASSIC_FBP}; got {name!r}"
             )
-        model = self._load(name, self._places.open(source), automatic=False)
+        place = self._places.resolve_model(source)
+        model = self._load(name, self._places.open_model(place), automatic=False, source=without_secrets(place))
         try:
             write_checkpoint(self._copy(name, model.engine.version), model.checkpoint)
         except OSError as error:
@@ -282,6 +285,8 @@ class ModelRegistry:
             except FbpRayError as error:
                 self._refused.add((folder, completed))
                 _log.warning("the run %s is newer but cannot serve: %s", folder, error)
+        if model is None and known is None and self.settings.models.shipped:
+            model = self._load(BEST, open_place(CHEST_LOW_DOSE), automatic=True, source=CHEST_LOW_DOSE)
         with self._changing:
             if BEST not in self._activated():
                 if model is not None:
@@ -303,8 +308,8 @@ class ModelRegistry:
         found = [(when, name) for name, (_, when) in statuses.items() if when is not None]
         return [(when, storage / name) for when, name in sorted(found, reverse=True)]
 
-    def _load(self, name: str, folder: Folder, automatic: bool) -> ServedModel:
-        began, source = time.perf_counter(), without_secrets(str(folder))
+    def _load(self, name: str, folder: Folder, automatic: bool, source: str = "") -> ServedModel:
+        began, source = time.perf_counter(), source or without_secrets(str(folder))
         try:
             checkpoint = read_checkpoint(folder)
         except FbpRayError:
@@ -314,7 +319,7 @@ class ModelRegistry:
             why = error if isinstance(error, OSError) else type(error).__name__
             raise CheckpointError(f"{source} cannot be read: {why}; give a run or checkpoint folder") from None
         manifest = checkpoint.manifest
-        refuse_own(manifest.model.window.kind, self.settings.models.own)
+        refuse_own(manifest.model.own_code, self.settings.models.own)
         try:
             model = LearnableFBP(manifest.model)
             put_weights(model, checkpoint.contents["weights"], source)
@@ -329,6 +334,11 @@ class ModelRegistry:
             ) from None
         _log.info("model %s of %s loaded in %.1f s", name, source, time.perf_counter() - began)
         return ServedModel(name, source, checkpoint, engine, phantom_error, automatic, datetime.now(UTC))
+
+    def _switch_unless_activated(self, model: ServedModel) -> None:
+        with self._changing:
+            if not self._database.read("SELECT 1 FROM models WHERE name = ?", (model.name,)):
+                self._switch(model)
 
     def _switch(self, model: ServedModel) -> None:
         before = self._models.get(model.name)

@@ -14,6 +14,7 @@ from service.access import Operate, Reconstruct
 from service.batching import CLASSIC_FBP, UNIT
 from service.model_registry import ModelRegistry, ServedModel
 from service.problems import documented
+from service.turns import Turns
 
 router = APIRouter(tags=["models"])
 Name = Annotated[str, Path(description="the model's name", max_length=64, examples=["best"])]
@@ -51,8 +52,10 @@ class ModelDocument(BaseModel):
 
     name: str
     version: str = Field(description="the first twelve digits of the weights' checksum")
-    source: str = Field(description="the run, checkpoint or sweep that it came from")
-    automatic: bool = Field(description="the newest completed run's, rather than one that somebody activated")
+    source: str = Field(
+        description="the run, checkpoint or sweep that it came from, or the name of a model that comes with fbp-ray"
+    )
+    automatic: bool = Field(description="the newest completed run's, or fbp-ray's own; not one that somebody activated")
     activated: datetime
     created: datetime
     epoch: int
@@ -106,7 +109,7 @@ class Activation(BaseModel):
     source: str = Field(
         min_length=1,
         max_length=1000,
-        description="a run, checkpoint or sweep folder of the service's machine, or a URI",
+        description="a run, checkpoint or sweep folder of the service's machine, a URI, or a model of fbp-ray's own",
     )
 
 
@@ -115,34 +118,42 @@ def _registry(request: Request) -> ModelRegistry:
     return registry
 
 
+def _turns(request: Request) -> Turns:
+    turns: Turns = request.app.state.turns
+    return turns
+
+
 @router.get("/models", dependencies=[Reconstruct], responses=documented(401, 403))
-def list_models(request: Request) -> ModelList:
+async def list_models(request: Request) -> ModelList:
     """The models that serve."""
     classic = request.app.state.settings.models
+    models = await _turns(request).run(_registry(request).models)
     return ModelList(
-        models=[ModelDocument.of(model) for model in _registry(request).models()],
+        models=[ModelDocument.of(model) for model in models],
         without_model=f"{CLASSIC_FBP}: {classic.window}, cut-off {classic.cutoff:g}",
     )
 
 
 @router.get("/models/{name}", dependencies=[Reconstruct], responses=documented(401, 403, 404, 422, 503))
-def get_model(request: Request, name: Name) -> ModelDocument:
+async def get_model(request: Request, name: Name) -> ModelDocument:
     """One model: geometry, shapes, unit, training data, metrics, checksum."""
-    return ModelDocument.of(_registry(request).get(name))
+    return ModelDocument.of(await _turns(request).run(_registry(request).get, name))
 
 
 @router.post(
     "/models/{name}/activate", dependencies=[Operate], responses=documented(400, 401, 403, 413, 415, 422, 503, 507)
 )
-def activate_model(request: Request, name: Name, activation: Activation) -> ModelDocument:
+async def activate_model(request: Request, name: Name, activation: Activation) -> ModelDocument:
     """Loads a model, verifies it on the built-in phantom, and then serves it; on any failure the old one serves on."""
-    return ModelDocument.of(_registry(request).activate(name, activation.source))
+    activating: Turns = request.app.state.activating
+    return ModelDocument.of(await activating.run(_registry(request).activate, name, activation.source))
 
 
 @router.delete(
     "/models/{name}", dependencies=[Operate], status_code=204, responses=documented(401, 403, 404, 422, 503, 507)
 )
-def forget_model(request: Request, name: Name) -> Response:
-    """Ends serving a model; `best` is then again that of the newest completed run."""
-    _registry(request).forget(name)
+async def forget_model(request: Request, name: Name) -> Response:
+    """Ends serving a model; `best` is then again the newest completed run's, or the one that comes with fbp-ray."""
+    activating: Turns = request.app.state.activating
+    await activating.run(_registry(request).forget, name)
     return Response(status_code=204)

@@ -64,7 +64,11 @@ class Metrics:
             "fbp_batch_seconds", "Seconds that a batch took to compute", buckets=_SECONDS, registry=registry
         )
         self.queue = Gauge("fbp_queue_images", "Images that wait for a batch", registry=registry)
-        self.bodies = Gauge("fbp_body_bytes", "Bytes of the bodies held in memory", registry=registry)
+        self.bodies = Gauge(
+            "fbp_body_bytes",
+            "Bytes that requests hold: bodies, what they unpack to, images and answers",
+            registry=registry,
+        )
         self.model = Gauge(
             "fbp_model_info", "1 for each model that serves, and its version", ["name", "version"], registry=registry
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fbp_ray.errors import ConfigError
 from fbp_ray.settings import expand_home
+from fbp_ray.shipped import is_shipped, open_place
 from fbp_ray.storage import URI, Folder, LocalFolder, open_folder
 from service.settings import Settings
 
@@ -61,6 +62,14 @@ class Places:
             raise ConfigError(f"{found} cannot be reached with the options that the service's settings have") from None
         inner = found.removeprefix(root).strip("/")
         return folder / inner if inner else folder
+
+    def resolve_model(self, place: str) -> str:
+        """The same for a model, which may be one that comes with the package."""
+        return place if is_shipped(place) else self.resolve(place)
+
+    def open_model(self, place: str) -> Folder:
+        """The same for a model, which may be one that comes with the package."""
+        return open_place(place) if is_shipped(place) else self.open(place)
 
     def _root(self, place: str) -> str | None:
         """The innermost of the roots that a place is in."""

@@ -7,6 +7,7 @@ read by the processes of reader_pool.py.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 import zipfile
@@ -23,6 +24,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from torch import Tensor
 
 from fbp_ray.geometry import ParallelBeam
+from service.memory import Bill
 from service.problems import Problem
 from service.reader_pool import ARRAY_NAMES, ReaderPool, Refused
 
@@ -32,10 +34,15 @@ FORMATS = (
 MAX_VALUE = 1e6
 """No line integral is as large in any unit; beyond it images would not be finite."""
 MAX_NPY_HEADER = 1024
+MAX_ENTRIES = 64
+_ENTRY = b"PK\x01\x02"  # begins every entry in the list of a .zip
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _USER_BLOCKS = (0, *(512 << doubled for doubled in range(8)))  # where HDF5 begins; MATLAB puts 512 bytes before it
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _SHAPE = re.compile(r"\s*\d{1,7}(\s*[,x]\s*\d{1,7}){1,2}\s*")
+
+
+Content = bytes | bytearray | memoryview
 
 
 class Stack(NamedTuple):
@@ -49,12 +56,13 @@ class Stack(NamedTuple):
 
 
 def read_stack(
-    body: bytes | bytearray,
+    body: Content,
     shape: str | None,
     geometry: ParallelBeam,
     model: str,
     max_sinograms: int,
     reader_pool: ReaderPool,
+    bill: Bill,
 ) -> Stack:
     """The sinograms in a body.
 
@@ -65,37 +73,49 @@ def read_stack(
         model: the model's name, for messages.
         max_sinograms: that a request may have.
         reader_pool: reads HDF5 and TIFF; its limit on an array's bytes holds for every format.
+        bill: of the request; what the body unpacks to is put there before it is unpacked.
 
     Raises:
-        Problem: 400, 413, 415 or 422: no such file, not the model's shape, or values that are not finite.
+        Problem: 400, 413, 415 or 422: no such file, not the model's shape, or values that are not finite; 503: there is
+            no memory for it now.
     """
-    array = _read(body, shape, reader_pool)
-    return Stack(as_sinograms(array, geometry, model, max_sinograms), array.ndim == 2)
+    with bill:  # until this thread ends, even if nobody waits for it any more
+        array = _read(body, shape, reader_pool, bill)
+        return Stack(as_sinograms(array, geometry, model, max_sinograms, bill), array.ndim == 2)
 
 
-def _read(body: bytes | bytearray, shape: str | None, reader_pool: ReaderPool) -> NDArray[Any]:
+def _begins(body: Content, magic: bytes, begin: int = 0) -> bool:
+    return bool(body[begin : begin + len(magic)] == magic)
+
+
+def is_packed(body: Content) -> bool:
+    """Whether a file may hold much more than it seems to, and take long to unpack."""
+    return not _begins(body, b"\x93NUMPY")
+
+
+def _read(body: Content, shape: str | None, reader_pool: ReaderPool, bill: Bill) -> NDArray[Any]:
     if not body:
         raise Problem(400, f"the body is empty; send a sinogram as {FORMATS}")
     if shape is not None:
         return read_raw(body, shape)
-    if body.startswith(b"\x93NUMPY"):
+    if _begins(body, b"\x93NUMPY"):
         return read_npy(body)
-    if body.startswith(b"PK\x03\x04"):
-        return read_npz(body, reader_pool.max_bytes)
-    hdf5 = any(body.startswith(_HDF5, begin) for begin in _USER_BLOCKS)
+    if _begins(body, b"PK\x03\x04"):
+        return read_npz(body, reader_pool.max_bytes, bill)
+    hdf5 = any(_begins(body, _HDF5, begin) for begin in _USER_BLOCKS)
     try:
         if hdf5:
-            return reader_pool.read("h5", bytes(body))
-        if body.startswith(_TIFF):
-            return reader_pool.read("tif", bytes(body))
+            return reader_pool.read("h5", body, bill)
+        if any(_begins(body, magic) for magic in _TIFF):
+            return reader_pool.read("tif", body, bill)
     except Refused as error:
         raise Problem(400, f"the {'HDF5' if hdf5 else 'TIFF'} file {error}") from None
-    if body.startswith(b"MATLAB 5"):
+    if _begins(body, b"MATLAB 5"):
         raise Problem(415, "this .mat file is of an older version than 7.3; write it with save(..., '-v7.3')")
     raise Problem(415, f"the body begins with {bytes(body[:8])!r}, which is no format that is known; send {FORMATS}")
 
 
-def as_sinograms(array: NDArray[Any], geometry: ParallelBeam, model: str, max_sinograms: int) -> Tensor:
+def as_sinograms(array: NDArray[Any], geometry: ParallelBeam, model: str, max_sinograms: int, bill: Bill) -> Tensor:
     """Checks shape and values; (n, A, D) float32.
 
     Raises:
@@ -115,6 +135,8 @@ def as_sinograms(array: NDArray[Any], geometry: ParallelBeam, model: str, max_si
         raise Problem(
             413, f"a request may have {max_sinograms} sinograms, but this has {len(stack)}; send the stack in parts"
         )
+    if array.dtype != np.float32 or not (array.flags.c_contiguous and array.flags.writeable):
+        bill.take(4 * array.size)  # for a copy
     with np.errstate(over="ignore", invalid="ignore"):
         sinograms = torch.from_numpy(np.require(stack, np.float32, ["C", "W"]))
     for index, sinogram in enumerate(sinograms):
@@ -136,7 +158,7 @@ def _what_is_wrong(sinogram: Tensor) -> str:
     return f"has values beyond {MAX_VALUE:g}, which no line integral has; is the unit right?"
 
 
-def read_npy(content: bytes | bytearray, what: str = "the body") -> NDArray[Any]:
+def read_npy(content: Content, what: str = "the body") -> NDArray[Any]:
     """The array of a .npy file, a view of its bytes where that can be.
 
     Raises:
@@ -173,15 +195,45 @@ def read_npy(content: bytes | bytearray, what: str = "the body") -> NDArray[Any]
         raise Problem(400, f"{what} has the shape {shape}, which no array has; save it with numpy.save") from None
 
 
-def read_npz(content: bytes | bytearray, max_bytes: int) -> NDArray[Any]:
+class _View(io.RawIOBase):
+    """Bytes as a file, which io.BytesIO would copy."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = memoryview(content)
+        self._at = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, offset + (0, self._at, len(self._content))[whence])
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._content[self._at : self._at + len(buffer)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+
+def read_npz(content: Content, max_bytes: int, bill: Bill) -> NDArray[Any]:
     """The array of a .npz file: its only one, or the one that is called data, sinogram or observation.
 
     Raises:
-        Problem: it is damaged, holds none or several, or more than `max_bytes` unpacked.
+        Problem: it is damaged, holds none or several, or more than `max_bytes` unpacked; there is no memory for it now.
     """
+    # The list of an archive's entries would take many times the memory of the body.
+    if next(itertools.islice(re.finditer(_ENTRY, content), MAX_ENTRIES, None), None) is not None:
+        raise Problem(400, f".npz may hold {MAX_ENTRIES} arrays; save the sinogram alone: numpy.savez(file, data=..)")
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            entries = {info.filename.removesuffix(".npy"): info for info in archive.infolist()[:64]}
+        with zipfile.ZipFile(_View(content)) as archive:
+            entries = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             known = [name for name in ARRAY_NAMES if name in entries]
             name = known[0] if known else next(iter(entries), None)
             if name is None or (not known and len(entries) > 1):
@@ -193,20 +245,24 @@ def read_npz(content: bytes | bytearray, max_bytes: int) -> NDArray[Any]:
             info = entries[name]
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise Problem(400, f"`{name}` in the .npz is packed in an unusual way; use numpy.savez")
+            if info.file_size > max_bytes:  # no more than this size is ever unpacked
+                raise Problem(
+                    413, f"`{name}` in the .npz unpacks to more than {max_bytes} bytes, which is the limit; send less"
+                )
+            bill.take(info.file_size)
+            unpacked, filled = bytearray(info.file_size), 0
             with archive.open(info) as file:
-                unpacked = file.read(max_bytes + 1)
+                while part := file.read(1 << 20):
+                    unpacked[filled : filled + len(part)] = part
+                    filled += len(part)
     except Problem:
         raise
     except Exception as error:  # whatever zipfile makes of a stranger's archive
         raise Problem(400, f"the body is not whole .npz: {_first_line(error)}; save it with numpy.savez") from None
-    if len(unpacked) > max_bytes:
-        raise Problem(
-            413, f"`{name}` in the .npz unpacks to more than {max_bytes} bytes, which is the limit; send less"
-        )
-    return read_npy(bytearray(unpacked), f"`{name}` in the .npz")
+    return read_npy(unpacked[:filled] if filled < len(unpacked) else unpacked, f"`{name}` in the .npz")
 
 
-def read_raw(content: bytes | bytearray, shape: str) -> NDArray[Any]:
+def read_raw(content: Content, shape: str) -> NDArray[Any]:
     """Little-endian float32 of the shape that a header gives, such as `1000,513` or `4,1000,513`.
 
     Raises:
@@ -230,17 +286,17 @@ def _first_line(error: Exception) -> str:
     return ((str(error).splitlines() or [""])[0] or type(error).__name__)[:200]
 
 
-async def file_of_form(headers: Headers, body: bytearray) -> bytes:
+async def file_of_form(headers: Headers, body: Content, bill: Bill) -> bytes:
     """The one file of a multipart form.
 
     Raises:
-        Problem: 400, the form is damaged, or holds none or several.
+        Problem: 400, the form is damaged, or holds none or several; 503, there is no memory for it now.
     """
+    bill.take(2 * len(body))  # what the parser puts aside, and what is read of that
 
     async def stream() -> AsyncGenerator[bytes, None]:
-        file = io.BytesIO(body)
-        while chunk := file.read(1 << 20):
-            yield chunk
+        for begin in range(0, len(body), 1 << 16):
+            yield bytes(body[begin : begin + (1 << 16)])
 
     try:
         form = await MultiPartParser(headers, stream(), max_files=1, max_fields=0).parse()

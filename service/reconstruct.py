@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
@@ -18,12 +18,15 @@ from torch import Tensor
 from fbp_ray.config import WindowName
 from service.access import Reconstruct
 from service.batching import UNIT, Engine
+from service.body_limits import read_body
+from service.memory import MEGABYTE, Bill
 from service.problems import Problem, documented
-from service.readers import FORMATS, Stack, file_of_form, read_stack
+from service.readers import FORMATS, Content, Stack, file_of_form, is_packed, read_stack
+from service.settings import LimitsConfig
+from service.turns import Turns
 from service.writers import MEDIA_TYPES, Image, ImageFile, Output, write
 
 router = APIRouter(tags=["reconstruct"])
-CLIENT_GONE = 499  # what proxies log for a client that went away; nobody receives it
 
 
 class ReconstructOptions(BaseModel):
@@ -113,48 +116,52 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
 async def reconstruct(request: Request, options: Annotated[ReconstructOptions, Query()]) -> Response:
     """Reconstructs sinograms with a learned model, or with the classic FBP; a stack's are sent as they finish."""
     state = request.app.state
+    limits: LimitsConfig = state.settings.limits
+    bill: Bill = request.state.bill
     engine: Engine = state.registry.engine(options.model, options.method, options.window, options.cutoff)
     state.batcher.refuse_if_full()
-    try:
-        async with state.body_budget.read(request) as body:
-            began = time.perf_counter()
-            with state.batcher.on_its_way():
-                stack = await _read_stack(request, body, engine)
-                images = state.batcher.submit(engine, stack.sinograms)
-            file = _image_file(options, engine, stack)
-            await _wait(request, images, all=file.needs_all)
-            headers = {
-                "X-Model": engine.name,
-                "X-Model-Version": engine.version,
-                "X-Method": engine.method,
-                "X-Geometry": engine.digest,
-                "X-Value-Unit": UNIT,
-                "X-Seconds": f"{time.perf_counter() - began:.4f}",
-                "Content-Disposition": f'inline; filename="{file.name}"',
-            }
-            content = write(file, _values(images))
-            if file.needs_all:
-                whole = b"".join([part async for part in content])
-                return Response(whole, headers=headers, media_type=file.media_type)
-            return StreamingResponse(content, headers=headers, media_type=file.media_type)
-    except ClientDisconnect:
-        return Response(status_code=CLIENT_GONE)
+    most = int(limits.body_mb * MEGABYTE)
+    body = await read_body(request.receive, bill, request.headers, limits, most, "a body")
+    began = time.perf_counter()
+    with state.batcher.on_its_way():
+        stack = await _read_stack(request, body, engine)
+        del body  # an array that is not made of it does not keep it
+        file = _image_file(options, engine, stack)
+        bill.take(file.memory)
+        images = state.batcher.submit(engine, stack.sinograms)
+    del stack
+    await _wait(request, images, all=file.needs_all)
+    headers = {
+        "X-Model": engine.name,
+        "X-Model-Version": engine.version,
+        "X-Method": engine.method,
+        "X-Geometry": engine.digest,
+        "X-Value-Unit": UNIT,
+        "X-Seconds": f"{time.perf_counter() - began:.4f}",
+        "Content-Disposition": f'inline; filename="{file.name}"',
+    }
+    content = write(file, _values(images), state.turns.run)
+    if file.needs_all:
+        whole = b"".join([part async for part in content])
+        return Response(whole, headers=headers, media_type=file.media_type)
+    return StreamingResponse(content, headers=headers, media_type=file.media_type)
 
 
-async def _read_stack(request: Request, body: bytearray, engine: Engine) -> Stack:
-    state = request.app.state
-    content: bytes | bytearray = body
-    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        content = await file_of_form(request.headers, body)
-    return await run_in_threadpool(
-        read_stack,
-        content,
-        request.headers.get("x-shape"),
-        engine.geometry,
-        engine.name,
-        state.settings.limits.stack,
-        state.reader_pool,
+async def _read_stack(request: Request, body: memoryview, engine: Engine) -> Stack:
+    state, headers, bill = request.app.state, request.headers, request.state.bill
+    turns: Turns = state.turns
+    unpacking: Turns = state.unpacking
+    content: Content = body
+    if headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        content = await file_of_form(headers, body, bill)
+    shape = headers.get("x-shape")
+    read: Callable[[], Stack] = partial(
+        read_stack, content, shape, engine.geometry, engine.name, state.settings.limits.stack, state.reader_pool, bill
     )
+    if shape is not None or not is_packed(content):
+        return await turns.run(read)
+    client = request.client.host if request.client else ""
+    return await unpacking.run_for(f"{client} {headers.get('authorization', '')}", read)
 
 
 def _image_file(options: ReconstructOptions, engine: Engine, stack: Stack) -> ImageFile:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, SecretStr
 
 from fbp_ray.cli import parse_with_environment
-from fbp_ray.config import WindowName, is_own
+from fbp_ray.config import WindowName
 from fbp_ray.errors import ConfigError
 from fbp_ray.settings import Frozen, LocalPath, PlaceName, as_text
 
@@ -41,11 +41,23 @@ class LimitsConfig(Frozen):
     body_mb: Megabytes = Field(default=512, description="megabytes of a body, unpacked too")
     stack: Count = Field(default=256, description="sinograms of a request")
     waiting_mb: Megabytes | None = Field(
-        default=None, description="megabytes of bodies at a time, then 503; without it a quarter of the memory"
+        default=None,
+        description="megabytes for all requests together: bodies, what they unpack to, images, answers; then 503. "
+        "Without it 60 % of the memory that is free",
     )
     json_kb: Count = Field(default=256, description="kilobytes of a JSON body")
     json_depth: Count = Field(default=16, description="nesting of a JSON body")
+    head_kb: Count = Field(default=64, description="kilobytes of a request's URL and headers")
+    connections: Count = Field(default=512, description="connections at a time; a few more for /health")
     request_seconds: Seconds = Field(default=120, description="from the first byte of a request to its images")
+    idle_seconds: Seconds = Field(default=10, description="for the headers of a request, and without news of a client")
+    slowest_kb: Megabytes = Field(
+        default=10, description="kilobytes a second that a client sends or takes, over idle_seconds, or is let go"
+    )
+    file_seconds: Count = Field(default=20, description="processor seconds for the reading of an HDF5 or TIFF file")
+    end_seconds: Seconds = Field(
+        default=10, description="from the signal to end until the process is gone, whatever is unfinished"
+    )
 
 
 class BatchingConfig(Frozen):
@@ -65,8 +77,14 @@ class ModelsConfig(Frozen):
         default="runs", description="run folders: `best` is the newest completed one's, unless set"
     )
     look_seconds: Seconds = Field(default=10, description="from one look for a newer run to the next")
+    shipped: bool = Field(
+        default=True,
+        description="until there is a completed run, and unless set, `best` is the model that comes with fbp-ray",
+    )
     own: tuple[str, ...] = Field(
-        default=(), description="windows of your own, PACKAGE.MODULE:CLASS, whose code may run here and in jobs"
+        default=(),
+        description="windows, networks, loss terms and metrics of your own, PACKAGE.MODULE:NAME, that may run here "
+        "and in jobs",
     )
     window: WindowName = Field(default="hann", description="window of the classic FBP that serves without a model")
     cutoff: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="its cut-off")
@@ -115,13 +133,14 @@ class Settings(Frozen):
     jobs: JobsConfig = JobsConfig()
 
 
-def refuse_own(kind: str, allowed: Collection[str]) -> None:
-    """Raises ConfigError for a window that is somebody's own code and not among those that may run here."""
-    if is_own(kind) and kind not in allowed:
-        raise ConfigError(
-            f"the window {kind} is code of somebody's own, which the service does not run unless told to: name it in "
-            f"its setting models.own, which has {', '.join(allowed) or 'none'}"
-        )
+def refuse_own(named: Iterable[str], allowed: Collection[str]) -> None:
+    """Raises ConfigError for code of somebody's own that is not among what may run here."""
+    for name in named:
+        if name not in allowed:
+            raise ConfigError(
+                f"{name} is code of somebody's own, which the service does not run unless told to: name it in its "
+                f"setting models.own, which has {', '.join(allowed) or 'none'}"
+            )
 
 
 Tree = TypeVar("Tree", bound=Settings)

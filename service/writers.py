@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -18,7 +19,6 @@ import h5py
 import numpy as np
 import pydicom
 import tifffile
-from fastapi.concurrency import run_in_threadpool
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image as Picture
@@ -29,6 +29,7 @@ from fbp_ray.data.layout import MU_AIR, MU_MAX, MU_WATER
 
 Image = NDArray[np.float32]
 Images = AsyncIterator[Image]
+InThread = Callable[..., Awaitable[Any]]
 Output = Literal["npy", "npz", "h5", "tif", "png", "dcm", "json"]
 MEDIA_TYPES: dict[Output, str] = {
     "npy": "application/x-npy",
@@ -40,6 +41,8 @@ MEDIA_TYPES: dict[Output, str] = {
     "json": "application/json",
 }
 RESEARCH = "RESEARCH USE ONLY, NOT FOR DIAGNOSIS"
+OBJECTS = 4000
+"""Bytes that the objects around an image take."""
 SLOPE, INTERCEPT = 1 / 8, -2048.0
 """A DICOM file stores integers: HU = SLOPE * stored + INTERCEPT, from -2048 to 6143.9 HU in steps of an eighth."""
 
@@ -76,6 +79,12 @@ class ImageFile:
         return self.images == 1 or self.output in ("h5", "tif")
 
     @property
+    def memory(self) -> int:
+        """Bytes that the images and the making of the file take, until it is sent."""
+        image = 4 * math.prod(self.shape) + OBJECTS
+        return image * (self.images * (5 if self.output in ("h5", "tif") else 1) + (40 if self.output == "json" else 8))
+
+    @property
     def media_type(self) -> str:
         """The media type of the whole file."""
         return "application/zip" if self.is_archive else MEDIA_TYPES[self.output]
@@ -91,17 +100,17 @@ class ImageFile:
         return self.shape if self.single else (self.images, *self.shape)
 
 
-def write(file: ImageFile, images: Images) -> AsyncIterator[bytes]:
-    """The bytes of the file, as the images come."""
+def write(file: ImageFile, images: Images, in_thread: InThread) -> AsyncIterator[bytes]:
+    """The bytes of the file, as the images come; what takes long is done `in_thread`."""
     if file.output in ("h5", "tif"):
-        return _h5_or_tif(file, images)
+        return _h5_or_tif(file, images, in_thread)
     if file.output == "npy":
         return _npy(file, images)
     if file.output == "npz":
         return _npz(file, images)
     if file.output == "json":
-        return _json(file, images)
-    return _pictures(file, images)
+        return _json(file, images, in_thread)
+    return _pictures(file, images, in_thread)
 
 
 async def _npy(file: ImageFile, images: Images) -> AsyncIterator[bytes]:
@@ -129,11 +138,11 @@ async def _npz(file: ImageFile, images: Images) -> AsyncIterator[bytes]:
     yield pipe.take()
 
 
-async def _json(file: ImageFile, images: Images) -> AsyncIterator[bytes]:
+async def _json(file: ImageFile, images: Images, in_thread: InThread) -> AsyncIterator[bytes]:
     about = {**file.about, "shape": file.array_shape}
     before = json.dumps(about)[:-1] + ', "data": ' + ("" if file.single else "[")
     async for image in images:
-        yield (before + await run_in_threadpool(_numbers, image)).encode()
+        yield (before + await in_thread(_numbers, image)).encode()
         before = ", "
     yield b"}" if file.single else b"]}"
 
@@ -142,16 +151,16 @@ def _numbers(image: Image) -> str:
     return json.dumps([[float(f"{value:.7g}") for value in row] for row in image.tolist()])
 
 
-async def _pictures(file: ImageFile, images: Images) -> AsyncIterator[bytes]:
+async def _pictures(file: ImageFile, images: Images, in_thread: InThread) -> AsyncIterator[bytes]:
     series = Series(file)
     pipe = _Pipe()
     number = 0
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
         async for image in images:
             if file.output == "png":
-                content = await run_in_threadpool(as_png, image, file.level, file.width)
+                content = await in_thread(as_png, image, file.level, file.width)
             else:
-                content = await run_in_threadpool(series.as_dicom, image, number + 1)
+                content = await in_thread(series.as_dicom, image, number + 1)
             if file.single:
                 yield content
                 return
@@ -161,9 +170,9 @@ async def _pictures(file: ImageFile, images: Images) -> AsyncIterator[bytes]:
     yield pipe.take()
 
 
-async def _h5_or_tif(file: ImageFile, images: Images) -> AsyncIterator[bytes]:
+async def _h5_or_tif(file: ImageFile, images: Images, in_thread: InThread) -> AsyncIterator[bytes]:
     stack = np.stack([image async for image in images]).reshape(file.array_shape)
-    yield await run_in_threadpool(_h5 if file.output == "h5" else _tif, stack, file.about)
+    yield await in_thread(_h5 if file.output == "h5" else _tif, stack, file.about)
 
 
 def _h5(stack: Image, about: dict[str, str]) -> bytes:

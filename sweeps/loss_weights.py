@@ -1,4 +1,4 @@
-"""Which weights of the loss terms, and which learning rate, give the best images, and what each trades for the other.
+"""Which weights of the loss terms, and which learning rate, give the best images, and what PSNR costs in SSIM.
 
     python sweeps/loss_weights.py --data.dir data/mine --sweep.name mine --sweep.trials 32
 
@@ -6,8 +6,8 @@ Without options it takes the sample data, and some minutes on two processors. Tr
 validation part (--sweep.metric), not by their losses, which do not compare. The same command with the same --sweep.name
 goes on with a sweep that was interrupted.
 
-Adam divides every gradient by its size, so only the ratios of the weights matter: that of MS-SSIM stays as it is (1),
-and a ratio of 100 makes a term nearly the only one.
+Adam divides every gradient by its size, so only the ratio of the weights matters: that of the SSIM stays as it is
+(--loss.local_ssim), and a ratio of 100 makes a term nearly the only one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from __future__ import annotations
 from fbp_ray.sweep import LogRange, Space, sweep_program
 
 SPACE: Space = {
-    "loss.l1": LogRange(0.01, 100),
-    "loss.edge": LogRange(0.01, 100),
+    "loss.log_mse": LogRange(0.01, 100),
     "optim.lr": LogRange(1e-3, 1e-1),
 }
 

@@ -14,8 +14,21 @@ from fbp_ray.geometry import ParallelBeam, RegularAngles
 
 
 @pytest.fixture(scope="session")
-def cluster(object_store: str) -> Iterator[None]:
-    """A local Ray cluster of two processors. The object store is there first, so that the workers know its address."""
+def own_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for modules, where Python finds them, and Ray's workers too."""
+    folder = tmp_path_factory.mktemp("own_code")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def cluster(object_store: str, own_code: Path) -> Iterator[None]:
+    """A local Ray cluster of two processors.
+
+    The object store and the folder for code are there first, so that the workers know of them.
+    """
     from fbp_ray.train import cluster as ray_cluster
 
     with ray_cluster.cluster(num_cpus=2):

@@ -197,7 +197,7 @@ def test_a_sweep_whose_driver_was_killed_goes_on_and_repeats_nothing(folder: Pat
     both = ended(sweep)
     assert sorted(both) == sorted(path.name for path in (sweep / "trials").iterdir())
     assert sorted(both) == [f"{number:04d}" for number in range(TRIALS)]
-    assert len({(row["optim.lr"], row["loss.l1"]) for row in both.values()}) == TRIALS
+    assert len({(row["optim.lr"], row["loss.log_mse"]) for row in both.values()}) == TRIALS
     assert all((sweep / "trials" / name / "history.csv").stat().st_mtime_ns == when for name, when in finished.items())
     assert {name: both[name]["merit"] for name in first} == {name: row["merit"] for name, row in first.items()}
     best = max(both, key=lambda name: float(both[name]["merit"]))

@@ -78,10 +78,13 @@ def test_a_saved_configuration_is_a_configuration_file(tmp_path: Path) -> None:
             r"^--train.epoch: .* is --train.epochs; .*\n +--foo: there is no such",
         ),
         (("mine",), "'mine' belongs to no option"),
-        (("--recipe", "slow"), "no recipe is called 'slow'; there are lodopab-window, quickstart, reference"),
+        (
+            ("--recipe", "slow"),
+            "no recipe is called 'slow'; there are chest-low-dose, lodopab-window, quickstart, reference",
+        ),
         (("--recipe", "../secret"), "no recipe is called"),
         (("--config", "/nowhere.yaml"), "cannot be read"),
-        (("--loss.l1", "0", "--loss.ms_ssim", "0", "--loss.edge", "0"), "all loss weights are 0"),
+        (("--loss.log_mse", "0", "--loss.local_ssim", "0"), "all loss weights are 0"),
         (("--run.name", "../up"), "^--run.name: must be letters, digits and . _ - alone"),
     ],
 )

@@ -22,9 +22,20 @@ from fbp_ray.filters import (
     frequencies,
     ramp,
 )
-from fbp_ray.filters.filtering import filter_projections
+from fbp_ray.filters.filtering import filter_projections, shortest_length
 from fbp_ray.geometry import ParallelBeam
 from tests.support.scans import COARSE
+
+
+@given(cells=st.integers(1, 200))
+def test_the_shortest_length_filters_as_a_convolution_does(cells: int) -> None:
+    length = shortest_length(cells)
+    assert length <= fft_length(cells)
+    sinogram = np.random.default_rng(cells).normal(size=cells)
+    filtered = np.fft.irfft(np.fft.rfft(sinogram, n=length) * ramp(cells, 0.5, length), n=length)[:cells]
+    longer = 4 * cells
+    wanted = np.fft.irfft(np.fft.rfft(sinogram, n=longer) * ramp(cells, 0.5, longer), n=longer)[:cells]
+    np.testing.assert_allclose(filtered, wanted, atol=1e-12 * np.abs(wanted).max())
 
 
 def test_the_fft_length_of_513_cells_is_1080() -> None:

@@ -10,16 +10,28 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fbp_ray"
-CORE = ("errors", "geometry", "projector", "filters", "model", "losses", "metrics", "baseline", "storage", "checkpoint")
+CORE = (
+    "errors",
+    "geometry",
+    "projector",
+    "filters",
+    "model",
+    "losses",
+    "metrics",
+    "baseline",
+    "storage",
+    "shipped",
+    "checkpoint",
+)
 ORDER = (
-    ("angles", "errors", "settings", "threads", "versions"),
+    ("angles", "errors", "memory", "own_names", "settings", "threads", "versions"),
     ("config",),
     ("geometry",),
-    ("projector", "own"),
+    ("projector", "own", "some_angles"),
     ("filters",),
     ("model",),
-    ("metrics", "storage", "client"),
-    ("losses", "least_squares"),
+    ("metrics", "storage", "client", "self_target"),
+    ("losses", "least_squares", "shipped"),
     ("checkpoint", "baseline", "data", "cli"),
     ("trackers",),
     ("pictures",),

@@ -37,6 +37,7 @@ class Options(BaseModel):
     seconds: Annotated[float, Field(gt=0)] = Field(default=5, description="of each measurement")
     rounds: Annotated[int, Field(ge=1)] = Field(default=3, description="of all measurements")
     soak: Annotated[float, Field(ge=0)] = Field(default=600, description="seconds of the soak; 0: none")
+    attacks: bool = Field(default=True, description="an attack a second in the soak")
     out: Path | None = Field(default=None, description="a folder for service.json")
 
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
         if options.soak:
             with serving(root / "soak") as server:
                 server.activate(first)
-                soaked = soak(server, material, options.soak)
+                soaked = soak(server, material, options.soak, options.attacks)
         disturbed = others.cores()
 
     bare_ms = sorted(bare)[len(bare) // 2]

@@ -11,7 +11,7 @@ from benchmarks.service.soak import Soaked
 Found = dict[tuple[bool, int], list[Seen]]
 """By whether there was batching, and the number of clients; an entry a round."""
 
-SINGLE_MS, OF_BARE, OF_SINGLE, CONCURRENCY, GROWTH = 80.0, 1.5, 4.0, 16, 1.05
+SINGLE_MS, OF_BARE, OF_SINGLE, CONCURRENCY, GROWTH, HEALTH_MS = 80.0, 1.5, 4.0, 16, 1.05, 200.0
 
 
 def middle(found: Found, batching: bool, clients: int, what: str) -> float:
@@ -43,9 +43,12 @@ def soak_table(soaked: Soaked) -> str:
         ["seconds", figure(soaked.seconds)],
         ["good requests", str(soaked.good)],
         ["of them failed", str(soaked.failed)],
+        ["of them told to try again later (503)", str(soaked.busy)],
         ["wrong images", str(soaked.wrong)],
         ["bad requests", str(soaked.bad)],
         ["of them not refused as they should be", str(soaked.not_refused)],
+        ["attacks", str(soaked.attacks)],
+        ["slowest answer of /health/live, ms", figure(soaked.health_ms)],
         ["switches of the model", str(soaked.switches)],
         ["p50 / p99 of good requests, ms", f"{figure(soaked.p50_ms)} / {figure(soaked.p99_ms)}"],
         ["memory after each tenth, MB", ", ".join(f"{value:.0f}" for value in soaked.memory_mb)],
@@ -73,6 +76,12 @@ def target_table(found: Found, bare_ms: float, soaked: Soaked | None) -> str:
         rows += [
             ["soak: good requests that failed", "0", seen[0], soaked.failed == 0],
             ["soak: wrong images", "0", seen[1], soaked.wrong == 0],
+            [
+                "soak: slowest /health/live",
+                f"{HEALTH_MS:g} ms",
+                f"{soaked.health_ms:.0f} ms",
+                soaked.health_ms <= HEALTH_MS,
+            ],
             ["soak: bad requests not refused", "0", str(soaked.not_refused), soaked.not_refused == 0],
             ["soak: memory at the end, of that after the first tenth", f"{GROWTH:g}", seen[2], steady],
         ]

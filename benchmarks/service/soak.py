@@ -1,8 +1,12 @@
-"""Minutes of good and bad requests together, while the model is switched: no failure, no wrong image, no leak."""
+"""Minutes of good requests, bad ones and attacks together, while the model is switched.
+
+No good request fails (503 with Retry-After means only that the service is full), no image is wrong, nothing leaks.
+"""
 
 from __future__ import annotations
 
 import http.client
+import itertools
 import random
 import sys
 import threading
@@ -15,10 +19,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from benchmarks.service.attacks import ATTACKS
 from benchmarks.service.server import Material, Server, image_of
 
 CLIENTS = 8
 SWITCH_SECONDS = 20.0
+ATTACK_SECONDS = 1.0  # from one to the next
 TOLERANCE = 1e-5
 """Of the largest value: a batch adds up in another order than a single image does."""
 
@@ -31,7 +37,10 @@ class Soaked(NamedTuple):
     seconds: float
     good: int
     failed: int
-    """Good requests that were not answered with 200."""
+    """Good requests that were answered neither with 200 nor with 503 and when to try again."""
+
+    busy: int
+    """Good requests that were told to try again later."""
 
     wrong: int
     """Answers whose image is not that of the version that they name."""
@@ -39,6 +48,10 @@ class Soaked(NamedTuple):
     bad: int
     not_refused: int
     """Bad requests that were not answered with the 4xx that they deserve."""
+
+    attacks: int
+    health_ms: float
+    """The slowest answer of /health/live."""
 
     switches: int
     versions: int
@@ -73,8 +86,8 @@ def bad_bodies(material: Material) -> list[tuple[bytes, dict[str, str], str, int
     ]
 
 
-def soak(server: Server, material: Material, seconds: float) -> Soaked:
-    """Asks for so many seconds."""
+def soak(server: Server, material: Material, seconds: float, attacked: bool) -> Soaked:
+    """Asks for so many seconds, with an attack a second where that is wanted."""
     end = time.perf_counter() + seconds
     counts: Counter[str] = Counter()
     complaints: Counter[str] = Counter()
@@ -91,6 +104,9 @@ def soak(server: Server, material: Material, seconds: float) -> Soaked:
         answer = connection.getresponse()
         content = answer.read()
         counts["good"] += 1
+        if answer.status == 503 and answer.getheader("Retry-After"):
+            counts["busy"] += 1
+            return
         took.append(time.perf_counter() - began)
         if answer.status != 200:
             counts["failed"] += 1
@@ -114,6 +130,25 @@ def soak(server: Server, material: Material, seconds: float) -> Soaked:
             counts["not_refused"] += 1
             complaints[f"bad {number}: {answer.status}, not {deserved}: {content[:200]!r}"] += 1
 
+    def attacker() -> None:
+        names = list(ATTACKS)
+        for number in itertools.count():
+            if over.wait(ATTACK_SECONDS):
+                return
+            counts["attacks"] += 1
+            threading.Thread(target=ATTACKS[names[number % len(names)]], args=(server.port, over), daemon=True).start()
+
+    def watcher() -> None:
+        while not over.wait(0.2):
+            began = time.perf_counter()
+            try:
+                status = server.request("GET", "/health/live")[0]
+            except (OSError, http.client.HTTPException) as error:
+                status = 0
+                complaints[f"/health/live: {error}"] += 1
+            health.append(time.perf_counter() - began)
+            counts["failed"] += status != 200
+
     def client(number: int) -> None:
         chance = random.Random(number)
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120, blocksize=1 << 20)
@@ -129,7 +164,10 @@ def soak(server: Server, material: Material, seconds: float) -> Soaked:
                 connection.close()
         connection.close()
 
+    over = threading.Event()
+    health: list[float] = []
     threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
+    threads += [threading.Thread(target=watcher), *([threading.Thread(target=attacker)] if attacked else [])]
     for thread in threads:
         thread.start()
     began, switches = time.perf_counter(), 0
@@ -143,15 +181,19 @@ def soak(server: Server, material: Material, seconds: float) -> Soaked:
         if elapsed * 10 // seconds > len(memory):
             memory.append(server.resident_mb())
             print(f"{elapsed:.0f} s: {counts['good']} good, {memory[-1]:.0f} MB", file=sys.stderr, flush=True)
+    over.set()
     for thread in threads:
         thread.join()
     return Soaked(
         seconds=seconds,
         good=counts["good"],
         failed=counts["failed"],
+        busy=counts["busy"],
         wrong=counts["wrong"],
         bad=counts["bad"],
         not_refused=counts["not_refused"],
+        attacks=counts["attacks"],
+        health_ms=max(health) * 1000,
         switches=switches,
         versions=len(versions),
         p50_ms=median(took) * 1000,

@@ -14,7 +14,6 @@ from typing import Literal, TypeVar
 from uuid import uuid4
 
 import numpy as np
-import psutil
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from fbp_ray.data.hdf5_reader import Array
 from fbp_ray.data.lodopab import LoDoPaB
 from fbp_ray.errors import DataError
+from fbp_ray.memory import available_bytes
 
 SHARED = Path("/dev/shm")
 RESERVE = 0.2
@@ -49,7 +49,7 @@ class SharedCache:
     def __init__(self, dataset: LoDoPaB, mode: Literal["memory", "half"]) -> None:
         self.mode = mode
         dtype = np.dtype(np.float32 if mode == "memory" else np.float16)
-        shapes = dataset.geometry.sinogram_shape, dataset.geometry.image_shape
+        shapes = dataset.geometry.sinogram_shape, dataset.image_shape
         epoch = np.dtype(np.int64)
         sample_bytes = sum(int(np.prod(shape)) for shape in shapes) * dtype.itemsize + epoch.itemsize
         memory = shared_memory(sample_bytes * len(dataset), sample_bytes)
@@ -81,7 +81,7 @@ class SharedCache:
         """
         kept = sample < self.samples
         for array, values in zip(self._arrays, (observation, ground_truth), strict=True):
-            if self.mode == "half" and max(values.max(), -values.min()) > np.finfo(np.float16).max:
+            if self.mode == "half" and max(values.max(initial=0), -values.min(initial=0)) > np.finfo(np.float16).max:
                 raise DataError(
                     f"sample {sample} has values beyond {np.finfo(np.float16).max:g}, which half precision cannot "
                     "hold; use --data.cache memory"
@@ -166,30 +166,7 @@ def _allocate(descriptor: int, folder: Path, wanted: int, least: int) -> str | N
 
 def free_bytes(folder: Path) -> int:
     """What is free both in a folder of shared memory and in this machine's memory, or its container's."""
-    limits = container_free_bytes(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
-    return max(0, min([shutil.disk_usage(folder).free, psutil.virtual_memory().available, *limits]))
-
-
-def container_free_bytes(root: Path, own: Path) -> list[int]:
-    """What each memory limit of this process's control groups leaves; files that are only cached do not count.
-
-    Args:
-        root: where the control groups (version 2) are mounted.
-        own: the file that names this process's group.
-    """
-    if not own.exists():
-        return []
-    name = next((line[3:] for line in own.read_text().splitlines() if line.startswith("0::")), "")
-    group = root / name.lstrip("/")
-    free: list[int] = []
-    while group.is_relative_to(root):
-        limit = group / "memory.max"
-        if limit.exists() and (most := limit.read_text().strip()) != "max":
-            fields = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            used = int((group / "memory.current").read_text()) - int(fields["inactive_file"])
-            free.append(int(most) - used)
-        group = group.parent
-    return free
+    return min(shutil.disk_usage(folder).free, available_bytes())
 
 
 def _all_gather(value: T) -> list[T]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from fbp_ray.config import PHOTONS, DataConfig
+from fbp_ray.config import PHOTONS, DataConfig, Target
 from fbp_ray.errors import ConfigError, DataError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.settings import as_text, expand_home, explain_json, this_python
@@ -106,17 +106,35 @@ def geometry_of(folder: str | Path) -> ParallelBeam:
         ) from None
 
 
-def check_data(data: DataConfig) -> ParallelBeam:
-    """The geometry of the folder that settings name, which has the parts that a training reads.
+def has_truth(folder: Path, part: str) -> bool:
+    """Whether a part has files of ground truth."""
+    return next(folder.glob(f"ground_truth_{part}_*.hdf5"), None) is not None
+
+
+def check_data(data: DataConfig, target: Target = "truth") -> ParallelBeam:
+    """The geometry of the folder that settings name, which has what a training reads.
 
     Raises:
-        ConfigError: no folder is named, or the scan has fewer angles than `every` skips.
-        DataError: the folder or a part is missing.
+        ConfigError: no folder is named, the scan has fewer angles than `every` skips, or no noise can be drawn.
+        DataError: the folder, a part or its ground truth is missing.
     """
     if data.dir is None:
         raise ConfigError("data.dir names no folder; give one")
     for part in ("train", "validation"):
         find_observations(data.dir, part)
+        if target == "truth" and not has_truth(data.dir, part):
+            raise DataError(
+                f"{data.dir} has no ground_truth_{part}_*.hdf5; add the ground truth, or learn without it: "
+                "--target self"
+            )
+        if data.photons is not None and not thins(data) and not has_truth(data.dir, part):
+            stored = photons_of(data.dir)
+            most = f"{stored:g} photons" if stored else "an unknown number of photons"
+            raise ConfigError(
+                f"--data.photons {data.photons[0]:g} {data.photons[1]:g} goes beyond what {data.dir} was measured with "
+                f"({most}), and its {part} part has no ground truth to project; give smaller numbers, or add the "
+                "ground truth"
+            )
     geometry = geometry_of(data.dir)
     if data.every > geometry.num_angles:
         raise ConfigError(
@@ -126,6 +144,12 @@ def check_data(data: DataConfig) -> ParallelBeam:
     return geometry
 
 
+def thins(data: DataConfig) -> bool:
+    """Whether `data.photons` asks for no more than were measured, so that some of those can be left out."""
+    stored = photons_of(data.dir) if data.dir else None
+    return data.photons is not None and stored is not None and data.photons[1] <= stored
+
+
 def photons_of(folder: str | Path) -> float | None:
     """Photons of a ray that meets nothing: of simulated data as they say, of LoDoPaB-CT 4096, None where not known."""
     description = describe(folder)
@@ -133,3 +157,20 @@ def photons_of(folder: str | Path) -> float | None:
         return PHOTONS
     photons = description.get("photons")
     return float(photons) if isinstance(photons, int | float) and photons > 0 else None
+
+
+def patients_of(folder: str | Path, part: str, samples: int) -> list[str] | None:
+    """Whose each of the first samples of a part is; None where the folder does not say.
+
+    Raises:
+        DataError: the list has fewer lines than there are samples.
+    """
+    file = Path(folder) / f"patient_ids_rand_{part}.csv"
+    if not file.is_file():
+        return None
+    lines = file.read_text(encoding="utf-8").split()
+    if len(lines) < samples:
+        raise DataError(
+            f"{file} has {len(lines)} lines, but there are {samples} samples; give all of them, or remove the file"
+        )
+    return lines[:samples]

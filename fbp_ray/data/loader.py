@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
@@ -27,6 +27,7 @@ KEPT = 2
 """Batches that stay as they are for whoever took them: the latest, and the one before it."""
 
 THREAD = "fbp-ray batches"
+Draw = Callable[[int, int, Array, Array], None]
 Arrays = tuple[Array, Array]
 """Observations (n, A, D) and ground truths (n, H, W)."""
 
@@ -43,6 +44,8 @@ class Batches:
         rank, world_size: which of the processes this is.
         seed: of the order; None takes the samples in the order of the files, as for validation.
         cache: keeps what it has room for, so that it is read from the files only once.
+        draw: is given each sample's number, the epoch, observation (A, D) and ground truth (H, W), and may change them
+            in place; it is called in the reading thread, after the cache.
         pin: has the batches in memory that a GPU copies from by itself (`.to(device, non_blocking=True)`). Without
             CUDA it does nothing.
     """
@@ -56,6 +59,7 @@ class Batches:
         *,
         seed: int | None,
         cache: SharedCache | None = None,
+        draw: Draw | None = None,
         pin: bool = False,
     ) -> None:
         self.dataset = dataset
@@ -64,11 +68,12 @@ class Batches:
         self.world_size = world_size
         self.seed = seed
         self.cache = cache
+        self.draw = draw
         self.waited = 0.0
         """Seconds that the latest epoch has spent waiting for batches."""
         self._sizes = step_sizes_for_rank(len(dataset), batch_size, rank, world_size)
         pin = pin and torch.cuda.is_available()
-        shapes = dataset.geometry.sinogram_shape, dataset.geometry.image_shape
+        shapes = dataset.geometry.sinogram_shape, dataset.image_shape
         self._buffers = [
             tuple(torch.empty(max(self._sizes), *shape, pin_memory=pin) for shape in shapes)
             for _ in range(AHEAD + KEPT)
@@ -99,7 +104,7 @@ class Batches:
         self._end_epoch()
         self.waited = 0.0
         order = self._plan(number)
-        self._reader = reader = _EpochReader(self.dataset, self.cache, order, number, self._spare)
+        self._reader = reader = _EpochReader(self.dataset, self.cache, order, number, self._spare, self.draw)
         buffers = [(observations.numpy(), ground_truths.numpy()) for observations, ground_truths in self._buffers]
         ends = np.cumsum(self._sizes).tolist()
         coming = iter(range(len(self._sizes)))
@@ -147,12 +152,19 @@ class _EpochReader:
     """
 
     def __init__(
-        self, dataset: LoDoPaB, cache: SharedCache | None, order: Plan, epoch: int, spare: list[Arrays]
+        self,
+        dataset: LoDoPaB,
+        cache: SharedCache | None,
+        order: Plan,
+        epoch: int,
+        spare: list[Arrays],
+        draw: Draw | None,
     ) -> None:
         self._dataset = dataset
         self._cache = cache
         self._order = order
         self._epoch = epoch
+        self._draw = draw
         lengths = order.blocks[:, 1] - order.blocks[:, 0]
         self._starts = np.cumsum(lengths) - lengths
         self._single_rows = bool((lengths == 1).all())
@@ -177,7 +189,10 @@ class _EpochReader:
             self._read_blocks(position)
             if self._stopped:
                 return
-            self._copy(int(self._order.samples[position]), buffers[0][row : row + 1], buffers[1][row : row + 1])
+            sample = int(self._order.samples[position])
+            self._copy(sample, buffers[0][row : row + 1], buffers[1][row : row + 1])
+            if self._draw is not None:
+                self._draw(sample, self._epoch, buffers[0][row], buffers[1][row])
 
     def _read_blocks(self, position: int) -> None:
         """Reads the blocks that a sample of the order needs, and those that the samples of a window after it need."""
@@ -193,7 +208,7 @@ class _EpochReader:
     def _new_arrays(self) -> Arrays:
         """Memory for a block of any length."""
         rows = int((self._dataset.blocks[:, 1] - self._dataset.blocks[:, 0]).max())
-        shapes = self._dataset.geometry.sinogram_shape, self._dataset.geometry.image_shape
+        shapes = self._dataset.geometry.sinogram_shape, self._dataset.image_shape
         return np.empty((rows, *shapes[0]), np.float32), np.empty((rows, *shapes[1]), np.float32)
 
     def _copy(self, sample: int, observation: Array, ground_truth: Array) -> None:

@@ -31,7 +31,7 @@ class Sample(NamedTuple):
     """(A, D) float32: line integrals of attenuation divided by MU_MAX = 81.35858 /m, about 0 to 0.13 (metres)."""
 
     ground_truth: Tensor
-    """(H, W) float32: attenuation divided by MU_MAX, 0 to 1."""
+    """(H, W) float32: attenuation divided by MU_MAX, 0 to 1. (0, 0) where it is not read (`LoDoPaB`, truth)."""
 
     index: int  # type: ignore[assignment]  # rather than the method of a tuple
     """The sample's number within its part."""
@@ -53,6 +53,7 @@ class LoDoPaB(Dataset[Sample]):
         geometry: what the files are expected to hold.
         samples: take the first so many (a fair subset: the order is random), all by default.
         every: take each so many of the angles, from the first on; `geometry` becomes that of the samples.
+        truth: False reads no ground truth, which need not be there.
 
     Raises:
         DataError: the folder or a file is missing or damaged, there are fewer than `samples`, or a ground-truth file
@@ -66,13 +67,24 @@ class LoDoPaB(Dataset[Sample]):
 
     A block holds whole chunks of both files, so that none is read twice."""
 
+    image_shape: tuple[int, int]
+    """(H, W) of the ground truths, (0, 0) where they are not read."""
+
     def __init__(
-        self, folder: str | Path, part: str, geometry: ParallelBeam, samples: int | None = None, every: int = 1
+        self,
+        folder: str | Path,
+        part: str,
+        geometry: ParallelBeam,
+        samples: int | None = None,
+        every: int = 1,
+        truth: bool = True,
     ) -> None:
         self.folder = Path(expand_home(str(folder)))
         self.part = part
         self.geometry = geometry if every == 1 else geometry.every(every)
         self.every = every
+        self.truth = truth
+        self.image_shape = geometry.image_shape if truth else (0, 0)
         self._ends: list[int] = []  # the samples of all files up to each one
         if samples is not None and samples < 1:
             raise DataError(f"samples is the number to take, 1 or more (all by default); got {samples}")
@@ -85,10 +97,11 @@ class LoDoPaB(Dataset[Sample]):
         for number, observation in enumerate(found):
             if len(self) == wanted:  # the files that follow are not needed, and not opened
                 break
-            ground_truth = self.folder / file_name("ground_truth", part, number)
+            ground_truth = self.folder / file_name("ground_truth", part, number) if truth else None
             count, together = _inspect_pair(observation, ground_truth, geometry, wanted - len(self))
             observations.append(observation)
-            ground_truths.append(ground_truth)
+            if ground_truth is not None:
+                ground_truths.append(ground_truth)
             counts.append(count)
             rows_per_block.append(together)
             self._ends.append(len(self) + count)
@@ -106,7 +119,7 @@ class LoDoPaB(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         observation = np.empty((1, *self.geometry.sinogram_shape), np.float32)
-        ground_truth = np.empty((1, *self.geometry.image_shape), np.float32)
+        ground_truth = np.empty((1, *self.image_shape), np.float32)
         self.read(index, observation, ground_truth)
         return Sample(torch.from_numpy(observation[0]), torch.from_numpy(ground_truth[0]), index)
 
@@ -125,6 +138,8 @@ class LoDoPaB(Dataset[Sample]):
             ("observation", self._observations, observations),
             ("ground_truth", self._ground_truths, ground_truths),
         ):
+            if not reader.paths:
+                continue
             try:
                 reader.read(file, row, arrays)
             except DataError as error:
@@ -150,10 +165,12 @@ class LoDoPaB(Dataset[Sample]):
         return f"{file_name('observation', self.part, place.file)}[{place.row}]"
 
 
-def _inspect_pair(observation: Path, ground_truth: Path, geometry: ParallelBeam, wanted: int) -> tuple[int, int]:
+def _inspect_pair(observation: Path, ground_truth: Path | None, geometry: ParallelBeam, wanted: int) -> tuple[int, int]:
     """The rows to take of a pair of files, `wanted` at most, and how many of them to read at once."""
     stored = _inspect(observation, geometry.sinogram_shape, "a sinogram", "(rows, A, D)")
     count = min(stored.shape[0], wanted)
+    if ground_truth is None:
+        return count, max(1, min(stored.rows_per_block, count))
     if not ground_truth.is_file():
         raise DataError(f"{observation} has no {ground_truth.name} beside it; {AGAIN}")
     beside = _inspect(ground_truth, geometry.image_shape, "an image", "(rows, H, W)")

@@ -21,6 +21,7 @@ import torch
 
 import fbp_ray
 from fbp_ray.data import LoDoPaB, geometry_of
+from fbp_ray.data.layout import has_truth
 from fbp_ray.errors import FbpRayError, RunError
 from fbp_ray.geometry import ParallelBeam, RegularAngles
 from fbp_ray.metrics import relative_error
@@ -202,7 +203,7 @@ def open_data(folder: str) -> str:
     geometry = geometry_of(folder)
     counts = []
     for part in ("train", "validation"):
-        dataset = LoDoPaB(folder, part, geometry)
+        dataset = LoDoPaB(folder, part, geometry, truth=has_truth(Path(folder), part))
         for index in (0, len(dataset) - 1):
             dataset[index]
         counts.append(f"{len(dataset)} {part}")

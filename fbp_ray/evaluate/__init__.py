@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fbp_ray.cli import parse
-from fbp_ray.config import Amount, Count
+from fbp_ray.config import Amount, Count, MetricsConfig
 from fbp_ray.settings import Frozen, LocalPath, PlaceName
 
 Cutoff = Annotated[float, Field(gt=0, le=1)]
@@ -36,13 +36,17 @@ class EvaluateConfig(Frozen):
     and come out higher, PSNR by about 4 dB: never compare one kind with the other.
     """
 
-    checkpoint: PlaceName = Field(description="run folder (its best checkpoint) or checkpoint folder, or its URI")
+    checkpoint: PlaceName = Field(
+        description="run folder (its best checkpoint), checkpoint folder, its URI, or chest-low-dose"
+    )
     data: EvaluateData = EvaluateData()
     split: Literal["train", "validation", "test"] = Field(default="test", description="part of the data to score")
     out: PlaceName | None = Field(
-        default=None, description="new folder for the results; without it evaluation-SPLIT beside the checkpoint"
+        default=None,
+        description="new folder for the results; without it evaluation-SPLIT beside the checkpoint, or in runs/NAME",
     )
     overwrite: bool = Field(default=False, description="replace the results of an earlier evaluation")
+    metrics: MetricsConfig = MetricsConfig()
     panels: Amount = Field(default=4, description="pictures of images, evenly spaced")
     hann_psnr: Cutoff | None = Field(
         default=None, description="Hann cut-off to compare with; without it the best for PSNR on the validation part"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -19,17 +20,23 @@ from fbp_ray.baseline import CUTOFF_SAMPLES, PASSES, Baseline, BestCutoffs, Qual
 from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_model, read_manifest
 from fbp_ray.cli import progress
 from fbp_ray.data import LoDoPaB, describe, geometry_of
+from fbp_ray.data.layout import find_observations, has_truth
 from fbp_ray.errors import DataError, RunError
 from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.model import LearnableFBP, fbp
+from fbp_ray.own import own_metrics
 from fbp_ray.pictures import as_png, comparison, evenly_spaced, window_figure
 from fbp_ray.settings import as_json, as_text
+from fbp_ray.shipped import shipped_models
 from fbp_ray.storage import Folder, open_folder
 from fbp_ray.versions import versions
 
 BATCH = 8  # images at a time: enough to keep the kernels busy, small enough for any machine
 
 FOOT = "PSNR-FR and SSIM-FR take the fixed range 1 instead of each image's own; never compare one kind with the other"
+
+
+Titles = tuple[str, ...]  # of metrics of somebody's own
 
 
 class Method(NamedTuple):
@@ -47,7 +54,8 @@ def evaluate(config: EvaluateConfig) -> None:
         FbpRayError: the checkpoint or the data cannot be used, or the output folder has results already.
     """
     checkpoint = find_checkpoint(config.checkpoint)
-    out = open_folder(config.out) if config.out else checkpoint.parent / f"evaluation-{config.split}"
+    beside = open_folder("runs") / config.checkpoint if config.checkpoint in shipped_models() else checkpoint.parent
+    out = open_folder(config.out) if config.out else beside / f"evaluation-{config.split}"
     check_out(out, config.overwrite)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(checkpoint, device)
@@ -57,13 +65,19 @@ def evaluate(config: EvaluateConfig) -> None:
     methods = _methods(model, cutoffs, config)
 
     qualities: dict[str, list[Quality]] = {name: [] for name in methods}  # of each image, by method
+    metrics = own_metrics(config.metrics)
+    own: dict[str, list[tuple[float, ...]]] = {name: [] for name in methods}
     with progress("Scoring", len(dataset) * len(methods)) as advance, torch.no_grad():
         for batch in DataLoader(dataset, BATCH):
             observation, target = batch.observation.to(device), batch.ground_truth.to(device)
             for name, method in methods.items():
-                qualities[name] += quality(method.reconstruct(observation), target)
+                images = method.reconstruct(observation)
+                qualities[name] += quality(images, target)
+                columns = [metric(images, target).tolist() for metric in metrics.values()]
+                own[name] += zip(*columns, strict=True) if columns else [()] * len(target)
                 advance(len(target))
     means = {name: mean_quality(of_images) for name, of_images in qualities.items()}
+    own_means = {name: tuple(map(fmean, zip(*rows, strict=True))) for name, rows in own.items()}
     without_range = sum(math.isnan(row.psnr) for row in qualities["ramp"])
     about = {
         "checkpoint": str(checkpoint.absolute()),
@@ -83,14 +97,19 @@ def evaluate(config: EvaluateConfig) -> None:
 
     for name, content in pictures.items():
         out.write(name, content)
-    out.write("images.csv", _as_csv(dataset, qualities))
+    out.write("images.csv", _as_csv(dataset, qualities, own, tuple(metrics)))
     out.write("evaluation.json", as_json(about))
-    out.write("metrics.json", as_json({name: mean._asdict() for name, mean in means.items()}))
+    out.write(
+        "metrics.json",
+        as_json(
+            {name: mean._asdict() | dict(zip(metrics, own_means[name], strict=True)) for name, mean in means.items()}
+        ),
+    )
     for name in out.names():
         if name.endswith(".png") and name not in pictures:  # of the evaluation that is overwritten
             out.remove(name)
     console = Console(soft_wrap=True)
-    console.print(_table(f"{config.split} part, {len(dataset)} images", methods, means))
+    console.print(_table(f"{config.split} part, {len(dataset)} images", methods, means, own_means, tuple(metrics)))
     if without_range:
         have, them = ("has", "it") if without_range == 1 else ("have", "them")
         console.print(
@@ -127,6 +146,11 @@ def open_part(config: EvaluateConfig, checkpoint: Folder, part: str) -> LoDoPaB:
         if config.data.every is None and geometry != manifest.model.geometry:
             every = manifest.data.get("every", 1)
         check_geometry(checkpoint, geometry.every(every))
+    if folder.is_dir() and find_observations(folder, part) and not has_truth(folder, part):
+        raise DataError(
+            f"{folder} has no ground_truth_{part}_*.hdf5, which PSNR and SSIM need; add it, evaluate on other data of "
+            "this geometry (--data.dir DIR), or reconstruct without figures: fbp_ray.load_model"
+        )
     return LoDoPaB(folder, part, geometry, config.data.samples if part == config.split else None, every)
 
 
@@ -137,8 +161,9 @@ def _best_cutoffs(config: EvaluateConfig, checkpoint: Folder, device: torch.devi
     trained_on, run = read_manifest(checkpoint).data, checkpoint.parent
     folder = config.data.dir or Path(trained_on["dir"])
     same = folder.absolute() == Path(trained_on["dir"]) and describe(folder) == trained_on.get("description")
-    if same and run.has("baseline.json"):
-        known = Baseline.model_validate_json(as_text(run.read("baseline.json")))
+    same = same and trained_on.get("photons") is None  # its noise was drawn anew
+    known = Baseline.model_validate_json(as_text(run.read("baseline.json"))) if run.has("baseline.json") else None
+    if same and known is not None and known.hann_psnr is not None:
         return BestCutoffs(known.hann_psnr_cutoff, known.hann_ssim_cutoff)
     try:
         validation = open_part(config, checkpoint, "validation")
@@ -191,29 +216,39 @@ def _draw(
     return pictures
 
 
-def _as_csv(dataset: LoDoPaB, qualities: dict[str, list[Quality]]) -> str:
+def _as_csv(
+    dataset: LoDoPaB, qualities: dict[str, list[Quality]], own: dict[str, list[tuple[float, ...]]], titles: Titles
+) -> str:
     """A row for every image and method."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "name", "method", *Quality._fields])
+    writer.writerow(["image", "name", "method", *Quality._fields, *titles])
     for index in range(len(dataset)):
-        writer.writerows([index, dataset.name(index), name, *rows[index]] for name, rows in qualities.items())
+        for name, rows in qualities.items():
+            writer.writerow([index, dataset.name(index), name, *rows[index], *own[name][index]])
     return text.getvalue()
 
 
-def _table(title: str, methods: dict[str, Method], means: dict[str, Quality]) -> Table:
-    def add_row(name: str, figures: Quality, sign: str = "") -> None:
-        decimals = (3, 4, 3, 4)
+def _table(
+    title: str,
+    methods: dict[str, Method],
+    means: dict[str, Quality],
+    own: dict[str, tuple[float, ...]],
+    titles: Titles,
+) -> Table:
+    def add_row(name: str, figures: Iterable[float], sign: str = "") -> None:
+        decimals = (3, 4, 3, 4, *(4 for _ in titles))
         table.add_row(name, *(f"{figure:{sign}.{places}f}" for figure, places in zip(figures, decimals, strict=True)))
 
     table = Table(title=title, caption=FOOT)
     table.add_column("method")
-    for column in ("PSNR dB", "SSIM", "PSNR-FR dB", "SSIM-FR"):
+    for column in ("PSNR dB", "SSIM", "PSNR-FR dB", "SSIM-FR", *titles):
         table.add_column(column, justify="right")
     for name, method in methods.items():
-        add_row(method.title, means[name])
+        add_row(method.title, (*means[name], *own[name]))
     table.add_section()
     for name in ("hann_psnr", "hann_ssim"):
-        gain = Quality(*(ours - theirs for ours, theirs in zip(means["learned"], means[name], strict=True)))
+        pairs = zip((*means["learned"], *own["learned"]), (*means[name], *own[name]), strict=True)
+        gain = [ours - theirs for ours, theirs in pairs]
         add_row("gain over " + methods[name].title.removeprefix("FBP, "), gain, "+")
     return table

@@ -11,12 +11,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fbp_ray.config import WindowConfig, WindowKind, WindowName, is_own
+from fbp_ray.config import WindowConfig, WindowKind, WindowName
 from fbp_ray.filters.adaptive import BandWindow, ZengWindow
 from fbp_ray.filters.filtering import fft_length, filter_projections, frequencies, ramp
 from fbp_ray.filters.windows import SmoothWindow, TableWindow, analytic_window, cosine_basis, is_plain, spline_basis
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.own import own_stage
+from fbp_ray.own_names import is_own
 
 __all__ = [
     "BandWindow",
@@ -40,8 +41,6 @@ def build_filter(config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtyp
     """The filter stage that `config` describes, for this geometry, on the CPU, with weights of `dtype`."""
     if is_own(config.kind):
         return own_stage(config.kind, config.options, geometry).to("cpu", dtype)
-    if config.kind == "zeng":
-        return ZengWindow(config, geometry, dtype)
     if config.kind in ("ray_noise", "adaptive"):
         return BandWindow(config, geometry, dtype)
     frequency = frequencies(geometry.cells)
@@ -52,6 +51,8 @@ def build_filter(config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtyp
     )
     start = torch.tensor(window, dtype=dtype, device="cpu")
     match config.kind:
+        case "zeng":
+            return ZengWindow(geometry, start, config.unit)
         case "spline":
             return SmoothWindow(geometry, start, spline_basis(frequency, config.knots))
         case "fourier_series":

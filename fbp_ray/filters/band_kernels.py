@@ -14,13 +14,14 @@ import numpy as np
 
 from fbp_ray.projector.compiler import Kernel
 
+_LN_10 = math.log(10.0)
 TILE = 4  # angles and cells; the loops over a tile's cells are written out for it
 
 
 @Kernel
-def tile_means(values: Any, squared: bool, means: Any) -> None:
-    """(A, D) -> (S, T)."""
-    angles, cells = values.shape
+def tile_means(values: Any, cells: int, squared: bool, means: Any) -> None:
+    """(A, D or more) -> (S, T). Whole rows, so that they are known to be contiguous."""
+    angles = values.shape[0]
     column = np.empty(cells, values.dtype)
     for s in range(means.shape[0]):
         first, last = TILE * s, min(TILE * s + TILE, angles)
@@ -73,7 +74,7 @@ def _gains_along(gains: Any, a: Any, row: Any) -> None:
 
 @Kernel
 def add_interpolated(band: Any, gains: Any, first: int, result: Any) -> None:
-    """result (angles from `first` on, D) += gains (S, T), interpolated, x band (A, D)."""
+    """result (angles from `first` on, D) += gains (S, T), interpolated, x band (A, D or more)."""
     count = gains.shape[1]
     row = np.empty(count + 2, gains.dtype)
     spread = np.empty((count, TILE), gains.dtype)
@@ -86,7 +87,7 @@ def add_interpolated(band: Any, gains: Any, first: int, result: Any) -> None:
             spread[t, 1] = here + gains.dtype.type(0.125) * left
             spread[t, 2] = here + gains.dtype.type(0.125) * right
             spread[t, 3] = here + gains.dtype.type(0.375) * right
-        for d in range(band.shape[1]):
+        for d in range(result.shape[1]):
             result[n, d] += flat[d] * band[first + n, d]
 
 
@@ -123,39 +124,45 @@ def look_up(
     count_s, count_t = means.shape
     number, by_energy = table.shape[1], energies.shape[0] > 0
     photons, unit = scale
-    row = np.empty((count_s, count_t), means.dtype)
+    log_photons = math.log(photons)
+    row, local = np.empty(count_t, means.dtype), np.empty(count_t, means.dtype)
+    across, along, signal = np.empty(count_t), np.zeros(count_t), np.empty(count_t)
     for s in range(count_s):
-        above, below = max(s - 1, 0), min(s + 1, count_s - 1)
+        _smooth(means, s, row, local)
         for t in range(count_t):
-            row[s, t] = means[above, t] / 4 + means[s, t] / 2 + means[below, t] / 4
-    energy = np.empty(count_t, means.dtype)
-    for m in range(gains.shape[0]):
-        for s in range(count_s):
-            above, below = max(s - 1, 0), min(s + 1, count_s - 1)
+            variance = (unit * local[t] - log_photons) / _LN_10
+            across[t] = _place(variance, variances, number)
+            signal[t] = math.exp(-_LN_10 * min(max(variance, -12.0), 12.0))
+        for m in range(gains.shape[0]):
             if by_energy:
+                _smooth(energies[m], s, row, local)
                 for t in range(count_t):
-                    energy[t] = energies[m, above, t] / 4 + energies[m, s, t] / 2 + energies[m, below, t] / 4
+                    local[t] = local[t] * signal[t] / noise[m] + least
+                for t in range(count_t):
+                    along[t] = _place(math.log10(local[t]), levels, table.shape[2])
             for t in range(count_t):
-                left, right = max(t - 1, 0), min(t + 1, count_t - 1)
-                mean = row[s, left] / 4 + row[s, t] / 2 + row[s, right] / 4
-                variance = (unit * mean - math.log(photons)) / math.log(10.0)
-                across = _place(variance, variances, number)
-                along = 0.0
-                if by_energy:
-                    local = energy[left] / 4 + energy[t] / 2 + energy[right] / 4
-                    excess = local / (noise[m] * 10 ** min(max(variance, -12.0), 12.0))
-                    along = _place(math.log10(excess + least), levels, table.shape[2])
-                n, e = min(int(across), number - 1), min(int(along), table.shape[2] - 1)
+                n, e = int(across[t]), int(along[t])
                 n_next, e_next = min(n + 1, number - 1), min(e + 1, table.shape[2] - 1)
-                first = table[m, n, e] + (along - e) * (table[m, n, e_next] - table[m, n, e])
-                second = table[m, n_next, e] + (along - e) * (table[m, n_next, e_next] - table[m, n_next, e])
-                gains[m, s, t] = first + (across - n) * (second - first)
+                first = table[m, n, e] + (along[t] - e) * (table[m, n, e_next] - table[m, n, e])
+                second = table[m, n_next, e] + (along[t] - e) * (table[m, n_next, e_next] - table[m, n_next, e])
+                gains[m, s, t] = first + (across[t] - n) * (second - first)
+
+
+@numba.njit(inline="always")
+def _smooth(values: Any, s: Any, row: Any, result: Any) -> None:
+    """Row s of values (S, T), each weighed with its neighbours in both directions."""
+    count = values.shape[1]
+    above, below = max(s - 1, 0), min(s + 1, values.shape[0] - 1)
+    for t in range(count):
+        row[t] = values[above, t] / 4 + values[s, t] / 2 + values[below, t] / 4
+    for t in range(count):
+        result[t] = row[max(t - 1, 0)] / 4 + row[t] / 2 + row[min(t + 1, count - 1)] / 4
 
 
 @numba.njit(inline="always")
 def _place(value: Any, ends: Any, number: Any) -> Any:
     """Where a value stands among `number` entries, 0 to number - 1; what is no number in the middle."""
-    place = (value - ends[0]) / (ends[1] - ends[0]) * (number - 1)
-    if not math.isfinite(place):
-        place = 0.5 * (number - 1) if math.isnan(place) else (number - 1.0 if place > 0 else 0.0)
+    place = (value - ends[0]) * ((number - 1) / (ends[1] - ends[0]))
+    if place != place:
+        place = 0.5 * (number - 1)
     return min(max(place, 0.0), number - 1.0)

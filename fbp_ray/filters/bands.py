@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fbp_ray.filters.filtering import fft_length
 from fbp_ray.threads import parallel_for_torch
 
 TILE = 4
@@ -83,9 +82,14 @@ def tile_means(values: Tensor) -> Tensor:
     return pooled.reshape(*values.shape[:-2], *tiles(values))
 
 
+def length_of(responses: Tensor) -> int:
+    """The length that projections are padded to for responses (..., F)."""
+    return 2 * (responses.shape[-1] - 1)
+
+
 def reference_bands(sinogram: Tensor, responses: Tensor) -> Tensor:
     """(B, A, D) -> (B, M + 1, A, D)."""
-    length, cells = fft_length(sinogram.shape[-1]), sinogram.shape[-1]
+    length, cells = length_of(responses), sinogram.shape[-1]
     spectrum = torch.fft.rfft(sinogram, n=length)[:, None] * responses[:, None]
     filtered: Tensor = torch.fft.irfft(spectrum, n=length)
     return filtered[..., :cells]
@@ -225,8 +229,7 @@ def _through_bands(
     to_bands: Callable[[int, Tensor], Tensor], needed: tuple[bool, ...], sinogram: Tensor, responses: Tensor
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients to sinogram and responses, where `to_bands` turns a sample's bands into the gradients to them."""
-    cells = sinogram.shape[-1]
-    length = fft_length(cells)
+    cells, length = sinogram.shape[-1], length_of(responses)
     to_sinogram = torch.empty_like(sinogram, memory_format=torch.contiguous_format) if needed[0] else None
     to_responses = sinogram.new_zeros((len(sinogram), *responses.shape)) if needed[1] else None
 
@@ -268,7 +271,7 @@ def _kernels(dtype: torch.dtype) -> Any:
         from fbp_ray.filters import band_kernels  # here, not above: numba takes half a second to import
 
         one = np.ones((1, 1), str(dtype).removeprefix("torch."))  # no tensor: within torch.func it has no array
-        band_kernels.tile_means(one, False, one)
+        band_kernels.tile_means(one, 1, False, one)
     except Exception as error:  # another version of Numba or llvmlite may raise anything
         warnings.warn(
             "windows by noise run in plain torch, several times slower than they could, because their kernels cannot "
@@ -286,15 +289,15 @@ def _blocks(sinogram: Tensor) -> list[slice]:
 def _energies(sinogram: Tensor, responses: Tensor) -> Tensor:
     """(B, A, D), (M, F) -> (B, M, S, T): the mean squares of the bands."""
     energies = sinogram.new_empty((len(sinogram), len(responses), *tiles(sinogram)))
-    cells, length = sinogram.shape[-1], fft_length(sinogram.shape[-1])
+    cells, length = sinogram.shape[-1], length_of(responses)
     blocks, kernels = _blocks(sinogram), _kernels(sinogram.dtype)
 
     def one_block(number: int) -> None:
         sample, block = number // len(blocks), blocks[number % len(blocks)]
         spectrum = torch.fft.rfft(sinogram[sample, block], n=length)
         for response, energy in zip(responses, energies[sample], strict=True):
-            band = torch.fft.irfft(spectrum * response, n=length)[:, :cells]
-            kernels.tile_means(band.numpy(), True, energy[_rows(block)].numpy())
+            band = torch.fft.irfft(spectrum * response, n=length)
+            kernels.tile_means(band.numpy(), cells, True, energy[_rows(block)].numpy())
 
     parallel_for_torch(one_block, len(sinogram) * len(blocks))
     return energies
@@ -306,7 +309,7 @@ def _by_blocks(sinogram: Tensor, responses: Tensor, block_gains: BlockGains, by_
     A block's own gains depend on two rows of tiles to either side, which are worked out with it.
     """
     result = torch.empty_like(sinogram, memory_format=torch.contiguous_format)
-    angles, cells, length = *sinogram.shape[1:], fft_length(sinogram.shape[-1])
+    angles, cells, length = *sinogram.shape[1:], length_of(responses)
     blocks, kernels = _blocks(sinogram), _kernels(sinogram.dtype)
 
     def filter_block(number: int) -> None:
@@ -314,13 +317,13 @@ def _by_blocks(sinogram: Tensor, responses: Tensor, block_gains: BlockGains, by_
         around = slice(max(0, block.start - 2 * TILE), min(angles, block.stop + 2 * TILE))
         rays = sinogram[sample, around]
         spectrum = torch.fft.rfft(rays, n=length)
-        bands = [torch.fft.irfft(spectrum * response, n=length)[:, :cells].numpy() for response in responses]
+        bands = [torch.fft.irfft(spectrum * response, n=length).numpy() for response in responses]
         energies = sinogram.new_empty((len(bands) - 1 if by_energy else 0, *tiles(rays)))
         for band, energy in zip(bands[1:], energies, strict=False):
-            kernels.tile_means(band, True, energy.numpy())
+            kernels.tile_means(band, cells, True, energy.numpy())
         gains = block_gains(rays, energies, sample, _rows(around))
         own, before = result[sample, block].numpy(), block.start - around.start
-        own[:] = bands[0][before : before + len(own)]
+        own[:] = bands[0][before : before + len(own), :cells]
         for band, gain in zip(bands[1:], gains, strict=True):
             kernels.add_interpolated(band, gain.numpy(), before, own)
 

@@ -33,6 +33,19 @@ def fft_length(cells: int) -> int:
     return length
 
 
+def shortest_length(cells: int) -> int:
+    """The shortest even length without prime factors beyond 5 that a projection can be padded to: 1024 for 513.
+
+    At least 2 D - 2: the farthest two cells are D - 1 apart, and a symmetric filter is the same to either side, so that
+    the one lag that wraps around meets the value it should. `fft_length` is longer only because the tables of windows
+    have a weight for each of its frequencies.
+    """
+    length = max(2 * cells - 2, 2)
+    while not _is_smooth(length):
+        length += 2
+    return length
+
+
 def _is_smooth(number: int) -> bool:
     for prime in (2, 3, 5):
         while number % prime == 0:
@@ -40,20 +53,20 @@ def _is_smooth(number: int) -> bool:
     return number == 1
 
 
-def frequencies(cells: int) -> NDArray[np.float64]:
+def frequencies(cells: int, length: int | None = None) -> NDArray[np.float64]:
     """The frequencies of the padded rfft as fractions of the Nyquist frequency, 0 .. 1, shape (F,)."""
-    length = fft_length(cells)
+    length = length or fft_length(cells)
     return np.arange(length // 2 + 1) / (length // 2)
 
 
-def ramp(cells: int, cell_size: float) -> NDArray[np.float64]:
-    """The frequency response of the ramp filter in cycles a metre, shape (F,), F = fft_length(D) / 2 + 1.
+def ramp(cells: int, cell_size: float, length: int | None = None) -> NDArray[np.float64]:
+    """The frequency response of the ramp filter in cycles a metre, shape (F,), F = length / 2 + 1.
 
     The transform of the band-limited kernel h[0] = 1 / (4 d^2), h[n odd] = -1 / (pi n d)^2, h[n even] = 0 (Kak and
     Slaney, Principles of Computerized Tomographic Imaging, 1988, section 3.3), times d for the convolution sum.
     Sampling |f| instead would set the response at 0 to exactly 0 and bias the image.
     """
-    length = fft_length(cells)
+    length = length or fft_length(cells)
     n = np.minimum(np.arange(length), length - np.arange(length))
     kernel = np.zeros(length)
     kernel[0] = 1 / (4 * cell_size**2)

@@ -143,7 +143,7 @@ class SmoothWindow(TableWindow):
         self.coefficients = nn.Parameter(start.new_zeros((rank or 1, basis.shape[1])))
         self.shares = None
         if rank:
-            place = np.linspace(0, 1, geometry.num_angles) * (ANGLE_KNOTS - 1)
+            place = geometry.angle_places * (ANGLE_KNOTS - 1)
             hats = np.maximum(1 - np.abs(place[:, None] - np.arange(ANGLE_KNOTS)), 0)
             self.register_buffer("angle_basis", torch.tensor(hats, dtype=start.dtype, device="cpu"), persistent=False)
             waves = np.cos(np.pi * np.outer(np.arange(rank), np.arange(ANGLE_KNOTS)) / (ANGLE_KNOTS - 1))

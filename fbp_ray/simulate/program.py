@@ -31,7 +31,7 @@ from fbp_ray.simulate.sources import INDEX, INDEX_EXAMPLE, Origin, Part, Slice, 
 ROWS = 128
 """Samples a file, as in LoDoPaB-CT."""
 
-STAND_INS: dict[Part | None, int] = {"train": 48, "validation": 16, "test": 64}
+STAND_INS: dict[Part | None, int] = {"train": 72, "validation": 32, "test": 64}
 """Phantoms that take the place of the sample's slices, as many as those, where they cannot be fetched."""
 
 

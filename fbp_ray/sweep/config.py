@@ -89,6 +89,12 @@ def objective(metric: Metric, psnr: float, ssim: float, baseline: Baseline) -> f
     return baseline.gain("psnr", psnr) + DECIBELS_PER_SSIM * baseline.gain("ssim", ssim)
 
 
+def parts_of(key: str) -> tuple[str, ...]:
+    """The names on the way to a setting. The last one of `loss.own.my_package.losses:Term` has dots of its own."""
+    before, own, name = key.partition(".own.")
+    return (*before.split("."), "own", name) if own else tuple(key.split("."))
+
+
 def training_config(tree: SweepTree, parameters: dict[str, Any]) -> TrainConfig:
     """The configuration of one trial's training; raises pydantic's ValidationError.
 
@@ -98,7 +104,7 @@ def training_config(tree: SweepTree, parameters: dict[str, Any]) -> TrainConfig:
     """
     settings = tree.model_dump(mode="json", exclude={"sweep"})
     for key, value in parameters.items():
-        *parts, last = key.split(".")
+        *parts, last = parts_of(key)
         inner = settings
         for part in parts:
             inner = inner.setdefault(part, {})

@@ -73,7 +73,7 @@ def store(dataset: LoDoPaB, data: DataConfig) -> StoredData:
     chunks = []
     for batch in Batches(dataset, CHUNK, seed=None).epoch(1):
         arrays = batch.observation.numpy(), batch.ground_truth.numpy()
-        if mode == "half" and max(float(np.abs(array).max()) for array in arrays) > HALF_MAX:
+        if mode == "half" and max(float(np.abs(array).max(initial=0)) for array in arrays) > HALF_MAX:
             raise DataError(
                 f"a sample of {dataset.part} has values beyond {HALF_MAX:g}, which half precision "
                 "cannot hold; use --data.cache memory"
@@ -85,9 +85,11 @@ def store(dataset: LoDoPaB, data: DataConfig) -> StoredData:
 
 def no_room(training: LoDoPaB, validation: LoDoPaB, data: DataConfig) -> str | None:
     """Why the object store of some node has no room for both parts; None where every one has."""
-    geometry = training.geometry
-    each = int(np.prod(geometry.sinogram_shape) + np.prod(geometry.image_shape)) * (2 if data.cache == "half" else 4)
-    needed = each * (len(training) + len(validation))
+    width = 2 if data.cache == "half" else 4
+    needed = sum(
+        len(part) * int(np.prod(part.geometry.sinogram_shape) + np.prod(part.image_shape)) * width
+        for part in (training, validation)
+    )
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     there = min(node["Resources"].get("object_store_memory", 0) for node in nodes)
     if needed <= MOST * there:

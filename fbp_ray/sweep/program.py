@@ -14,7 +14,8 @@ from rich.console import Console
 
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import Batches
-from fbp_ray.errors import RunError
+from fbp_ray.data.layout import has_truth
+from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.run import RunFolder
 from fbp_ray.settings import this_python
 from fbp_ray.storage import open_folder
@@ -66,7 +67,13 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
     check_start(tree)
     tree = _resolve(tree, Path(program).stem)
     check_space(space, tree)
-    check(resolve(training_config(with_workers(tree, tree.sweep.workers_per_trial), {})))
+    resolved = resolve(training_config(with_workers(tree, tree.sweep.workers_per_trial), {}))
+    check(resolved)
+    if not has_truth(resolved.data.dir, "validation"):
+        raise ConfigError(
+            f"a sweep ranks its trials by PSNR and SSIM, but {resolved.data.dir} has no ground_truth_validation_*.hdf5;"
+            " add the ground truth of the validation part, or train without it: python -m fbp_ray.train --target self"
+        )
     search = open_search(space, tree)
     folder = SweepFolder(open_folder(tree.sweep.storage) / str(tree.sweep.name))
     folder.begin(tree, space)
@@ -129,12 +136,12 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
     from fbp_ray.sweep.tuning import TrialTask, run_trials
     from fbp_ray.train.room import wait_for_room
 
-    training, validation = open_parts(tree.data)
-    with cluster(tree.ray.address):
+    training, validation = open_parts(tree)
+    with cluster(tree.ray.address, own_code=tree.own_code):
         resources = allocate_trials(tree, nodes())
         console.print("measuring the classic FBP on the validation part", highlight=False)
         batches = Batches(validation, tree.train.batch_size, seed=None)
-        baseline = measure_baseline(folder.run, validation, batches, Process(0, 1, torch.device("cpu")))
+        baseline = measure_baseline(folder.run, validation, batches, Process(0, 1, torch.device("cpu")), tree.target)
         if baseline.left_out:
             console.print(baseline.left_out, highlight=False, soft_wrap=True)
         before = read_results(folder, keys, tree.sweep.metric)

@@ -22,13 +22,13 @@ from pydantic import ValidationError
 
 from fbp_ray.errors import ConfigError
 from fbp_ray.settings import explain
-from fbp_ray.sweep.config import SweepTree, training_config
+from fbp_ray.sweep.config import SweepTree, parts_of, training_config
 
 Space: TypeAlias = Mapping[str, FloatDistribution | CategoricalDistribution]
 Parameters: TypeAlias = dict[str, Any]
 """The values of one trial, by key."""
 
-FIXED = ("recipe", "data", "run", "scaling", "ray", "track", "train.epochs", "sweep", "config")
+FIXED = ("recipe", "target", "data", "run", "scaling", "ray", "track", "train.epochs", "sweep", "config")
 """What all trials share: trials on other data or of another length do not compare."""
 
 DRAWS = 1000  # before an error says that no settings go together
@@ -79,7 +79,7 @@ def check_space(space: Space, tree: SweepTree) -> None:
             try:
                 training_config(tree, {key: value})
             except ValidationError as error:
-                parts = tuple(key.split("."))
+                parts = parts_of(key)
                 for item in error.errors():  # other errors are of settings that do not go together
                     if item["loc"][: len(parts)] == parts or item["type"] == "extra_forbidden":
                         raise ConfigError(
@@ -105,8 +105,8 @@ def recipe_parameters(space: Space, tree: SweepTree) -> Parameters | None:
     found: Parameters = {}
     for key in space:
         value: Any = settings
-        for part in key.split("."):
-            value = value[part]
+        for part in parts_of(key):
+            value = value.get(part)
         found[key] = value
     return found if _is_inside(found, space) else None
 

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     """Trains the run that the options describe."""
     config = parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train", own_settings)
     if config.data.dir is not None:
-        check_data(config.data)
+        check_data(config.data, config.target)
     keep_to_loopback(config.ray.address)
     from fbp_ray.train import program  # only now: torch takes seconds to import
 

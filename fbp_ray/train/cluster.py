@@ -10,8 +10,11 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+import sysconfig
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
@@ -41,7 +44,7 @@ ALONE = {  # for a cluster of this machine: nobody looks at its figures, which t
 
 
 @contextmanager
-def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator[bool]:
+def cluster(address: str | None = None, num_cpus: int | None = None, own_code: Collection[str] = ()) -> Iterator[bool]:
     """Joins the cluster at `address`, or the one that RAY_ADDRESS names, or starts a local one and stops it at the end.
 
     A process that has joined a cluster already stays in it. Gives whether the cluster is one that was started here.
@@ -49,6 +52,7 @@ def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator
     Args:
         address: HOST:PORT, or "auto" for the cluster that runs on this machine.
         num_cpus: processors of a local cluster; all by default.
+        own_code: PACKAGE.MODULE:NAME of somebody's own, which all machines get to import.
 
     Raises:
         ConfigError: an address of another form, or a folder that is too long for Ray's files.
@@ -76,6 +80,7 @@ def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator
             log_to_driver=False,
             logging_level=logging.ERROR,
             include_dashboard=False if alone else None,
+            runtime_env={"py_modules": files} if (files := own_files(own_code)) else None,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise RunError(_why_not(address, str(error))) from None
@@ -83,6 +88,17 @@ def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator
         yield alone
     finally:
         ray.shutdown()
+
+
+def own_files(own_code: Collection[str]) -> list[str]:
+    """The files or folders of the packages of `own_code` that lie somewhere else than where packages are installed."""
+    found = []
+    for package in dict.fromkeys(name.partition(":")[0].partition(".")[0] for name in own_code):
+        spec = find_spec(package)
+        places = [*(spec.submodule_search_locations or [spec.origin or ""])] if spec else []
+        installed = [sysconfig.get_path(which) for which in ("purelib", "platlib", "stdlib")]
+        found += [place for place in places if Path(place).exists() and not place.startswith(tuple(installed))]
+    return found
 
 
 def _address(given: str | None) -> str:

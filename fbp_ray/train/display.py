@@ -115,11 +115,7 @@ class TrainingDisplay:
             if text:
                 self._once(text)
         if not self._live:
-            by = event.baseline
-            self._once(
-                f"classic FBP on the validation part: Hann {by.hann_psnr_cutoff:.2f} {by.hann_psnr:.3f} dB, Hann "
-                f"{by.hann_ssim_cutoff:.2f} SSIM {by.hann_ssim:.4f}"
-            )
+            self._once(_about(event.baseline))
         if event.epoch and not again:
             self._line(f"going on {done}")
 
@@ -139,10 +135,13 @@ class TrainingDisplay:
             self._step = replace(self._step, epoch=epoch + 1, step=0)
         if known or self._live:
             return
+        figures = ""
+        if "validation_psnr" in row:
+            figures = f"PSNR {row['validation_psnr']:.3f} dB  SSIM {row['validation_ssim']:.4f}  "
         self._line(
             f"epoch {epoch:{len(str(epochs))}d}/{epochs}  loss {row['train_loss']:.4g}  validation "
-            f"{row['validation_loss']:.4g}  PSNR {row['validation_psnr']:.3f} dB  SSIM {row['validation_ssim']:.4f}  "
-            f"lr {row['lr']:.2g}  {row['samples_per_second']:.1f} samples/s  reading {row['reading']:.0%}  "
+            f"{row['validation_loss']:.4g}  {figures}lr {row['lr']:.2g}  {row['samples_per_second']:.1f} samples/s  "
+            f"reading {row['reading']:.0%}  "
             f"{row['seconds']:.1f} s"
         )
 
@@ -223,6 +222,12 @@ class TrainingDisplay:
 def _columns(row: Row, baseline: Baseline) -> list[Column]:
     """The columns for rows like this one, which has the parts of the loss that the run uses."""
     parts = [name.removeprefix("train_") for name in row if name.startswith("train_") and name != "train_loss"]
+    figures = [
+        Column("PSNR\ndB", lambda row: f"{row['validation_psnr']:.3f}"),
+        Column("over\nFBP", lambda row: _gain(baseline.gain("psnr", row["validation_psnr"]), 3), goes=3),
+        Column("SSIM", lambda row: f"{row['validation_ssim']:.4f}"),
+        Column("over\nFBP", lambda row: _gain(baseline.gain("ssim", row["validation_ssim"]), 4), goes=3),
+    ]
     return [
         Column("epoch", lambda row: str(row["epoch"])),
         Column("lr", lambda row: f"{row['lr']:.2g}", goes=6),
@@ -230,10 +235,7 @@ def _columns(row: Row, baseline: Baseline) -> list[Column]:
         *(Column(f"train\n{part}", _figure(f"train_{part}"), goes=2) for part in parts),
         Column("valid.\nloss", _figure("validation_loss")),
         *(Column(f"valid.\n{part}", _figure(f"validation_{part}"), goes=7) for part in parts),
-        Column("PSNR\ndB", lambda row: f"{row['validation_psnr']:.3f}"),
-        Column("over\nFBP", lambda row: _gain(baseline.gain("psnr", row["validation_psnr"]), 3), goes=3),
-        Column("SSIM", lambda row: f"{row['validation_ssim']:.4f}"),
-        Column("over\nFBP", lambda row: _gain(baseline.gain("ssim", row["validation_ssim"]), 4), goes=3),
+        *(figures if baseline.hann_psnr is not None else []),
         Column("samples\n/s", lambda row: f"{row['samples_per_second']:.1f}", goes=5),
         Column("read-\ning", lambda row: f"{row['reading']:.0%}", goes=1),
         Column("time", lambda row: clock(row["seconds"]), goes=1),
@@ -241,10 +243,27 @@ def _columns(row: Row, baseline: Baseline) -> list[Column]:
 
 
 def _baseline_rows(baseline: Baseline) -> list[dict[str, str]]:
-    """The classic FBP's rows, by heading: one for the best PSNR, one for the best SSIM, or one that is both."""
-    psnr = {"epoch": f"FBP Hann {baseline.hann_psnr_cutoff:.2f}", "PSNR\ndB": f"{baseline.hann_psnr:.3f}"}
-    ssim = {"epoch": f"FBP Hann {baseline.hann_ssim_cutoff:.2f}", "SSIM": f"{baseline.hann_ssim:.4f}"}
-    return [psnr | ssim] if psnr["epoch"] == ssim["epoch"] else [psnr, ssim]
+    """The classic FBP's rows, by heading: one for each figure, or one for all of the same cut-off."""
+    rows: dict[str, dict[str, str]] = {}
+    for heading, cutoff, figure, form in (
+        ("valid.\nloss", baseline.hann_risk_cutoff, baseline.hann_risk, "#.3g"),
+        ("PSNR\ndB", baseline.hann_psnr_cutoff, baseline.hann_psnr, ".3f"),
+        ("SSIM", baseline.hann_ssim_cutoff, baseline.hann_ssim, ".4f"),
+    ):
+        if figure is not None:
+            name = f"FBP Hann {cutoff:.2f}"
+            rows.setdefault(name, {"epoch": name})[heading] = format(figure, form)
+    return list(rows.values())
+
+
+def _about(baseline: Baseline) -> str:
+    figures = []
+    if baseline.hann_risk is not None:
+        figures.append(f"Hann {baseline.hann_risk_cutoff:.2f} squared error {baseline.hann_risk:.4g}, estimated")
+    if baseline.hann_psnr is not None:
+        figures.append(f"Hann {baseline.hann_psnr_cutoff:.2f} {baseline.hann_psnr:.3f} dB")
+        figures.append(f"Hann {baseline.hann_ssim_cutoff:.2f} SSIM {baseline.hann_ssim:.4f}")
+    return "classic FBP on the validation part: " + ", ".join(figures)
 
 
 def _figure(name: str) -> Callable[[Row], str]:

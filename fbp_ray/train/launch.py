@@ -45,7 +45,7 @@ def launch(config: TrainConfig, run: RunFolder, show: Show) -> None:
         KeyboardInterrupt: Ctrl-C; the workers are gone.
     """
     with (
-        cluster(config.ray.address) as alone,
+        cluster(config.ray.address, own_code=config.own_code) as alone,
         tempfile.TemporaryDirectory(prefix="fbp-ray-", ignore_cleanup_errors=True) as storage,
     ):
         resources = allocate(config.scaling, nodes())

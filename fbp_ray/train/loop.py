@@ -15,17 +15,22 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fbp_ray.checkpoint import pack
-from fbp_ray.config import DataConfig, TrainConfig
+from fbp_ray.config import TrainConfig
 from fbp_ray.data import Batches, LoDoPaB, Sample, SharedCache, describe, photons_of
-from fbp_ray.data.layout import check_data
+from fbp_ray.data.layout import check_data, has_truth, thins
 from fbp_ray.data.sampler import samples_for_rank
 from fbp_ray.errors import ConfigError, RunError
+from fbp_ray.geometry import ParallelBeam
 from fbp_ray.least_squares import solve
-from fbp_ray.losses import composite_loss
+from fbp_ray.losses import Loss, composite_loss
 from fbp_ray.metrics import psnr, ssim, where_ranged
 from fbp_ray.model import LearnableFBP, ModelConfig
+from fbp_ray.own import own_metrics
 from fbp_ray.run import ResolvedConfig, RunFolder, epochs_of
+from fbp_ray.self_target import self_loss, self_risk
+from fbp_ray.some_angles import Split, drawn_split
 from fbp_ray.train.events import Doing, EpochEnd, Event, Started, Step, Warned
+from fbp_ray.train.noise import FixedNoise, Noise
 from fbp_ray.train.process import Process, Sums
 from fbp_ray.train.record import BASELINE, CheckpointWriter, Row, measure_baseline, resume, tracking
 
@@ -67,7 +72,7 @@ def train(
     """
     device = process.device
     torch.manual_seed(config.train.seed)
-    training_set, validation_set = open_parts(config.data)
+    training_set, validation_set = open_parts(config)
     geometry = training_set.geometry
     process.check_same("the number of samples", (len(training_set), len(validation_set)))
     check_shares(config, len(training_set), len(validation_set), process.world_size)
@@ -78,8 +83,8 @@ def train(
 
     if process.rank == 0 and not run.folder.has(BASELINE):
         report(Doing("measuring the classic FBP on the validation part"))
-    baseline = measure_baseline(run, validation_set, validation, process)
-    window = config.window.with_best(baseline.hann_psnr_cutoff, photons_of(config.data.dir))
+    baseline = measure_baseline(run, validation_set, validation, process, config.target)
+    window = config.window.with_best(baseline.start_cutoff, known_photons(config))
     model = LearnableFBP(ModelConfig(geometry=geometry, window=window, postprocessing=config.postprocessing))
     model.to(device)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -124,6 +129,7 @@ def train(
                     f"than --optim.lr {config.optim.lr}. The checkpoints of earlier epochs are kept."
                 )
             if config.optim.schedule == "plateau":
+                scheduler.threshold = math.copysign(BETTER, scheduler.best)  # so that better is lower below 0 too
                 scheduler.step(validated["loss"])
             if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
                 raise RunError(f"a weight stopped being finite in epoch {epoch}; try a smaller --optim.lr")
@@ -139,11 +145,10 @@ def train(
             began = time.perf_counter()
             report(Doing("solving for the window"))
             pairs = ((batch.observation.to(device), batch.ground_truth.to(device)) for batch in training.epoch(0))
-            if said := solve(model, pairs, process.add_up, ground_truth=config.window.target == "truth"):
+            if said := solve(model, pairs, process.add_up, ground_truth=config.target == "truth"):
                 warn(said)
             seconds = time.perf_counter() - began
-            figures = _validate(parallel, training, 0, config, process)
-            conclude(0, {name: value for name, value in figures.items() if name not in FIGURES}, seconds, began)
+            conclude(0, _losses(parallel, training, config, process), seconds, began)
 
         for epoch in range(epochs_of(history) + 1, config.train.epochs + 1):
             if is_stalled(config, history):
@@ -158,8 +163,7 @@ def train(
                 if config.optim.schedule == "cosine":
                     _set_rate(optimizer, config, ((epoch - 1) * steps + step - 1) / (config.train.epochs * steps))
                 batch = batch if weight else _stand_in(batch)
-                prediction = parallel(batch.observation.to(device, non_blocking=True))
-                loss = composite_loss(prediction, batch.ground_truth.to(device, non_blocking=True), config.loss)
+                loss = _loss(parallel, batch, _split(config, geometry, epoch, step), config, process)
                 optimizer.zero_grad()
                 (loss.total * weight).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -186,25 +190,31 @@ def is_stalled(config: TrainConfig, history: list[Row]) -> bool:
     before = config.train.epochs - config.run.extend if config.run.extend else 0
     best, since = math.inf, 0
     for row in history:
-        if row["validation_loss"] < best * (1 - BETTER):
+        if row["validation_loss"] < best * (1 - math.copysign(BETTER, best)):
             best, since = row["validation_loss"], 0
         elif row["epoch"] > before:
             since += 1
     return 0 < config.train.patience <= since
 
 
-def open_parts(data: DataConfig) -> tuple[LoDoPaB, LoDoPaB]:
+def open_parts(config: TrainConfig) -> tuple[LoDoPaB, LoDoPaB]:
     """The training and the validation part, with as many angles and samples as the settings say.
+
+    Ground truth is read of the training part where it is used, of the validation part where it is there.
 
     Raises:
         ConfigError, DataError, GeometryError: they cannot be used.
     """
-    geometry = check_data(data)
+    data = config.data
+    geometry = check_data(data, config.target)
     assert data.dir is not None
-    return (
-        LoDoPaB(data.dir, "train", geometry, data.train_samples, data.every),
-        LoDoPaB(data.dir, "validation", geometry, data.validation_samples, data.every),
-    )
+    needed = config.target == "truth" or (data.photons is not None and not thins(data))
+    training = LoDoPaB(data.dir, "train", geometry, data.train_samples, data.every, truth=needed)
+    there = has_truth(data.dir, "validation")
+    validation = (data.dir, "validation", geometry, data.validation_samples, data.every, there)
+    if data.photons is None:
+        return training, LoDoPaB(*validation)
+    return training, FixedNoise(Noise(data, training.geometry), *validation)
 
 
 def check_shares(config: TrainConfig, training: int, validation: int, workers: int) -> None:
@@ -238,25 +248,74 @@ def _batches(
         process.world_size,
         seed=config.train.seed if shuffle else None,
         cache=cache,
+        draw=Noise(config.data, dataset.geometry, config.train.seed).draw if shuffle and config.data.photons else None,
         pin=process.device.type == "cuda",
     )
+
+
+def known_photons(config: ResolvedConfig) -> float | None:
+    """Those of the training's data, None where they are not known or differ from sample to sample."""
+    if config.data.photons is None:
+        return photons_of(config.data.dir)
+    low, high = config.data.photons
+    return low if low == high else None
+
+
+def _split(config: ResolvedConfig, geometry: ParallelBeam, epoch: int, step: int) -> Split | None:
+    """What a step holds out, where it learns without ground truth."""
+    return drawn_split(geometry, config.train.seed, epoch, step) if config.target == "self" else None
+
+
+def _loss(model: nn.Module, batch: Sample, split: Split | None, config: ResolvedConfig, process: Process) -> Loss:
+    """The loss of a batch."""
+    observation = batch.observation.to(process.device, non_blocking=True)
+    if split is not None:
+        prediction = model(split.seen.take(observation), some=split.seen)
+        return Loss(self_loss(prediction, observation, split), {})
+    return composite_loss(model(observation), batch.ground_truth.to(process.device, non_blocking=True), config.loss)
+
+
+def _losses(model: nn.Module, data: Batches, config: ResolvedConfig, process: Process) -> dict[str, float]:
+    """The loss and its parts over the training part, as it is before the first epoch."""
+    model.eval()
+    sums = Sums(process)
+    with torch.no_grad():
+        for step, batch in enumerate(data.epoch(0), start=1):
+            if len(batch.observation):
+                loss = _loss(model, batch, _split(config, data.dataset.geometry, 0, step), config, process)
+                sums.add(len(batch.observation), {"loss": loss.total, **loss.parts})
+    return sums.means()
 
 
 def _validate(
     model: nn.Module, data: Batches, epoch: int, config: ResolvedConfig, process: Process
 ) -> dict[str, float]:
-    """The loss, its parts, PSNR and SSIM over the whole validation part, the same in every process."""
+    """The loss, its parts, PSNR, SSIM and metrics of one's own over a whole part, the same in every process.
+
+    Without ground truth there is none of them but the loss. A run that learns so is judged so: its loss is `self_risk`.
+    """
     model.eval()
     sums = Sums(process)
+    metrics = own_metrics(config.metrics)
     with torch.no_grad():
         for batch in data.epoch(epoch):
             if len(batch.observation) == 0:
                 continue
+            observation = batch.observation.to(process.device, non_blocking=True)
             target = batch.ground_truth.to(process.device, non_blocking=True)
-            prediction = model(batch.observation.to(process.device, non_blocking=True))
-            loss = composite_loss(prediction, target, config.loss)
-            figures = {name: where_ranged(of(prediction, target), target) for name, of in FIGURES.items()}
-            sums.add(len(prediction), {"loss": loss.total, **loss.parts, **figures})
+            figures: dict[str, Tensor] = {}
+            if data.dataset.truth:
+                prediction = model(observation)
+                figures = {name: where_ranged(of(prediction, target), target) for name, of in FIGURES.items()}
+                figures |= {name: of(prediction, target) for name, of in metrics.items()}
+            if config.target == "self":
+                index = torch.as_tensor(batch.index)
+                risk = self_risk(lambda rays, some: model(rays, some=some), observation, index, data.dataset.geometry)
+                figures = {"loss": risk, **figures}
+            else:
+                loss = composite_loss(prediction, target, config.loss)
+                figures = {"loss": loss.total, **loss.parts, **figures}
+            sums.add(len(observation), figures)
     return sums.means()
 
 
@@ -313,6 +372,7 @@ def _about_data(config: ResolvedConfig, training_set: LoDoPaB, validation_set: L
     return {
         "dir": str(config.data.dir),
         "every": config.data.every,
+        "photons": config.data.photons,
         "train_samples": len(training_set),
         "validation_samples": len(validation_set),
         "description": describe(config.data.dir),

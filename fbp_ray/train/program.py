@@ -18,10 +18,13 @@ from fbp_ray.least_squares import SOLVABLE
 from fbp_ray.losses import composite_loss
 from fbp_ray.metrics import has_range
 from fbp_ray.model import LearnableFBP, ModelConfig
+from fbp_ray.own import own_metrics
 from fbp_ray.run import ResolvedConfig as ResolvedConfig
 from fbp_ray.run import RunFolder, State, epochs_of
+from fbp_ray.shipped import absolute_place
 from fbp_ray.simulate import sample_data
-from fbp_ray.storage import absolute, open_folder
+from fbp_ray.some_angles import splits
+from fbp_ray.storage import open_folder
 from fbp_ray.trackers import check_trackers
 from fbp_ray.train.cluster import allocate, check_interface, starting_ray, this_machine
 from fbp_ray.train.display import TrainingDisplay
@@ -88,6 +91,13 @@ def beside_hann(run: RunFolder) -> str:
     """Whether the best weights of a run are better than the best Hann windows on the validation part, in a line."""
     baseline = Baseline.model_validate(run.read_json(BASELINE))
     manifest = read_manifest(run.folder)
+    if "psnr" not in manifest.metrics:
+        risk, classic = manifest.metrics.get("loss", math.nan), baseline.hann_risk or math.nan
+        return (
+            f"{'better' if risk < classic else 'no better'} than the best Hann on the validation part (epoch "
+            f"{manifest.epoch}), judged by held-out angles: estimated squared error {risk:.4g} "
+            f"beside {classic:.4g} of Hann {baseline.start_cutoff:.2f}"
+        )
     psnr, ssim = (manifest.metrics.get(figure, math.nan) for figure in ("psnr", "ssim"))
     gains = baseline.gain("psnr", psnr), baseline.gain("ssim", ssim)
     better = [name for name, gain in zip(("PSNR", "SSIM"), gains, strict=True) if gain > 0]
@@ -115,12 +125,20 @@ def check(config: ResolvedConfig, workers: int | None = None) -> None:
         config: the run.
         workers: how many there will be, where it is known.
     """
-    training, validation = open_parts(config.data)
+    training, validation = open_parts(config)
     check_shares(config, len(training), len(validation), workers or config.scaling.num_workers or 1)
-    LearnableFBP(ModelConfig(geometry=training.geometry, window=config.window.with_best(1.0)))
+    window = config.window.with_best(1.0)
+    model = LearnableFBP(ModelConfig(geometry=training.geometry, window=window, postprocessing=config.postprocessing))
     check_values(training, validation)
     image = torch.zeros(1, *training.geometry.image_shape)
-    composite_loss(image, image, config.loss)
+    if model.config.own_code:  # what it gives is not known
+        image = model(training[0].observation[None]).detach()
+    if config.target == "truth":
+        composite_loss(image, image, config.loss)
+    else:
+        splits(training.geometry)
+    for metric in own_metrics(config.metrics).values():
+        metric(image, image)
     check_settings(config)
     if config.init.checkpoint is not None:
         check_geometry(config.init.checkpoint, training.geometry)
@@ -137,13 +155,13 @@ def check_values(training: LoDoPaB, validation: LoDoPaB) -> None:
         ("observation", sample.observation, "line integrals of attenuation divided by MU_MAX, about 0 to 0.13"),
         ("ground truth", sample.ground_truth, "attenuation divided by MU_MAX, 0 to 1"),
     ):
-        largest = float(values.abs().max())
+        largest = float(values.abs().amax()) if values.numel() else 0.0
         if largest > MOST:
             raise DataError(
                 f"the {kind} of the first training sample in {training.folder} has values up to {largest:g}; expected "
                 f"are {expected} (MU_MAX = {MU_MAX:.5f} /m): convert the data"
             )
-    if not any(has_range(validation[index].ground_truth) for index in range(len(validation))):
+    if validation.truth and not any(has_range(validation[index].ground_truth) for index in range(len(validation))):
         raise DataError(
             f"each of the {len(validation)} validation images in {validation.folder} has one value throughout; give "
             "validation samples that show something"
@@ -192,5 +210,5 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
     tree = config.model_dump()
     tree["data"]["dir"] = folder.absolute()
     tree["run"]["name"] = config.run.name or f"{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
-    tree["init"]["checkpoint"] = config.init.checkpoint and absolute(config.init.checkpoint)
+    tree["init"]["checkpoint"] = config.init.checkpoint and absolute_place(config.init.checkpoint)
     return ResolvedConfig.model_validate(tree)

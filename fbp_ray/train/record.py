@@ -6,7 +6,7 @@ import copy
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Subset
 
-from fbp_ray.baseline import CUTOFF_SAMPLES, Baseline, BestCutoffs, best_hann
+from fbp_ray.baseline import CUTOFF_SAMPLES, Baseline, best_hann, best_hann_alone, hann
 from fbp_ray.checkpoint import (
     Checkpoint,
     check_geometry,
@@ -31,13 +31,14 @@ from fbp_ray.checkpoint import (
     unpack_training,
     write_checkpoint,
 )
-from fbp_ray.config import TrainConfig
+from fbp_ray.config import Target, TrainConfig
 from fbp_ray.data import Batches, LoDoPaB
 from fbp_ray.errors import DataError, RunError
 from fbp_ray.metrics import has_range, psnr, ssim, where_ranged
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.pictures import panels
 from fbp_ray.run import RunFolder
+from fbp_ray.self_target import self_risk
 from fbp_ray.storage import Folder, LocalFolder, copy_folder
 from fbp_ray.trackers import open_tracker, scalars
 from fbp_ray.train.process import Process, Sums
@@ -97,28 +98,37 @@ def resume(
     return []
 
 
-def measure_baseline(run: RunFolder, dataset: LoDoPaB, batches: Batches, process: Process) -> Baseline:
-    """PSNR and SSIM of the Hann that is best for each, with its cut-off; from the run folder where they are known.
+def measure_baseline(
+    run: RunFolder, dataset: LoDoPaB, batches: Batches, process: Process, target: Target = "truth"
+) -> Baseline:
+    """The figures of the Hann that is best for each, with its cut-off; from the run folder where they are known.
 
     Args:
         run: keeps them in baseline.json.
-        dataset: the validation part.
+        dataset: the validation part; PSNR and SSIM need its ground truth.
         batches: this process's share of it.
         process: which of the processes this is.
+        target: what the run learns from; `self` is judged without ground truth too.
     """
     known = process.from_first(lambda: run.read_json(BASELINE))
-    if known is not None and all(isinstance(value, int | float) and math.isfinite(value) for value in known.values()):
+    if known is not None and _is_whole(known):
         return Baseline.model_validate(known)
     geometry = dataset.geometry
 
-    def search(samples: int) -> BestCutoffs:
+    def share(samples: int) -> Iterator[Sequence[Tensor]]:
         mine = range(process.rank, min(samples, len(dataset)), process.world_size)
+        for batch in DataLoader(Subset(dataset, mine), 4):
+            yield batch.observation.to(process.device), batch.ground_truth.to(process.device)
 
-        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-            for batch in DataLoader(Subset(dataset, mine), 4):
-                yield batch.observation.to(process.device), batch.ground_truth.to(process.device)
-
-        return best_hann(pairs, geometry, process.add_up)
+    def search(samples: int) -> dict[str, float]:
+        found: dict[str, float] = {}
+        if target == "self":
+            cutoff = best_hann_alone(lambda: (pair[0] for pair in share(samples)), geometry, process.add_up)
+            found = dict.fromkeys(("hann_risk_cutoff", "hann_psnr_cutoff", "hann_ssim_cutoff"), cutoff)
+        if dataset.truth:
+            best = best_hann(lambda: ((pair[0], pair[1]) for pair in share(samples)), geometry, process.add_up)
+            found |= {"hann_psnr_cutoff": best.psnr, "hann_ssim_cutoff": best.ssim}
+        return found
 
     try:
         cutoffs = search(max(CUTOFF_SAMPLES, process.world_size))
@@ -127,23 +137,32 @@ def measure_baseline(run: RunFolder, dataset: LoDoPaB, batches: Batches, process
     sums = Sums(process)
     with torch.no_grad():
         for batch in batches.epoch(0):
-            observation, target = batch.observation.to(process.device), batch.ground_truth.to(process.device)
-            if len(target):
-                by_psnr = psnr(fbp(observation, geometry, "hann", cutoffs.psnr), target)
-                by_ssim = ssim(fbp(observation, geometry, "hann", cutoffs.ssim), target)
-                figures = {"hann_psnr": where_ranged(by_psnr, target), "hann_ssim": where_ranged(by_ssim, target)}
-                sums.add(len(target), {**figures, "without_range": (~has_range(target)).float().mean()})
+            observation, truth = batch.observation.to(process.device), batch.ground_truth.to(process.device)
+            if not len(observation):
+                continue
+            figures: dict[str, Tensor] = {}
+            if target == "self":
+                alone = hann(cutoffs["hann_risk_cutoff"])
+                figures["hann_risk"] = self_risk(alone, observation, torch.as_tensor(batch.index), geometry)
+            if dataset.truth:
+                by_psnr = psnr(fbp(observation, geometry, "hann", cutoffs["hann_psnr_cutoff"]), truth)
+                by_ssim = ssim(fbp(observation, geometry, "hann", cutoffs["hann_ssim_cutoff"]), truth)
+                figures |= {"hann_psnr": where_ranged(by_psnr, truth), "hann_ssim": where_ranged(by_ssim, truth)}
+                figures["without_range"] = (~has_range(truth)).float().mean()
+            sums.add(len(observation), figures)
     means = sums.means()
-    found = Baseline(
-        hann_psnr=means["hann_psnr"],
-        hann_ssim=means["hann_ssim"],
-        hann_psnr_cutoff=cutoffs.psnr,
-        hann_ssim_cutoff=cutoffs.ssim,
-        without_range=round(means["without_range"] * len(dataset)),
-    )
+    without_range = round(means.pop("without_range", 0.0) * len(dataset))
+    found = Baseline.model_validate({**cutoffs, **means, "without_range": without_range})
     if process.rank == 0:
         run.write_json(BASELINE, found.model_dump())
     return found
+
+
+def _is_whole(known: dict[str, float | None]) -> bool:
+    """Whether a baseline.json has what a run needs; an earlier version wrote some without a figure."""
+    there = [value for value in known.values() if value is not None]
+    some = known.get("hann_psnr") is not None or known.get("hann_risk") is not None
+    return some and all(isinstance(value, int | float) and math.isfinite(value) for value in there)
 
 
 class CheckpointWriter:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, TypeVarTuple
-
-from fastapi.concurrency import run_in_threadpool
 
 LOOK_SECONDS = 0.5  # from one look to the next
 
@@ -15,9 +13,14 @@ Arguments = TypeVarTuple("Arguments")
 
 
 class Looks:
-    """The looks that somebody waits for. Those who wait for the same one share it."""
+    """The looks that somebody waits for. Those who wait for the same one share it.
 
-    def __init__(self) -> None:
+    Args:
+        run: runs a function in a thread.
+    """
+
+    def __init__(self, run: Callable[..., Awaitable[Any]]) -> None:
+        self._run = run
         self._next: dict[Any, asyncio.Task[Any]] = {}
 
     async def next(self, look: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
@@ -29,6 +32,6 @@ class Looks:
         result: Result = await asyncio.shield(self._next[key])  # the others still wait when one goes away
         return result
 
-    async def _look(self, look: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
+    async def _look(self, look: Callable[[*Arguments], Any], *args: *Arguments) -> Any:
         await asyncio.sleep(LOOK_SECONDS)
-        return await run_in_threadpool(look, *args)
+        return await self._run(look, *args)

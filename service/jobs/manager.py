@@ -16,7 +16,6 @@ from service.jobs.cluster import Cluster, Unreachable
 from service.jobs.dispatcher import Dispatcher
 from service.jobs.documents import JobDocument, JobSummary, Progress, Status, read_progress
 from service.jobs.head import open_cluster
-from service.jobs.looks import Looks
 from service.jobs.program import JobRequest, check, new_job
 from service.jobs.store import Job, JobLogs, JobStore, LogPart
 from service.observability import Metrics
@@ -56,7 +55,6 @@ class Jobs:
         self._store = JobStore(database, metrics.jobs)
         self._logs = JobLogs(settings.state.absolute() / "jobs")
         self._dispatcher = Dispatcher(self._store, self._cluster, self._logs, settings.jobs, interval, self._places)
-        self.looks = Looks()
         self._progress: dict[str, tuple[float, Progress]] = {}  # of a job, and until when it is not read again
 
     def start(self) -> None:

@@ -28,6 +28,7 @@ from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
 from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.run import RunFolder, own_settings
 from fbp_ray.settings import Frozen, what_is_wrong
+from fbp_ray.shipped import is_shipped
 from fbp_ray.sweep.config import SweepTree
 from fbp_ray.train.cluster import Node, allocate
 from service.jobs.documents import Kind
@@ -117,14 +118,14 @@ def new_job(body: JobRequest, storage: str, key: str | None, places: Places) -> 
     config: dict[str, Any] = request.setdefault("config", {})
     if isinstance(body, EvaluateJob):
         place = config["out"] = _place(config.get("out"), f"{storage}/evaluate-{id}", places)
-        config["checkpoint"] = places.resolve(config["checkpoint"])
+        config["checkpoint"] = places.resolve_model(config["checkpoint"])
     else:
         part = config.setdefault("run" if isinstance(body, TrainJob) else "sweep", {})
         part["name"] = part.get("name") or f"{body.kind}-{id}"
         part["storage"] = _place(part.get("storage"), storage, places)
         place = places.resolve(f"{without_secrets(part['storage'])}/{part['name']}")  # it may be a link
         if config.get("init", {}).get("checkpoint"):
-            config["init"]["checkpoint"] = places.resolve(config["init"]["checkpoint"])
+            config["init"]["checkpoint"] = places.resolve_model(config["init"]["checkpoint"])
     if config.get("data", {}).get("dir"):
         config["data"]["dir"] = places.resolve(config["data"]["dir"])
     pack(request)
@@ -189,7 +190,7 @@ def check(job: Job, nodes: Sequence[Node], local: bool, places: Places, own: Col
 def _check_training(job: Job, nodes: Sequence[Node], local: bool, places: Places, own: Collection[str]) -> None:
     config = on_recipe(TrainConfig, job.config, instead=lambda values: own_settings(values, places.open))
     _refuse_address(config)
-    refuse_own(config.window.kind, own)
+    refuse_own(config.own_code, own)
     _check_settings(config, local, places)
     _check_resources(config, nodes)
     run = RunFolder(places.open(job.place))
@@ -207,7 +208,7 @@ def _check_sweep(job: Job, nodes: Sequence[Node], local: bool, places: Places, o
     tree = on_recipe(SweepTree, job.config)
     space: Space = import_module(f"sweeps.{job.request['space']}").SPACE
     _refuse_address(tree)
-    refuse_own(tree.window.kind, own)
+    refuse_own(tree.own_code, own)
     refuse_run_options(tree)
     check_space(space, tree)
     if tree.sweep.search == "grid":
@@ -229,10 +230,10 @@ def _check_evaluation(job: Job, local: bool, places: Places, own: Collection[str
 
     config = EvaluateConfig.model_validate(job.config)
     check_out(places.open(job.place), config.overwrite)
-    if not (local or "://" in config.checkpoint or Path(config.checkpoint).exists()):
+    if not (local or is_shipped(config.checkpoint) or "://" in config.checkpoint or Path(config.checkpoint).exists()):
         return
-    checkpoint = find_checkpoint(places.open(config.checkpoint))
-    refuse_own(read_manifest(checkpoint).model.window.kind, own)
+    checkpoint = find_checkpoint(places.open_model(config.checkpoint))
+    refuse_own([*read_manifest(checkpoint).model.own_code, *config.metrics.own], own)
     folder = config.data.dir or Path(str(read_manifest(checkpoint).data.get("dir", "")))
     if folder.is_dir():
         open_part(config, checkpoint, config.split)
@@ -248,7 +249,7 @@ def _check_settings(config: TrainConfig, local: bool, places: Places) -> None:
     folder = config.data.dir
     if folder is not None and (local or folder.is_dir()):
         if config.init.checkpoint is not None:
-            read_manifest(places.open(config.init.checkpoint))
+            read_manifest(places.open_model(config.init.checkpoint))
         check(resolve(config))
     else:
         check_settings(config)

@@ -9,15 +9,16 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service.access import Operate
 from service.jobs.documents import JobActivation, JobDocument, JobList, Status
+from service.jobs.looks import Looks
 from service.jobs.manager import Jobs
 from service.jobs.program import EXAMPLES, JobRequest
 from service.problems import documented
+from service.turns import Turns
 
 END = "end"  # the name of the last event, and its id
 router = APIRouter(prefix="/jobs", tags=["jobs"], dependencies=[Operate])
@@ -26,12 +27,23 @@ _NO_JOB = documented(401, 403, 404, 422)
 _NOT_CACHED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-def _jobs(request: Request) -> Jobs:
+async def _jobs(request: Request) -> Jobs:
     jobs: Jobs = request.app.state.jobs
     return jobs
 
 
+async def _storing(request: Request) -> Turns:
+    turns: Turns = request.app.state.storing
+    return turns
+
+
+async def _looks(request: Request) -> Looks:
+    looks: Looks = request.app.state.looks
+    return looks
+
+
 TheJobs = Annotated[Jobs, Depends(_jobs)]
+Storing = Annotated[Turns, Depends(_storing)]
 JobId = Annotated[str, Path(description="the job's id, as POST /jobs and GET /jobs have it", examples=["5f1d20b39c"])]
 
 
@@ -49,10 +61,11 @@ JobId = Annotated[str, Path(description="the job's id, as POST /jobs and GET /jo
         **documented(400, 401, 403, 409, 413, 415, 422, 503, 507),
     },
 )
-def submit(
+async def submit(
     request: Request,
     response: Response,
     jobs: TheJobs,
+    storing: Storing,
     body: Annotated[JobRequest, Body(discriminator="kind", openapi_examples=EXAMPLES)],
     idempotency_key: Annotated[
         str | None,
@@ -71,7 +84,7 @@ def submit(
     What cannot be is refused at once: settings that do not hold, a run that is complete, more processors than the
     cluster has. The configuration of a run or sweep that was interrupted, with its name, goes on with it.
     """
-    job, replayed = jobs.submit(body, idempotency_key)
+    job, replayed = await storing.run(jobs.submit, body, idempotency_key)
     response.headers["Location"] = str(request.url_for("get_job", id=job.id).path)
     if replayed:
         response.status_code = 200
@@ -80,19 +93,20 @@ def submit(
 
 
 @router.get("", summary="List jobs", response_model=JobList, responses=_REFUSED)
-def list_jobs(
+async def list_jobs(
     jobs: TheJobs,
+    storing: Storing,
     limit: Annotated[int, Query(ge=1, le=1000, description="so many at most")] = 100,
     status: Annotated[Status | None, Query(description="those of this status alone")] = None,
 ) -> Any:
     """The jobs that the service knows, the newest in front."""
-    return JobList(jobs=jobs.newest(limit, status))
+    return JobList(jobs=await storing.run(jobs.newest, limit, status))
 
 
 @router.get("/{id}", summary="See how a job stands", response_model=JobDocument, responses=_NO_JOB)
-def get_job(jobs: TheJobs, id: JobId) -> Any:
+async def get_job(jobs: TheJobs, storing: Storing, id: JobId) -> Any:
     """A job's status, why it is pending or has failed, its progress by epoch, and its best metrics."""
-    return jobs.get(id)
+    return await storing.run(jobs.get, id)
 
 
 @router.get(
@@ -104,11 +118,13 @@ def get_job(jobs: TheJobs, id: JobId) -> Any:
 async def get_log(
     request: Request,
     jobs: TheJobs,
+    storing: Storing,
+    looks: Annotated[Looks, Depends(_looks)],
     id: JobId,
     follow: Annotated[bool, Query(description="go on until the job has ended")] = False,
 ) -> Response:
     """The log of a job, also after its cluster is gone."""
-    part, ended = await run_in_threadpool(jobs.log, id)
+    part, ended = await storing.run(jobs.log, id)
     if not follow:
         return PlainTextResponse(part.content, headers=_NOT_CACHED)
 
@@ -116,23 +132,24 @@ async def get_log(
         nonlocal part, ended
         yield part.content
         while not (ended or request.app.state.closing.is_set()):
-            part, ended = await jobs.looks.next(jobs.log, id, part.end)
+            part, ended = await looks.next(jobs.log, id, part.end)
             if part.content:
                 yield part.content
 
     return StreamingResponse(parts(), media_type="text/plain; charset=utf-8", headers=_NOT_CACHED)
 
 
-def _rows_seen(
+async def _rows_seen(
     response: Response,
     jobs: TheJobs,
+    storing: Storing,
     id: JobId,
     last_event_id: Annotated[
         str | None, Header(description="the id of the last event that the caller has seen: it goes on from there")
     ] = None,
 ) -> int | None:
     """The rows that the caller has already; None where it has seen the end."""
-    job = jobs.get(id)
+    job = await storing.run(jobs.get, id)
     response.headers["Cache-Control"] = "no-store"
     if last_event_id == END and job.ended is not None:
         response.status_code = 204
@@ -156,13 +173,18 @@ def _rows_seen(
     },
 )
 async def get_events(
-    request: Request, jobs: TheJobs, id: JobId, seen: Annotated[int | None, Depends(_rows_seen)]
+    request: Request,
+    jobs: TheJobs,
+    storing: Storing,
+    looks: Annotated[Looks, Depends(_looks)],
+    id: JobId,
+    seen: Annotated[int | None, Depends(_rows_seen)],
 ) -> AsyncIterator[ServerSentEvent]:
     """What happens to a job, as it happens."""
     # `status` is the job's document, at first and when its status or reason is another; `epoch` (of a sweep `trial`, of
     # an evaluation `evaluation`) a row of its progress. Their ids are the number of rows until then.
     last: tuple[str, str] | None = None
-    job = await run_in_threadpool(jobs.get, id)
+    job = await storing.run(jobs.get, id)
     while seen is not None:
         if (job.status, job.reason) != last:
             last = job.status, job.reason
@@ -175,7 +197,7 @@ async def get_events(
             return
         if request.app.state.closing.is_set():
             return
-        job = await jobs.looks.next(jobs.get, id)
+        job = await looks.next(jobs.get, id)
 
 
 def _without_rows(job: JobDocument) -> JobDocument:
@@ -194,9 +216,9 @@ def _without_rows(job: JobDocument) -> JobDocument:
         **documented(401, 403, 404, 409, 422, 503, 507),
     },
 )
-def stop_job(response: Response, jobs: TheJobs, id: JobId) -> Any:
+async def stop_job(response: Response, jobs: TheJobs, storing: Storing, id: JobId) -> Any:
     """Ends a job. The same request as before then goes on with its run."""
-    job = jobs.stop(id)
+    job = await storing.run(jobs.stop, id)
     if job.ended is not None:
         response.status_code = 200
     return job
@@ -214,7 +236,10 @@ def stop_job(response: Response, jobs: TheJobs, id: JobId) -> Any:
         **documented(400, 401, 403, 404, 409, 413, 415, 422, 503, 507),
     },
 )
-def activate_job(jobs: TheJobs, id: JobId, body: Annotated[JobActivation | None, Body()] = None) -> Response:
+async def activate_job(
+    request: Request, jobs: TheJobs, id: JobId, body: Annotated[JobActivation | None, Body()] = None
+) -> Response:
     """Loads the best model of a training or a sweep, checks it, and switches to it without losing a request."""
-    model = jobs.activate(id, (body or JobActivation()).name)
+    activating: Turns = request.app.state.activating
+    model = await activating.run(jobs.activate, id, (body or JobActivation()).name)
     return Response(model.model_dump_json(), media_type="application/json")

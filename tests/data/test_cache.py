@@ -122,20 +122,6 @@ def test_half_precision_says_what_it_cannot_hold(tmp_path: Path, small_geometry:
         epoch(Batches(data, 4, seed=0, cache=SharedCache(data, "half")), 1)
 
 
-def test_limits_of_control_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    groups = tmp_path / "cgroup"
-    inner = groups / "outer" / "inner"
-    inner.mkdir(parents=True)
-    for group, limit, used, cached in ((inner, "max", 50, 20), (inner.parent, "1000", 500, 100)):
-        (group / "memory.max").write_text(f"{limit}\n")
-        (group / "memory.current").write_text(f"{used}\n")
-        (group / "memory.stat").write_text(f"anon 1\ninactive_file {cached}\n")
-    own = tmp_path / "own"
-    own.write_text("1:cpu:/elsewhere\n0::/outer/inner\n")
-    assert cache_module.container_free_bytes(groups, own) == [600]
-    assert cache_module.container_free_bytes(groups, tmp_path / "none") == []
-
-
 def left_behind() -> set[str]:
     folder = cache_module.SHARED if cache_module.SHARED.is_dir() else Path("/tmp")
     return {path.name for path in folder.glob("fbp-ray-*")}

@@ -331,7 +331,7 @@ class Stack:
             "run": {"name": "replay", "storage": "/srv/fbp-ray/runs"},
             "train": {"epochs": EPOCHS, "patience": 0},
             "window": {"kind": "frequency", "init": "hann"},
-            "loss": {"mse": 1, "l1": 0, "ms_ssim": 0, "edge": 0},
+            "loss": {"mse": 1, "log_mse": 0, "local_ssim": 0},
             "optim": {"lr": 0.03},
             "scaling": {"num_workers": len(workers)},
         }

@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.batching import Batcher, Engine, classic, room
+from service.batching import Batcher, Engine, bytes_per_image, classic, room
+from service.memory import Memory
 from service.observability import Metrics
 from service.problems import Problem
-from service.settings import BatchingConfig
+from service.settings import BatchingConfig, LimitsConfig
 from tests.support.scans import COARSE
 
 ANGLES, CELLS = COARSE.sinogram_shape
@@ -49,9 +50,14 @@ def stack(*values: float) -> Tensor:
     return torch.tensor(values)[:, None, None].expand(-1, ANGLES, CELLS) / (ANGLES * CELLS)
 
 
+def batcher_of(**config: Any) -> Batcher:
+    metrics = Metrics()
+    return Batcher(BatchingConfig(**config), metrics, Memory(LimitsConfig(), metrics))
+
+
 @contextmanager
 def batching(**config: Any) -> Iterator[Batcher]:
-    batcher = Batcher(BatchingConfig(**config), Metrics())
+    batcher = batcher_of(**config)
     batcher.start()
     try:
         yield batcher
@@ -195,7 +201,7 @@ def test_the_end_finishes_what_was_taken() -> None:
     model = Counting()
 
     async def work() -> None:
-        batcher = Batcher(BatchingConfig(images=1), Metrics())
+        batcher = batcher_of(images=1)
         batcher.start()
         images = batcher.submit(model.engine, stack(1, 2, 3))
         await asyncio.to_thread(batcher.close)
@@ -205,4 +211,7 @@ def test_the_end_finishes_what_was_taken() -> None:
 
 
 def test_a_batch_has_room_in_memory() -> None:
-    assert room(Counting().engine) >= 1
+    engine, memory = Counting().engine, Memory(LimitsConfig(waiting_mb=10), Metrics())
+    assert room(engine, memory) == 5_000_000 // bytes_per_image(engine)
+    with memory.hold(20_000_000):
+        assert room(engine, memory) == 1

@@ -253,13 +253,13 @@ def test_an_unforeseen_error_keeps_its_secrets(tmp_path: Path, monkeypatch: pyte
 def test_too_many_bodies_at_a_time_are_told_to_come_again(tmp_path: Path) -> None:
     app = create_app(settings_for(tmp_path, limits={"waiting_mb": 0.1}))
     with running(settings_for(tmp_path), app) as client:
-        app.state.body_budget.in_use = 99_000
+        app.state.memory.in_use = 99_000
         answer = client.post("/reconstruct", content=as_npy(sinograms(1)))
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1
-        app.state.body_budget.in_use = 0
+        app.state.memory.in_use = 0
         assert client.post("/reconstruct?method=fbp", content=b"").status_code == 400
-        assert app.state.body_budget.in_use == 0
+        assert app.state.memory.in_use == 0
 
 
 @pytest.mark.parametrize(("goes_away", "status"), [(True, 499), (False, 503)])

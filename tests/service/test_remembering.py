@@ -27,6 +27,7 @@ from service.jobs.looks import Looks
 from service.model_registry import ModelRegistry
 from service.observability import MAX_CLIENT, RequestObserver, TextLines
 from service.problems import Problem
+from service.turns import Turns
 from tests.support.job_service import FakeCluster, JobService
 from tests.support.serving import running, save_model, settings_for
 
@@ -319,6 +320,7 @@ class TestOneTruth:
     def test_eight_deletions_at_once_are_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         save_model(tmp_path / "model")
         app, all_eight = create_app(settings_for(tmp_path)), threading.Barrier(8, timeout=20)
+        app.state.activating = Turns(8, 8, 60)
         write = app.state.database.write
 
         def together(statement: str, values: Any) -> int:
@@ -451,7 +453,7 @@ class TestLooks:
             return len(looked)
 
         async def follow() -> list[int]:
-            looks = Looks()
+            looks = Looks(asyncio.to_thread)
             gone = asyncio.create_task(looks.next(look, "a"))
             others = [asyncio.create_task(looks.next(look, "a")) for _ in range(50)]
             await asyncio.sleep(0)

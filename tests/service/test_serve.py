@@ -74,7 +74,8 @@ def test_places_mean_the_same_in_another_folder(tmp_path: Path, monkeypatch: pyt
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(observability, "log_to_stderr", lambda form: None)
-    return Settings(state=tmp_path / "state", device="cpu", models=ModelsConfig(storage=str(tmp_path / "runs")))
+    models = ModelsConfig(storage=str(tmp_path / "runs"), shipped=False)
+    return Settings(state=tmp_path / "state", device="cpu", models=models)
 
 
 def test_a_replica_has_started_when_its_models_are_warm_and_is_healthy_while_it_computes(settings: Settings) -> None:

@@ -17,10 +17,12 @@ from fbp_ray.train.cluster import Node
 from service import problems
 from service.database import Database
 from service.jobs.cluster import Cluster, JobStatus, Refused, Unreachable
+from service.jobs.looks import Looks
 from service.jobs.manager import Jobs
 from service.jobs.routes import router
 from service.observability import Metrics
 from service.settings import JobsConfig, Settings
+from service.turns import Turns
 
 
 class Model(BaseModel):
@@ -123,6 +125,9 @@ class JobService:
         app.state.jobs = self.jobs = Jobs(
             settings, self.record, self.metrics, lambda name, source: Model(name=name, source=source), cluster, interval
         )
+        app.state.storing = self._storing = Turns(4, 64, 60, "jobs")
+        app.state.activating = self._activating = Turns(1, 64, 60, "models")
+        app.state.looks = Looks(app.state.storing.run)
         problems.add_handlers(app)
         app.include_router(router)
         listening = socket.create_server(("127.0.0.1", 0))
@@ -145,6 +150,8 @@ class JobService:
         self._server.should_exit = True
         self._thread.join()
         self.jobs.close()
+        self._storing.close()
+        self._activating.close()
         self.record.close()
 
     def post(self, config: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def write_scan(
     photons: float = 1000.0,
 ) -> Path:
     """Writes the three parts in the layout of LoDoPaB-CT, with `dataset.json` for the geometry."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for seed, (part, count) in enumerate({"train": train, "validation": validation, "test": test}.items()):
         images = smooth_images(count, geometry, seed)
         integrals = project(torch.from_numpy(images).double(), geometry).numpy() * MU_MAX

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import numpy as np
 import torch
-import uvicorn
 from fastapi import FastAPI
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.projector import project
 from service.app import create_app
+from service.connections import Server
 from service.settings import Settings
 from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, smooth_images
@@ -29,7 +29,7 @@ from tests.support.scans import COARSE, smooth_images
 
 def settings_for(folder: Path, **changes: Any) -> Settings:
     """Settings with everything below `folder`."""
-    models = {"storage": str(folder / "runs"), "look_seconds": 0.2}
+    models = {"storage": str(folder / "runs"), "look_seconds": 0.2, "shipped": False}
     tree = {"state": folder / "state", "places": [str(folder)], "models": models, **changes}
     return Settings.model_validate(tree)
 
@@ -48,7 +48,7 @@ def save_model(folder: Path, cutoff: float = 0.8, scale: float = 1.0, geometry: 
 def running(settings: Settings, app: FastAPI | None = None) -> Iterator[httpx.Client]:
     """The service on a free port, ready, and a client of it."""
     app = app or create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False))
+    server = Server(app, settings.model_copy(update={"port": 0}))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

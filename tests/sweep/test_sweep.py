@@ -44,7 +44,7 @@ SPACE: Space = {"loss.l1": LogRange(0.01, 100), "optim.lr": LogRange(1e-3, 1e-1)
 def options(scan: Path, storage: Path, name: str, **more: Any) -> list[str]:
     given = {
         "data.dir": scan,
-        "loss.ms_ssim": 0,
+        **{"loss.l1": 0.25, "loss.edge": 1, "loss.log_mse": 0, "loss.local_ssim": 0},
         "window.kind": "frequency",
         "train.epochs": 3,
         "sweep.storage": storage,

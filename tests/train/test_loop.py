@@ -249,6 +249,8 @@ def test_patience_counts_epochs_without_a_better_loss_and_short_runs_have_it_all
     assert stalled([1.0, 0.9, 0.9], patience=1)
     assert stalled([1.0, 1.0 - 1e-6, 1.0 - 2e-6], patience=2)  # no better, as the learning rate's scheduler has it
     assert not stalled([1.0] * 50, patience=0)
+    assert stalled([-1.0, -0.99995, -1.0], patience=2)  # as log_mse is
+    assert not stalled([-1.0, -1.1, -1.2], patience=1)
 
 
 @pytest.mark.parametrize(
@@ -291,6 +293,13 @@ def test_the_learning_rate_falls_on_a_plateau(scan: Path, tmp_path: Path) -> Non
     assert rates[-1] < rates[0]
     steps = [later / rate for rate, later in pairwise(rates)]
     assert all(step == pytest.approx(1) or step == pytest.approx(0.1) for step in steps)
+
+
+def test_it_falls_also_where_the_loss_is_below_0(scan: Path, tmp_path: Path) -> None:
+    optim, loss = {"lr": 1e-7, "plateau_patience": 0}, {"mse": 0, "log_mse": 1}
+    rows = run(tmp_path / "run", settings(scan, optim=optim, loss=loss, train={"epochs": 3})).read_history()
+    assert [row["lr"] for row in rows] == pytest.approx([1e-7, 1e-7, 5e-8])
+    assert rows[0]["validation_loss"] < 0
 
 
 def test_a_loss_that_is_not_finite_names_the_samples_and_keeps_the_checkpoint(

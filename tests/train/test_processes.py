@@ -68,12 +68,12 @@ def _train(process: Process, config: dict[str, Any], place: str, session: str) -
     train(TrainConfig.model_validate(config), RunFolder(place, session), process, lambda event: None)
 
 
-@pytest.mark.parametrize("batch_size", [5, 4])
-def test_a_step_is_the_same_however_many_share_it(tmp_path: Path, batch_size: int) -> None:
+@pytest.mark.parametrize(("batch_size", "target"), [(5, "truth"), (4, "truth"), (5, "self")])
+def test_a_step_is_the_same_however_many_share_it(tmp_path: Path, batch_size: int, target: str) -> None:
     """5 samples at once: unequal shares of one step. 4 and then 1: a step with nothing for one of the two."""
     data = write_scan(tmp_path / "data", train=5, validation=3)
-    config = settings(data, batch_size, epochs=1)
-    weights = []
+    config = settings(data, batch_size, epochs=1).model_copy(update={"target": target})
+    weights, losses = [], []
     for name in ("one", "two"):
         run = RunFolder(tmp_path / name)
         run.begin(config)
@@ -82,10 +82,13 @@ def test_a_step_is_the_same_however_many_share_it(tmp_path: Path, batch_size: in
         else:
             in_two(_train, tmp_path, config.model_dump(mode="json"), str(run), run.session)
         weights.append(load_model(run.last).filter.weight.detach())
+        losses.append(run.read_history()[-1]["validation_loss"])
     cutoffs = {read_manifest(tmp_path / name).model.window.cutoff for name in ("one", "two")}
-    assert cutoffs == {RunFolder(tmp_path / "two").read_json("baseline.json")["hann_psnr_cutoff"]}
+    figure = "psnr" if target == "truth" else "risk"
+    assert cutoffs == {RunFolder(tmp_path / "two").read_json("baseline.json")[f"hann_{figure}_cutoff"]}
     if batch_size == 5:
         torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-5)
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert torch.isfinite(weights[1]).all()
     assert not torch.equal(weights[1], load_model_at_start(config).filter.weight)
 

@@ -1,0 +1,80 @@
+"""The table and the plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.projector.report import markdown
+from benchmarks.quality.methods import Method
+from benchmarks.quality.phantom import Apart
+from benchmarks.quality.scores import BATCHES, Scores
+
+
+def table(
+    methods: Sequence[Method],
+    scored: Mapping[str, Scores],
+    milliseconds: Mapping[str, Mapping[int, float]],
+    apart: Mapping[str, Apart],
+) -> str:
+    """A row for each method; times are those of a batch of 32, and in FBPs of the first method's."""
+    head = ["method", "parameters", "PSNR dB", "(95 %)", "SSIM", "(95 %)", "PSNR-FR dB", "SSIM-FR", "ms an image"]
+    head += [f"FBPs at {batch}" for batch in BATCHES]
+    head += ["noise HU", "half contrast 1000 HU, 1/mm", "100 HU"]
+    first, rows = milliseconds[methods[0].name], []
+    for method in methods:
+        scores, times, seen = scored[method.name], milliseconds[method.name], apart[method.name]
+        mean = scores.mean
+        rows.append(
+            [
+                method.name,
+                str(method.parameters),
+                f"{mean.psnr:.2f}",
+                _between(scores.interval("psnr"), 2),
+                f"{mean.ssim:.4f}",
+                _between(scores.interval("ssim"), 3),
+                f"{mean.psnr_fr:.2f}",
+                f"{mean.ssim_fr:.4f}",
+                f"{times[max(BATCHES)]:.2f}",
+                *(f"{times[batch] / first[batch]:.2f}" for batch in BATCHES),
+                f"{seen.noise_hu:.0f}",
+                *(f"{seen.half(name):.2f}" for name in seen.edges),
+            ]
+        )
+    return markdown(head, rows)
+
+
+def _between(interval: tuple[float, float] | None, places: int) -> str:
+    return "" if interval is None else f"{interval[0]:.{places}f} to {interval[1]:.{places}f}"
+
+
+def plot(
+    path: Path,
+    methods: Sequence[Method],
+    scored: Mapping[str, Scores],
+    milliseconds: Mapping[str, Mapping[int, float]],
+    apart: Mapping[str, Apart],
+) -> None:
+    """Quality against time, noise power spectra, transfer functions of both edges."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 9), layout="constrained")
+    axes = figure.subplots(2, 2)
+    for index, method in enumerate(methods):
+        style = {"color": f"C{index % 10}", "linestyle": ("-", "--")[index // 10 % 2], "label": method.name}
+        at = (milliseconds[method.name][max(BATCHES)], scored[method.name].mean.psnr)
+        axes[0, 0].plot(*at, "o", color=style["color"])
+        axes[0, 0].annotate(method.name, at, xytext=(4, 4), textcoords="offset points", fontsize=8)
+        seen = apart[method.name]
+        axes[0, 1].plot(seen.frequency, seen.power, **style)
+        for axis, name in zip(axes[1], seen.edges, strict=True):
+            frequency, transfer = seen.edges[name]
+            axis.plot(frequency, transfer, **style)
+    axes[0, 0].set(xscale="log", xlabel="ms an image, batch of 32", ylabel="PSNR in dB", title="quality against time")
+    axes[0, 1].set(xlabel="cycles/mm", ylabel="HU$^2$ mm$^2$", title="noise power spectrum in water", yscale="log")
+    titles = ("transfer function, edge of 1000 HU", "transfer function, edge of 100 HU")
+    for axis, title in zip(axes[1], titles, strict=True):
+        axis.set(xlabel="cycles/mm", title=title, xlim=(0, seen.frequency[-1]), ylim=(0, 1.5))
+        axis.grid(alpha=0.3)
+    axes[0, 1].legend(fontsize=7, ncols=2)
+    figure.savefig(path, dpi=110)

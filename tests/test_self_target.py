@@ -1,0 +1,103 @@
+"""Held-out angles in place of ground truth: what a model may see, and that the estimates find the best window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fbp_ray.baseline import best_hann_alone, hann
+from fbp_ray.config import WindowConfig
+from fbp_ray.data.layout import MU_MAX
+from fbp_ray.errors import ConfigError
+from fbp_ray.geometry import ParallelBeam, RegularAngles
+from fbp_ray.model import LearnableFBP, ModelConfig, fbp
+from fbp_ray.projector import project
+from fbp_ray.self_target import self_loss, self_risk
+from fbp_ray.some_angles import FOLDS, drawn_split, splits
+from tests.support.scans import smooth_images
+
+SCAN = ParallelBeam(
+    angles=RegularAngles(count=96, first=0.01, step=np.pi / 96),
+    cells=65,
+    cell_size=0.005,
+    image_shape=(45, 45),
+    pixel_size=0.005,
+)
+PHOTONS = 3000.0
+
+
+@pytest.fixture(scope="module")
+def scans() -> tuple[Tensor, Tensor]:
+    """Noisy sinograms and their images."""
+    images = torch.from_numpy(smooth_images(16, SCAN, seed=0, widths=(0.05, 0.15)))
+    random = torch.Generator().manual_seed(0)
+    counts = torch.poisson(PHOTONS * torch.exp(-MU_MAX * project(images, SCAN)), random)
+    return -torch.log(counts.clamp(min=0.1) / PHOTONS) / MU_MAX, images
+
+
+def model(kind: str, **more: Any) -> LearnableFBP:
+    window = WindowConfig.model_validate({"kind": kind, "init": "hann", "cutoff": 0.8, "photons": PHOTONS, **more})
+    return LearnableFBP(ModelConfig(geometry=SCAN, window=window))
+
+
+@pytest.mark.parametrize("kind", ["spline", "frequency", "low_rank", "angle_frequency"])
+def test_images_without_each_fold_in_turn_have_the_image_of_all_as_their_mean(
+    kind: str, scans: tuple[Tensor, Tensor]
+) -> None:
+    """So each angle has its own weights there, and those that are left stand for all."""
+    one = model(kind)
+    with torch.no_grad():
+        for weights in one.parameters():
+            weights += 0.1 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(1))
+        sinogram = scans[0][:2]
+        each = [one(split.seen.take(sinogram), some=split.seen) for split in splits(SCAN)]
+        torch.testing.assert_close(torch.stack(each).mean(0), one(sinogram), rtol=0, atol=1e-5)
+        held_out = [one(split.held_out.take(sinogram), some=split.held_out) for split in splits(SCAN)]
+        torch.testing.assert_close(torch.stack(held_out).mean(0), one(sinogram), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["angle_frequency", "ray_noise", "adaptive"])
+def test_the_weights_learn_from_all_angles_that_are_seen(kind: str, scans: tuple[Tensor, Tensor]) -> None:
+    one, split = model(kind), splits(SCAN)[3]
+    sinogram = scans[0][:2]
+    self_loss(one(split.seen.take(sinogram), some=split.seen), sinogram, split).backward()
+    gradients = [weights.grad for weights in one.parameters()]
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
+    if kind == "angle_frequency":
+        (gradient,) = gradients
+        seen = gradient.abs().sum(1) > 0
+        assert seen.tolist() == [angle % FOLDS != 3 for angle in range(96)]
+
+
+def test_the_estimates_find_the_window_that_the_truth_finds(scans: tuple[Tensor, Tensor]) -> None:
+    sinogram, truth = scans
+    index = torch.arange(len(truth))
+    cutoffs = [0.3, 0.4, 0.5, 0.6, 0.8]
+    true = torch.stack([(fbp(sinogram, SCAN, "hann", c) - truth).square().mean().double() for c in cutoffs])
+    alone = torch.stack([self_risk(hann(c), sinogram, index, SCAN).mean() for c in cutoffs])
+    assert alone.argmin() == true.argmin()
+    torch.testing.assert_close(alone - alone.min(), true - true.min(), rtol=0.25, atol=0.02 * true.max().item())
+    best = best_hann_alone(lambda: [sinogram[:9], sinogram[9:]], SCAN)
+    assert (fbp(sinogram, SCAN, "hann", best) - truth).square().mean() < 1.005 * true.min()
+
+
+def test_a_sample_is_judged_alike_in_any_batch(scans: tuple[Tensor, Tensor]) -> None:
+    sinogram, index = scans[0], torch.arange(16)
+    whole = self_risk(hann(0.6), sinogram, index, SCAN)
+    one = self_risk(hann(0.6), sinogram[11:12], index[11:12], SCAN)
+    torch.testing.assert_close(one, whole[11:12], rtol=1e-4, atol=0)
+
+
+def test_a_step_draws_its_fold_from_seed_epoch_and_step_alone() -> None:
+    drawn = [[drawn_split(SCAN, seed, epoch, 1).held_out.kept[0] for epoch in range(40)] for seed in (0, 1, 0)]
+    assert drawn[0] == drawn[2] != drawn[1]
+    assert set(drawn[0]) == set(range(FOLDS))
+
+
+def test_too_few_angles_to_split_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"15 angles cannot be split into 8.*--target truth"):
+        splits(SCAN.limited(0, 15 * np.pi / 96))
