@@ -44,7 +44,7 @@ def _as_object(value: Any) -> Any:
 def split_names(value: Any) -> Any:
     """`none`, `a,b` or a list of names as a tuple that has each name once."""
     names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list | tuple):
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         return value
     return () if list(names) == ["none"] else tuple(dict.fromkeys(names))
 

@@ -96,8 +96,8 @@ class ModelRegistry:
             self._look()
             if BEST not in self._models and BEST not in self._absent:
                 verify(self.engine(None, "fbp", None, None), CLASSIC_FBP)
-        except Exception as error:
-            self.waiting_for = f"warming up failed: {error}"
+        except Exception:
+            self.waiting_for = "the models cannot be loaded yet; the log says why"
             raise
         self.waiting_for = None
         _log.info("ready: %s", ", ".join(f"{m.name} {m.engine.version}" for m in self._models.values()) or CLASSIC_FBP)

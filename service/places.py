@@ -27,8 +27,8 @@ class Places:
 
     @classmethod
     def of(cls, settings: Settings) -> Places:
-        """Those of the service's settings: the two storages, `runs` where it was started, and what `places` names."""
-        return cls([settings.models.storage, settings.jobs.storage, "runs", *settings.places])
+        """Those of the settings: the two storages, `runs` and `data` where it was started, and what `places` names."""
+        return cls([settings.models.storage, settings.jobs.storage, "runs", "data", *settings.places])
 
     def resolve(self, place: str) -> str:
         """A place by the only name that it has: absolute, without `..`, double slashes and links.
@@ -56,8 +56,12 @@ class Places:
         root = self._root(found) or found
         if self._roots[root] == without_secrets(self._roots[root]):
             return open_folder(found)
-        inner = found.removeprefix(root).strip("/")  # the options of the setting hold for what is in it
-        return open_folder(self._roots[root]) / inner if inner else open_folder(self._roots[root])
+        try:
+            folder = open_folder(self._roots[root])  # the options of the setting hold for what is in it
+        except ConfigError:
+            raise ConfigError(f"{found} cannot be reached with the options that the service's settings have") from None
+        inner = found.removeprefix(root).strip("/")
+        return folder / inner if inner else folder
 
     def resolve_model(self, place: str) -> str:
         """The same for a model, which may be one that comes with the package."""

@@ -203,6 +203,7 @@ def replica_settings(settings: ServeSettings) -> Settings:
     own = {name: getattr(settings, name) for name in Settings.model_fields}
     own["state"] = settings.state.absolute()
     own["models"] = models.model_copy(update={"storage": absolute(models.storage)})
+    own["places"] = tuple(absolute(place) for place in (*settings.places, "runs", "data"))
     own["jobs"] = jobs.model_copy(update={"storage": absolute(jobs.storage)})
     return Settings(**own)
 

@@ -122,7 +122,7 @@ class Settings(Frozen):
     places: tuple[PlaceName, ...] = Field(
         default=(),
         description="folders and URIs (s3://BUCKET/FOLDER) that models, jobs and their data may be in, besides the two "
-        "storages and runs",
+        "storages, and runs and data where the service is started",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where models run")
     log: Literal["json", "text"] = Field(default="json", description="form of the log on standard error")

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import sysconfig
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -109,7 +110,7 @@ def keep_to_loopback(address: str | None) -> None:
 
     For programs, before Ray is imported: it reads this only then, and the process joins no other cluster afterwards.
     """
-    if _address(address) == "local":
+    if _address(address) == "local" and "ray" not in sys.modules:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on Linux too
 
 

@@ -90,8 +90,9 @@ class JobStore:
         return self._first("key = ?", key)
 
     def by_place(self, place: str) -> Job | None:
-        """The job that writes to a folder and has not ended."""
-        return self._first(f"{GOES_ON} AND place = ?", place)
+        """The job that writes to a folder, or to one around it or in it, and has not ended."""
+        inside = "substr({0} || '/', 1, length({1}) + 1) = {1} || '/'"
+        return self._first(f"{GOES_ON} AND ({inside.format('place', '?1')} OR {inside.format('?1', 'place')})", place)
 
     def newest(self, limit: int, status: Status | None) -> list[dict[str, Any]]:
         """The columns of `SUMMARY` of jobs, of one status or all, the newest in front."""
@@ -178,7 +179,6 @@ class JobLogs:
         self._lock = threading.Lock()
         self._seen: dict[str, int] = {}  # bytes of each log so far
         self._dropped: dict[str, int] = {}  # bytes of its begin that are not kept
-        folder.mkdir(parents=True, exist_ok=True)
 
     def keep(self, id: str, text: str) -> None:
         """Keeps a log, given from its begin; only what is new is written."""

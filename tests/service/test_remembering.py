@@ -81,19 +81,16 @@ class TestSizes:
             }
             assert service.http.post("/jobs", json=sweep).status_code == status
 
-    @pytest.mark.parametrize(
-        "config",
-        [
+    def test_counts_that_nothing_could_hold_are_refused(self, service: JobService) -> None:
+        for config in (
             {"sweep": {"trials": 10**12}},
             {"sweep": {"trials": 10**400, "search": "random"}},
             {"train": {"epochs": 10**18}},
             {"scaling": {"num_workers": 10**30}},
             {"track": {"images": 10**12}},
-        ],
-    )
-    def test_counts_that_nothing_could_hold_are_refused(self, service: JobService, config: dict[str, Any]) -> None:
-        answer = service.http.post("/jobs", json={"kind": "sweep", "space": "loss_weights", "config": config})
-        assert answer.status_code == 422
+        ):
+            answer = service.http.post("/jobs", json={"kind": "sweep", "space": "loss_weights", "config": config})
+            assert answer.status_code == 422, config
 
     def test_of_many_errors_a_few_are_told(self, service: JobService) -> None:
         answer = service.http.post("/jobs", json={"kind": "train", "config": {f"k{n}" * 99: 1 for n in range(900)}})
@@ -261,6 +258,29 @@ class TestOneTruth:
             assert lost.engine(None, None, None, None).name == "classic-fbp"
         assert status_of(lambda: lost.get(name)) == 404
 
+    def test_a_storage_that_was_away_at_the_start_is_looked_for_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        app, looks = create_app(settings_for(tmp_path)), 0
+        registry: ModelRegistry = app.state.registry
+        find = registry._completed_runs
+
+        def away_at_first() -> Any:
+            nonlocal looks
+            looks += 1
+            if looks <= 2:
+                raise OSError("s3://KEY:SECRET@ct does not answer")
+            return find()
+
+        monkeypatch.setattr(registry, "_completed_runs", away_at_first)
+        with pytest.raises(OSError, match="does not answer"):
+            registry.load()
+        assert "SECRET" not in (registry.waiting_for or "SECRET")
+        assert status_of(lambda: registry.engine(None, None, None, None)) == 503
+        with running(settings_for(tmp_path), app):  # until it is ready
+            assert looks > 2
+            assert registry.engine(None, None, None, None).name == "classic-fbp"
+
     def test_a_deleted_model_is_gone_from_every_service_at_once(
         self, registries: Callable[[], ModelRegistry], tmp_path: Path
     ) -> None:
@@ -364,9 +384,9 @@ class TestOneTruth:
 
 
 class TestWhatCanBeShownAgain:
-    @pytest.mark.parametrize(
-        "body",
-        [
+    def test_nothing_else_is_taken(self, service: JobService) -> None:
+        service.jobs._own = ("a:B",)
+        for body in (
             r'{"kind": "train", "config": {"data": {"dir": "/cluster/\ud800"}}}',
             r'{"kind": "train", "config": {"data": {"dir": "/cluster/a\u0000b"}}}',
             r'{"kind": "train", "config": {"run": {"storage": "memory://a/\udfff"}}}',
@@ -378,15 +398,13 @@ class TestWhatCanBeShownAgain:
             r'{"kind": "train", "config": {"optim": {"lr": NaN}}}',
             r'{"kind": "evaluate", "config": {"checkpoint": "/cluster/\ud800\udc00\udc00"}}',
             r'{"kind": "train", "\ud800": 1}',
+            '{"kind": "train", "config": {"track": {"to": [[], {}]}}}',
             r'{"kind": "\ud800"}',
             '{"kind": "train", "config": {"train": {"epochs": 1' + "0" * 5000 + "}}}",
             '{"kind": "train", "config": {"train": {"seed": -1' + "0" * 4000 + "}}}",
-        ],
-    )
-    def test_nothing_else_is_taken(self, service: JobService, body: str) -> None:
-        service.jobs._own = ("a:B",)
-        answer = service.http.post("/jobs", content=body, headers={"Content-Type": "application/json"})
-        assert answer.status_code in (400, 422), answer.text
+        ):
+            answer = service.http.post("/jobs", content=body, headers={"Content-Type": "application/json"})
+            assert answer.status_code in (400, 422), body
         assert service.http.get("/jobs").json() == {"jobs": []}
 
     def test_what_an_older_version_or_a_file_holds_is_shown_with_replacements(self, service: JobService) -> None:
@@ -426,7 +444,8 @@ class TestLooks:
         assert "job-004 (pending) and 394 more" in listed[0]["reason"]
         assert reads <= 3
 
-    def test_all_who_follow_share_a_look(self) -> None:
+    def test_all_who_follow_share_a_look(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("service.jobs.looks.LOOK_SECONDS", 0.01)
         looked: list[str] = []
 
         def look(id: str) -> int:

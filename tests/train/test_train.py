@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from fbp_ray.runs import list_runs
 from fbp_ray.storage import copy_folder, open_folder
 from fbp_ray.sweep import LogRange, sweep
 from fbp_ray.train import main, train
-from fbp_ray.train.cluster import cpus_per_worker, this_machine
+from fbp_ray.train.cluster import cpus_per_worker, keep_to_loopback, this_machine
 from fbp_ray.train.program import check_values
 from fbp_ray.train.room import wait_for_room
 from tests.support.checkpoints import save_checkpoint, weights_of
@@ -246,6 +247,20 @@ def test_a_folder_too_long_for_rays_sockets_is_refused_before_anything_is_made(
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     assert len(this_machine(None)) == 1
     assert this_machine("10.0.0.1:6379") == []
+
+
+def test_a_programs_own_cluster_keeps_to_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    monkeypatch.setenv(name, "")
+    monkeypatch.delenv(name)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    keep_to_loopback(None)
+    assert name not in os.environ  # Ray is here already, and others may join it
+    monkeypatch.delitem(sys.modules, "ray")
+    keep_to_loopback("10.0.0.1:6379")
+    assert name not in os.environ
+    keep_to_loopback(None)
+    assert os.environ[name] == "0"
 
 
 @pytest.mark.usefixtures("without_ray")
