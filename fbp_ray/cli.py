@@ -206,6 +206,8 @@ def _options(settings: type[BaseSettings], argv: Sequence[str], program: str) ->
 
 def _what_is_wrong(error: str, settings: type[BaseSettings]) -> str:
     """The message for an error of the parser of command lines."""
+    if pair := re.match(r"Parsing error encountered for ([\w.]+): not enough values to unpack", error):
+        return f"--{pair[1]}: takes NAME=VALUE; what came has no ="
     unknown = error.removeprefix("unrecognized arguments: ")
     if unknown == error:
         return error.removeprefix("argument ").replace("expected one argument", "a value is missing")

@@ -10,16 +10,24 @@ import json
 from contextlib import suppress
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fbp_ray.own_names import is_own, own_or, refuse_options_without, refuse_same_title
 from fbp_ray.settings import Frozen, LocalPath, PlaceName
 
+
+def _no_truth_value(value: Any) -> Any:
+    """Python takes true for 1; somebody who writes it for a number means something else."""
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number")
+    return value
+
+
 PHOTONS = 4096.0
 """Photons per detector cell without attenuation in LoDoPaB-CT."""
 
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Amount = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Count = Annotated[int, BeforeValidator(_no_truth_value), Field(ge=1, le=2**31 - 1)]
+Amount = Annotated[int, BeforeValidator(_no_truth_value), Field(ge=0, le=2**31 - 1)]
 Photons = Annotated[float, Field(ge=1, le=1e12)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Target = Literal["truth", "self"]
@@ -63,6 +71,13 @@ def _range(photons: Any) -> Any:
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
+def _upwards(photons: tuple[float, float]) -> tuple[float, float]:
+    low, high = photons
+    if low > high:
+        raise ValueError(f"run from {low:g} to {high:g}; give the smaller number first: {high:g} {low:g}")
+    return photons
+
+
 class DataConfig(Frozen):
     """Where the data is, and how much of it to use."""
 
@@ -75,18 +90,11 @@ class DataConfig(Frozen):
     cache: Literal["none", "memory", "half"] = Field(
         default="none", description="keep samples in memory, once per machine: as they are, or in half precision"
     )
-    photons: Annotated[tuple[Photons, Photons], BeforeValidator(_range)] | None = Field(
+    photons: Annotated[tuple[Photons, Photons], BeforeValidator(_range), AfterValidator(_upwards)] | None = Field(
         default=None,
         description="draw the noise anew each epoch, with so many photons a ray, or from so many to so many (two "
         "numbers); without it the noise of the data",
     )
-
-    @model_validator(mode="after")
-    def _range_goes_up(self) -> DataConfig:
-        if self.photons is not None and self.photons[0] > self.photons[1]:
-            low, high = self.photons
-            raise ValueError(f"photons run from {low:g} to {high:g}; give the smaller number first: {high:g} {low:g}")
-        return self
 
 
 class WindowConfig(Frozen):
@@ -313,7 +321,7 @@ class RayConfig(Frozen):
 class InitConfig(Frozen):
     """What the training starts from."""
 
-    checkpoint: PlaceName | None = Field(
+    checkpoint: Annotated[PlaceName, Field(min_length=1)] | None = Field(
         default=None, description="start from the weights of this run or checkpoint folder, its URI, or chest-low-dose"
     )
     optimizer: bool = Field(default=False, description="also start from its optimiser's state")
@@ -356,7 +364,10 @@ class TrackConfig(Frozen):
 class TrainConfig(Frozen):
     """Everything that determines a training run. The defaults shown are the package's; the recipe sets others."""
 
-    recipe: str = Field(default="quickstart", description="the settings to start from: quickstart or reference")
+    recipe: str = Field(
+        default="quickstart",
+        description="the settings to start from: quickstart, lodopab-window, chest-low-dose or reference",
+    )
     target: Target = Field(
         default="truth",
         description="what is learned from: truth, the ground truth; or self, angles of the same scan that are held "

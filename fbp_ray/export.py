@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 BY_ANGLE = ("astra", "tomopy")
 """The packages that take a filter for each angle."""
 
+SAME = 1e-4
+"""Filters of angles that differ by no more, relative to the largest value, are one."""
+
 INTRODUCTION = """# {kind} window of {checkpoint}
 
 `filter.npy` holds {shape} numbers: the ramp times the window in the Fourier domain, at the frequencies
@@ -192,7 +195,9 @@ def _is_plain(model: LearnableFBP) -> bool:
 def _response(model: LearnableFBP) -> NDArray[Any]:
     stage: Any = model.filter
     response: NDArray[Any] = (stage.response.double() * stage.window().double()).numpy()
-    return response
+    mean = response.mean(0)
+    alike = response.ndim == 2 and bool((np.abs(response - mean) <= SAME * np.abs(mean).max()).all())
+    return mean if alike else response  # angles that were typed in are even but for the last digits
 
 
 def _length(cells: int) -> int:
@@ -201,17 +206,21 @@ def _length(cells: int) -> int:
 
 
 def _exported(model: LearnableFBP) -> bytes:
-    """The model as a program of torch: for any number of sinograms, or one at a time where their noise chooses."""
+    """The model as a program of torch."""
     import torch
 
-    plain = _is_plain(model)
-    example = torch.zeros(2 if plain else 1, *model.geometry.sinogram_shape)
-    batch = ({0: torch.export.Dim("batch")},) if plain else None
+    batch = None if _batch(model) == 1 else ({0: torch.export.Dim("batch")},)
     with torch.no_grad():
+        example = torch.zeros(1 if batch is None else 2, *model.geometry.sinogram_shape)
         program = torch.export.export(model, (example,), dynamic_shapes=batch)
     content = io.BytesIO()
     torch.export.save(program, content)
     return content.getvalue()
+
+
+def _batch(model: LearnableFBP) -> Literal["B", 1]:
+    """How many sinograms the program takes at a time: any number, or one with code that may loop over them."""
+    return 1 if model.config.own_code or model.config.window.kind == "zeng" else "B"
 
 
 def _words(model: LearnableFBP, checkpoint: str, dimensions: int) -> dict[str, Any]:
@@ -223,7 +232,7 @@ def _words(model: LearnableFBP, checkpoint: str, dimensions: int) -> dict[str, A
         "half": length // 2,
         "length": length,
         "order": length.bit_length() - 1,
-        "batch": "B" if _is_plain(model) else 1,
+        "batch": _batch(model),
         "angles": geometry.num_angles,
         "cells": geometry.cells,
         "cell_size": geometry.cell_size,

@@ -85,6 +85,11 @@ class LearnableFBP(nn.Module):
         check_array(sinogram, geometry, "sinogram")
         batch = _at_least_float32(sinogram).reshape(math.prod(sinogram.shape[:-2]), *geometry.sinogram_shape)
         filtered = self.filter(batch) if some is None else self._filtered(batch, some)
+        if filtered.shape[1:] != geometry.sinogram_shape:
+            raise GeometryError(
+                f"the window {self.config.window.kind} made {tuple(filtered.shape[1:])} of sinograms "
+                f"{geometry.sinogram_shape}; it has to keep their shape"
+            )
         image = self.postprocessing(backproject(filtered, geometry, storage_dtype, interpolate=True))
         if image.shape[1:] != self.geometry.image_shape:
             raise GeometryError(

@@ -63,6 +63,12 @@ def own_metrics(config: MetricsConfig) -> dict[str, Figure]:
     return {own_title(name): metric(name) for name in config.own}
 
 
+def typed_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, as what the class's `Settings` make of them; raises as `own_stage` does."""
+    found = _find(name, PAGE)
+    return _settings(found, name, options, PAGE).model_dump(mode="json", exclude_unset=True)
+
+
 @lru_cache(maxsize=32)  # made once, not at every step
 def _figure(name: str, options: str) -> Figure:
     found = _find(name, FIGURE)
@@ -79,7 +85,8 @@ def _checked(value: Any, shape: torch.Size, name: str) -> Tensor:
     if isinstance(value, Tensor) and value.shape == shape:
         return value
     came = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-    raise ConfigError(f"{name} gave {came:.80} instead of a tensor {tuple(shape)}; {FIGURE}")
+    expected = "a figure for each image, a tensor" if shape else "a scalar, a tensor"
+    raise ConfigError(f"{name} gave {came:.80} instead of {expected} {tuple(shape)}; {FIGURE}")
 
 
 def _find(name: str, what: str) -> Any:
@@ -96,16 +103,21 @@ def _find(name: str, what: str) -> Any:
     return found
 
 
-def _make(found: type, name: str, options: dict[str, Any], what: str, *arguments: Any) -> Any:
+def _settings(found: Any, name: str, options: dict[str, Any], what: str) -> BaseModel:
     settings = getattr(found, "Settings", Frozen)
     if not (isinstance(settings, type) and issubclass(settings, BaseModel)):
         raise ConfigError(f"{name}.Settings is {settings!r}, not a pydantic model; {what}")
     try:
-        given = settings.model_validate(options)
+        return settings.model_validate(options)
     except ValidationError as error:
         known = ", ".join(settings.model_fields) or "none"
-        raise ConfigError(f"the options of {name} ({known}) do not hold: {explain(error, settings)}") from None
+        why = explain(error, settings).replace("; --help lists them", "").replace("--", "")  # they are no options
+        raise ConfigError(f"the options of {name} ({known}) do not hold: {why}") from None
+
+
+def _make(found: type, name: str, options: dict[str, Any], what: str, *arguments: Any) -> Any:
+    given = _settings(found, name, options, what)
     try:
         return found(*arguments, given)
-    except TypeError as error:
-        raise ConfigError(f"{name} cannot be made: {error}; {what}") from None
+    except Exception as error:  # somebody's own code may raise anything
+        raise ConfigError(f"{name} cannot be made: {type(error).__name__}: {error}; {what}") from error

@@ -18,7 +18,7 @@ OPTIONS = ("--window.kind=spline", "--window.init=solve", "--train.epochs=0")
 def solve(argv: Sequence[str]) -> None:
     """Solves for the window that the options describe."""
     given = {option.split("=")[0] for option in argv}
-    main([*(option for option in OPTIONS if option.split("=")[0] not in given), *argv])
+    main([*(option for option in OPTIONS if option.split("=")[0] not in given), *argv], "python -m fbp_ray.solve")
 
 
 if __name__ == "__main__":

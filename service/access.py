@@ -45,20 +45,28 @@ def authorise(role: Role, headers: Headers, settings: Settings) -> None:
     if not (access.reconstruct or access.operate):
         refuse_other_sites(headers, access.cors_origins)
         return
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
+    token = token_of(headers, settings)
+    if not token:
         raise Problem(
             401,
             f"this needs a token with the role {role}; send the header `Authorization: Bearer TOKEN`",
             {"WWW-Authenticate": "Bearer"},
         )
-    found = role_of(token.strip(), settings)
+    found = role_of(token, settings)
     if found is None:
         raise Problem(
             401, "the token is not one of the service's", {"WWW-Authenticate": 'Bearer error="invalid_token"'}
         )
     if _ROLES.index(found) < _ROLES.index(role):
         raise Problem(403, f"the token has the role {found}, but this needs {role}; ask the operator for such a token")
+
+
+def token_of(headers: Headers, settings: Settings) -> str:
+    """The token that a request has, however it is written; empty where the service asks for none."""
+    if not (settings.access.reconstruct or settings.access.operate):
+        return ""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def role_of(token: str, settings: Settings) -> Role | None:

@@ -50,6 +50,9 @@ class Engine:
     run: Callable[[Tensor], Tensor]
     """(B, A, D) -> (B, H, W), both float32 in the processor's memory."""
 
+    source: str = ""
+    """Where a learned model comes from."""
+
     @cached_property
     def digest(self) -> str:
         """Names the geometry."""
@@ -61,9 +64,9 @@ class Engine:
         return (self.method, self.version, self.digest)
 
 
-def learned(name: str, version: str, model: LearnableFBP, device: torch.device) -> Engine:
+def learned(name: str, version: str, model: LearnableFBP, device: torch.device, source: str) -> Engine:
     """A trained model, which is on `device`."""
-    return Engine(name, version, "learned", model.geometry, device, lambda batch: model(batch.to(device)).cpu())
+    return Engine(name, version, "learned", model.geometry, device, lambda batch: model(batch.to(device)).cpu(), source)
 
 
 @lru_cache(maxsize=32)

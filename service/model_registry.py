@@ -16,18 +16,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from fbp_ray.checkpoint import Checkpoint, put_weights, read_checkpoint, write_checkpoint
 from fbp_ray.config import WindowName
-from fbp_ray.data.layout import MU_MAX, MU_WATER
 from fbp_ray.errors import CheckpointError, FbpRayError
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.metrics import relative_error
 from fbp_ray.model import LearnableFBP
-from fbp_ray.projector import project
 from fbp_ray.run import RunFolder
 from fbp_ray.shipped import CHEST_LOW_DOSE, open_place
 from fbp_ray.storage import Folder, LocalFolder
@@ -37,12 +32,11 @@ from service.observability import Metrics
 from service.places import Places, without_secrets
 from service.problems import Problem, cannot_remember
 from service.settings import Settings, refuse_own
+from service.verify import verify
 
 BEST = "best"
 _LOADING = "the models are being loaded"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-MAX_PHANTOM_ERROR = 0.5
-"""The largest relative error on the phantom; where the classic FBP of a scan is that bad too, twice its error."""
 
 _log = logging.getLogger("service")
 
@@ -253,7 +247,7 @@ class ModelRegistry:
         name, activated = row["name"], row["activated"]
         copy = self._copy(name, row["version"])
         try:
-            model = self._load(name, copy, automatic=False)
+            model = self._load(name, copy, automatic=False, source=without_secrets(row["source"]))
         except FbpRayError as error:
             if (str(copy), activated) not in self._refused:  # said once; its storage may come back
                 _log.error("the model %s cannot be taken up again: %s", name, error)
@@ -263,7 +257,7 @@ class ModelRegistry:
                     self._absent[name] = "its copy cannot be used; activate it again, or delete it"
             return
         when = datetime.fromtimestamp(activated, UTC)
-        self._switch_unless_changed(row, replace(model, source=without_secrets(row["source"]), activated=when))
+        self._switch_unless_changed(row, replace(model, activated=when))
 
     def _switch_unless_changed(self, row: dict[str, Any], model: ServedModel) -> None:
         """Serves a model, unless somebody has deleted it or activated another one since it was recorded."""
@@ -323,7 +317,8 @@ class ModelRegistry:
         try:
             model = LearnableFBP(manifest.model)
             put_weights(model, checkpoint.contents["weights"], source)
-            engine = learned(name, manifest.sha256["weights"][:12], model.eval().to(self.device), self.device)
+            version = manifest.sha256["weights"][:12]
+            engine = learned(name, version, model.eval().to(self.device), self.device, source)
             phantom_error = verify(engine, source)
         except FbpRayError:
             raise
@@ -365,37 +360,3 @@ def _completed(run: Folder, written: float) -> float | None:
     except (OSError, ValueError, TypeError, FbpRayError):  # damaged, or not of a run
         return None
     return written if status.get("state") == "completed" else None
-
-
-def soft_disc(geometry: ParallelBeam) -> Tensor:
-    """A disc of water with a soft edge and a denser spot in it: (H, W), attenuation / MU_MAX."""
-    reach = min(abs(geometry.x[0]), abs(geometry.y[0]), geometry.cells * geometry.cell_size / 2)
-    x, y = geometry.x[:, None] / reach, geometry.y[None, :] / reach
-
-    def disc(centre: float, radius: float) -> np.ndarray:
-        return np.asarray(1 / (1 + np.exp((np.hypot(x - centre, y) - radius) / 0.05)))
-
-    image = MU_WATER / MU_MAX * (disc(0.0, 0.6) + 0.5 * disc(0.25, 0.15))
-    return torch.from_numpy(image.astype(np.float32))
-
-
-def verify(engine: Engine, source: str, batch: int = 4) -> float:
-    """The relative error of the built-in phantom's images, one alone and a batch of them; compiles what they need.
-
-    Raises:
-        CheckpointError: the images are not the phantom, or not finite.
-    """
-    phantom = soft_disc(engine.geometry)
-    with torch.inference_mode():
-        sinogram = project(phantom[None], engine.geometry)
-        images = [*engine.run(sinogram), *engine.run(sinogram.expand(batch, -1, -1).contiguous())]
-        reference = classic(engine.geometry, "none", 1.0, torch.device("cpu")).run(sinogram)[0]
-    errors = [relative_error(image, phantom) for image in images]
-    error, usual = max(errors, key=lambda value: (value != value, value)), relative_error(reference, phantom)
-    if not error <= max(MAX_PHANTOM_ERROR, 2 * usual):
-        raise CheckpointError(
-            f"the model of {source} does not reconstruct the built-in phantom: its relative error is {error:.3g}, "
-            f"that of the classic FBP {usual:.3g}; train it longer, or choose another "
-            "checkpoint. The one that served goes on"
-        )
-    return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -102,6 +103,12 @@ class RequestObserver:
 
         try:
             await self.app(scope, receive, answer)
+        except asyncio.CancelledError:
+            if not scope["app"].state.closing.is_set():
+                raise
+            if not status:  # the time for ending is over before the request is
+                detail = "the service ends; send the request again when it is back"
+                await problem_response(Problem(503, detail, {"Retry-After": "10"}), request_id)(scope, receive, answer)
         except Exception as error:
             _log.error("unforeseen error", exc_info=error, extra={"request_id": request_id})
             if status:

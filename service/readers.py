@@ -6,6 +6,7 @@ read by the processes of reader_pool.py.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import math
@@ -35,7 +36,8 @@ MAX_VALUE = 1e6
 """No line integral is as large in any unit; beyond it images would not be finite."""
 MAX_NPY_HEADER = 1024
 MAX_ENTRIES = 64
-_ENTRY = b"PK\x01\x02"  # begins every entry in the list of a .zip
+SCANNED = 1 << 22  # bytes that are looked through at a time
+_ENTRY = re.compile(rb"PK\x01\x02")  # begins every entry in the list of a .zip
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _USER_BLOCKS = (0, *(512 << doubled for doubled in range(8)))  # where HDF5 begins; MATLAB puts 512 bytes before it
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
@@ -222,14 +224,22 @@ class _View(io.RawIOBase):
         return len(part)
 
 
+def _has_more_entries(content: Content) -> bool:
+    """Whether an archive lists more than it may: the list of its entries would take many times the body's memory.
+
+    A part after the other, so that other threads get their turn.
+    """
+    parts = (_ENTRY.finditer(content, begin, begin + SCANNED + 3) for begin in range(0, len(content), SCANNED))
+    return next(itertools.islice(itertools.chain.from_iterable(parts), MAX_ENTRIES, None), None) is not None
+
+
 def read_npz(content: Content, max_bytes: int, bill: Bill) -> NDArray[Any]:
     """The array of a .npz file: its only one, or the one that is called data, sinogram or observation.
 
     Raises:
         Problem: it is damaged, holds none or several, or more than `max_bytes` unpacked; there is no memory for it now.
     """
-    # The list of an archive's entries would take many times the memory of the body.
-    if next(itertools.islice(re.finditer(_ENTRY, content), MAX_ENTRIES, None), None) is not None:
+    if _has_more_entries(content):
         raise Problem(400, f".npz may hold {MAX_ENTRIES} arrays; save the sinogram alone: numpy.savez(file, data=..)")
     try:
         with zipfile.ZipFile(_View(content)) as archive:
@@ -259,7 +269,7 @@ def read_npz(content: Content, max_bytes: int, bill: Bill) -> NDArray[Any]:
         raise
     except Exception as error:  # whatever zipfile makes of a stranger's archive
         raise Problem(400, f"the body is not whole .npz: {_first_line(error)}; save it with numpy.savez") from None
-    return read_npy(unpacked[:filled] if filled < len(unpacked) else unpacked, f"`{name}` in the .npz")
+    return read_npy(memoryview(unpacked)[:filled], f"`{name}` in the .npz")
 
 
 def read_raw(content: Content, shape: str) -> NDArray[Any]:
@@ -286,14 +296,24 @@ def _first_line(error: Exception) -> str:
     return ((str(error).splitlines() or [""])[0] or type(error).__name__)[:200]
 
 
-async def file_of_form(headers: Headers, body: Content, bill: Bill) -> bytes:
+def file_of_form(headers: Headers, body: Content, bill: Bill) -> bytes:
     """The one file of a multipart form.
 
     Raises:
-        Problem: 400, the form is damaged, or holds none or several; 503, there is no memory for it now.
+        Problem: 400, the form is damaged, or holds none or several; 503, there is no memory for it now; 507, no room on
+            the disk that takes large files.
     """
-    bill.take(2 * len(body))  # what the parser puts aside, and what is read of that
+    with bill:
+        bill.take(2 * len(body))  # what the parser puts aside, and what is read of that
+        try:
+            return asyncio.run(_file_of_form(headers, body))
+        except OSError as error:
+            raise Problem(
+                507, f"a file in a form is put aside first, which fails: {error}; send it as the body"
+            ) from None
 
+
+async def _file_of_form(headers: Headers, body: Content) -> bytes:
     async def stream() -> AsyncGenerator[bytes, None]:
         for begin in range(0, len(body), 1 << 16):
             yield bytes(body[begin : begin + (1 << 16)])

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
@@ -16,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 from fbp_ray.config import WindowName
-from service.access import Reconstruct
+from service.access import Reconstruct, token_of
 from service.batching import UNIT, Engine
 from service.body_limits import read_body
 from service.memory import MEGABYTE, Bill
@@ -96,6 +97,7 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
         "headers": {
             "X-Model": {"description": "the model's name", **_TEXT},
             "X-Model-Version": {"description": "its version, or the classic FBP's window", **_TEXT},
+            "X-Model-Source": {"description": "where it comes from, as in a URL; empty for the classic FBP", **_TEXT},
             "X-Method": {"description": "learned or fbp", **_TEXT},
             "X-Geometry": {"description": "digest of the geometry", **_TEXT},
             "X-Value-Unit": {"description": "of the values", **_TEXT},
@@ -134,6 +136,7 @@ async def reconstruct(request: Request, options: Annotated[ReconstructOptions, Q
     headers = {
         "X-Model": engine.name,
         "X-Model-Version": engine.version,
+        "X-Model-Source": quote(engine.source, safe="/:"),
         "X-Method": engine.method,
         "X-Geometry": engine.digest,
         "X-Value-Unit": UNIT,
@@ -153,7 +156,7 @@ async def _read_stack(request: Request, body: memoryview, engine: Engine) -> Sta
     unpacking: Turns = state.unpacking
     content: Content = body
     if headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        content = await file_of_form(headers, body, bill)
+        content = await turns.run(file_of_form, headers, body, bill)
     shape = headers.get("x-shape")
     read: Callable[[], Stack] = partial(
         read_stack, content, shape, engine.geometry, engine.name, state.settings.limits.stack, state.reader_pool, bill
@@ -161,7 +164,7 @@ async def _read_stack(request: Request, body: memoryview, engine: Engine) -> Sta
     if shape is not None or not is_packed(content):
         return await turns.run(read)
     client = request.client.host if request.client else ""
-    return await unpacking.run_for(f"{client} {headers.get('authorization', '')}", read)
+    return await unpacking.run_for(f"{client} {token_of(headers, state.settings)}", read)
 
 
 def _image_file(options: ReconstructOptions, engine: Engine, stack: Stack) -> ImageFile:

@@ -84,6 +84,11 @@ def test_a_saved_configuration_is_a_configuration_file(tmp_path: Path) -> None:
         ),
         (("--recipe", "../secret"), "no recipe is called"),
         (("--config", "/nowhere.yaml"), "cannot be read"),
+        (("--loss.own", "my_code:Roughness"), "^--loss.own: takes NAME=VALUE"),
+        (
+            ("--data.photons", "9000", "100"),
+            "^--data.photons: run from 9000 to 100; give the smaller number first",
+        ),
         (("--loss.log_mse", "0", "--loss.local_ssim", "0"), "all loss weights are 0"),
         (("--run.name", "../up"), "^--run.name: must be letters, digits and . _ - alone"),
     ],

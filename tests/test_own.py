@@ -25,7 +25,7 @@ from fbp_ray.sweep.space import Space, check_space, recipe_parameters
 from fbp_ray.train.cluster import own_files
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
-from fbp_ray.train.program import check
+from fbp_ray.train.program import check, resolve
 from service.settings import ModelsConfig
 from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, write_scan
@@ -112,6 +112,17 @@ class Cut(Gain):
         return image[:, 1:]
 
 
+class Broken(Gain):
+    def forward(self, image):
+        return image / (1 // 0)
+
+
+class Unmade(Gain):
+    def __init__(self, geometry, settings):
+        super().__init__(geometry, settings)
+        1 // 0
+
+
 class Power:
     class Settings(BaseModel):
         power: float = Field(default=1.0, gt=0)
@@ -156,6 +167,9 @@ def test_a_network_a_term_and_a_metric_of_ones_own_train_and_are_evaluated(more:
     ).split()
     config = parse(ResolvedConfig, [*words, "--loss.options", f'{more}:Power={{"power": 2}}'], "train")
     assert config.postprocessing.kind == f"{more}:Gain"  # what the entry point stands for
+    config = resolve(config)
+    assert config.postprocessing.options == {"start": 0.5}  # typed, as the manifest has them
+    assert config.loss.options == {f"{more}:Power": {"power": 2.0}}
     assert config.own_code == [f"{more}:Gain", f"{more}:Power", f"{more}:bias"]
     check(config)
     folder = RunFolder(tmp_path / "runs" / "mine")
@@ -186,12 +200,24 @@ def test_a_power_of_one_is_the_mean_absolute_error(more: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": {"own": {"MORE:each": 1}}}, r"MORE:each gave a tensor \(1,\) instead of a tensor \(\); a loss term"),
-        ({"metrics": {"own": ["MORE:Power"]}}, r"MORE:Power gave a tensor \(\) instead of a tensor \(1,\)"),
-        ({"loss": {"own": {"MORE:Power": 1}, "options": {"MORE:Power": {"power": 0}}}}, "MORE:Power .power. .*--power"),
+        (
+            {"loss": {"own": {"MORE:each": 1}}},
+            r"MORE:each gave a tensor \(1,\) instead of a scalar",
+        ),
+        (
+            {"metrics": {"own": ["MORE:Power"]}},
+            r"MORE:Power gave a tensor \(\) instead of a figure for each",
+        ),
+        (
+            {"loss": {"own": {"MORE:Power": 1}, "options": {"MORE:Power": {"power": 0}}}},
+            "MORE:Power .power. do not hold: po",
+        ),
         ({"metrics": {"own": ["MORE:bias"], "options": {"MORE:bias": {"x": 1}}}}, "bias is a function, which takes no"),
         ({"loss": {"own": {"MORE:MORE": 1}}}, "has no MORE; a loss term or a metric is"),
         ({"postprocessing": {"kind": "MORE:Cut"}}, "the network MORE:Cut made .* has to keep their shape"),
+        ({"window": {"kind": "MORE:Cut"}}, r"the window MORE:Cut made \(59, 67\) of .* has to keep their shape"),
+        ({"window": {"kind": "MORE:Broken"}}, "MORE:Broken failed on the first training sample: ZeroDivisionError"),
+        ({"window": {"kind": "MORE:Unmade"}}, "MORE:Unmade cannot be made: ZeroDivisionError"),
         ({"postprocessing": {"kind": "MORE:bias"}}, "a stage is a subclass of torch.nn.Module"),
     ],
 )
@@ -247,8 +273,8 @@ def test_what_is_not_installed_goes_along_to_ray(more: str, tmp_path: Path) -> N
         ("math:Median", {}, "math has no Median; a stage is"),
         ("math:sqrt", {}, "a stage is a subclass of torch.nn.Module"),
         ("torch.nn:Linear", {}, "cannot be made: .* CLASS"),
-        ("my_windows:Median", {"size": "many"}, r"options of my_windows:Median \(size\) .* --size: must be a whole"),
-        ("my_windows:Median", {"sise": "3"}, "--sise: there is no such setting, the nearest is --size"),
+        ("my_windows:Median", {"size": "many"}, r"options of my_windows:Median \(size\) .* size: must be a whole"),
+        ("my_windows:Median", {"sise": "3"}, "sise: there is no such setting, the nearest is size$"),
     ],
 )
 def test_what_is_no_stage_says_what_a_stage_is(kind: str, options: dict[str, str], message: str, example: str) -> None:

@@ -92,6 +92,7 @@ def test_the_service_answers_with_it_before_anything_was_trained(tmp_path: Path)
             images[query] = torch.from_numpy(np.load(io.BytesIO(answer.content)))
             if not query:
                 assert (answer.headers["x-model"], answer.headers["x-model-version"]) == ("best", version)
+            assert answer.headers["x-model-source"] == ("" if query else CHEST_LOW_DOSE)
         assert psnr(images[""], truth) > psnr(images["?method=fbp"], truth)
         assert ssim(images[""], truth) > ssim(images["?method=fbp"], truth)
         (model,) = client.get("/models").json()["models"]

@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
     busy = "" if disturbed is None else f"; meanwhile other programs kept {disturbed:.1f} cores busy"
     about = (
         f"{options.data}, {options.split} part, {len(part)} images; "
-        f"{options.epochs} epochs of the training part; times over {options.rounds} rounds in turns{busy}\n{facts}"
+        f"--epochs {options.epochs}; times over {options.rounds} rounds in turns{busy}\n{facts}"
     )
     print(f"{text}\n\n{about}")
     options.out.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from fbp_ray.geometry import ParallelBeam
 from fbp_ray.simulate.protocol import observe, project_rays
 
 SCANS = 32
+LEAST_REACH = 4.0  # pixels to either side of an edge, without which it cannot be looked at
 FINER = 4  # samples a pixel and axis of what is projected
 BODY, INSERT = 0.8, 0.1  # radii, of half the image
 INSERTS = {"high": (0.4, 1000.0), "low": (-0.4, 100.0)}  # where along axis 0, and how many HU above water
@@ -36,10 +37,12 @@ class Apart:
     frequency: Array
     power: Array
     edges: dict[str, tuple[Array, Array]]
-    """Frequencies and transfer function of the edge of each insert."""
+    """Frequencies and transfer function of the edge of each insert; none where it has too few pixels."""
 
     def half(self, insert: str) -> float:
         """The frequency at which half of an edge's contrast is left."""
+        if insert not in self.edges:
+            return float("nan")
         frequency, transfer = self.edges[insert]
         below = int(np.argmax(transfer < 0.5))
         if below == 0:
@@ -49,7 +52,7 @@ class Apart:
 
     def as_dict(self) -> dict[str, Any]:
         """For quality.json."""
-        return {"noise_hu": self.noise_hu, **{f"half_contrast_{name}": self.half(name) for name in self.edges}}
+        return {"noise_hu": self.noise_hu, **{f"half_contrast_{name}": self.half(name) for name in INSERTS}}
 
 
 def look_apart(method: Method, geometry: ParallelBeam, photons: float | None) -> Apart:
@@ -67,6 +70,8 @@ def look_apart(method: Method, geometry: ParallelBeam, photons: float | None) ->
     for name, (place, _) in INSERTS.items():
         centre = ((size - 1) / 2 + place * size / 2, (geometry.image_shape[1] - 1) / 2)
         reach = min(10.0, INSERT * size / 2 * 0.8)
+        if reach < LEAST_REACH:
+            continue
         cycles, transfer = edge_mtf(mean, centre, INSERT * size / 2, reach)
         edges[name] = (cycles / pixel_mm, transfer)
     return Apart(float(noise.std()), frequency / pixel_mm, power * pixel_mm**2, edges)

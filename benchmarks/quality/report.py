@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.projector.report import markdown
 from benchmarks.quality.methods import Method
-from benchmarks.quality.phantom import Apart
+from benchmarks.quality.phantom import INSERTS, Apart
 from benchmarks.quality.scores import BATCHES, Scores
 
 
@@ -38,7 +39,7 @@ def table(
                 f"{times[max(BATCHES)]:.2f}",
                 *(f"{times[batch] / first[batch]:.2f}" for batch in BATCHES),
                 f"{seen.noise_hu:.0f}",
-                *(f"{seen.half(name):.2f}" for name in seen.edges),
+                *("too coarse" if math.isnan(half := seen.half(name)) else f"{half:.2f}" for name in INSERTS),
             ]
         )
     return markdown(head, rows)
@@ -67,7 +68,9 @@ def plot(
         axes[0, 0].annotate(method.name, at, xytext=(4, 4), textcoords="offset points", fontsize=8)
         seen = apart[method.name]
         axes[0, 1].plot(seen.frequency, seen.power, **style)
-        for axis, name in zip(axes[1], seen.edges, strict=True):
+        for axis, name in zip(axes[1], INSERTS, strict=True):
+            if name not in seen.edges:
+                continue
             frequency, transfer = seen.edges[name]
             axis.plot(frequency, transfer, **style)
     axes[0, 0].set(xscale="log", xlabel="ms an image, batch of 32", ylabel="PSNR in dB", title="quality against time")

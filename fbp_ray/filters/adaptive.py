@@ -139,14 +139,14 @@ class BandWindow(nn.Module):
     def _photons(self, sinogram: Tensor) -> Tensor:
         """(B,): those of a ray that meets nothing, as they are known, or else estimated."""
         if isinstance(self.config.photons, float):
-            return sinogram.new_full((len(sinogram),), self.config.photons)
+            return sinogram.new_full((sinogram.shape[0],), self.config.photons)
         return estimated_photons(sinogram, self.config.unit)
 
     def _gains(self, sinogram: Tensor, energies: Tensor, noise: Tensor, photons: Tensor) -> Tensor:
         table = self.gains[:, None].to(sinogram.dtype)
         places = self._places(sinogram, energies, noise, photons)
         found = functional.grid_sample(table, places, padding_mode="border", align_corners=True)
-        return found.reshape(len(self.gains), len(sinogram), *tiles(sinogram)).transpose(0, 1).contiguous()
+        return found.reshape(len(self.gains), sinogram.shape[0], *tiles(sinogram)).transpose(0, 1).contiguous()
 
     def _fast_gains(self, noise: Tensor, photons: Tensor) -> BlockGains | None:
         """`_gains` as a kernel, where kernels can be compiled."""

@@ -41,9 +41,9 @@ def log_variance(sinogram: Tensor, unit: float, photons: Tensor) -> Tensor:
 def estimated_photons(sinogram: Tensor, unit: float) -> Tensor:
     """(B, A, D) -> (B,): the photons of a ray that meets nothing, from the noise of the sinogram itself."""
     if sinogram.shape[-1] < 3:
-        return sinogram.new_full((len(sinogram),), _MOST)
+        return sinogram.new_full((sinogram.shape[0],), _MOST)
     if (rows := sinogram.shape[-2] // TILE) >= 2 * _ROWS:
-        together = sinogram[:, : rows * TILE].reshape(len(sinogram), rows, TILE, -1)
+        together = sinogram[:, : rows * TILE].reshape(sinogram.shape[0], rows, TILE, -1)
         sinogram = together[:, :: rows // _ROWS].flatten(1, 2)
     curvature = sinogram[..., 2:] - 2 * sinogram[..., 1:-1] + sinogram[..., :-2]
     variance = tile_means(curvature.square()) * (unit**2 / 6)

@@ -39,7 +39,7 @@ from fbp_ray.sweep.folder import (
 from fbp_ray.sweep.report import SweepProgress, TrialEnded, TrialEvent, as_page, draw_plots, results_table
 from fbp_ray.sweep.space import Search, Space, check_space, open_search
 from fbp_ray.train.cluster import cluster, nodes, starting_ray, this_machine
-from fbp_ray.train.loop import open_parts
+from fbp_ray.train.parts import open_parts
 from fbp_ray.train.process import Process
 from fbp_ray.train.program import check, check_start, resolve, train_run
 from fbp_ray.train.record import measure_baseline
@@ -68,12 +68,12 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
     tree = _resolve(tree, Path(program).stem)
     check_space(space, tree)
     resolved = resolve(training_config(with_workers(tree, tree.sweep.workers_per_trial), {}))
-    check(resolved)
-    if not has_truth(resolved.data.dir, "validation"):
+    if resolved.data.dir.is_dir() and not has_truth(resolved.data.dir, "validation"):
         raise ConfigError(
             f"a sweep ranks its trials by PSNR and SSIM, but {resolved.data.dir} has no ground_truth_validation_*.hdf5;"
             " add the ground truth of the validation part, or train without it: python -m fbp_ray.train --target self"
         )
+    check(resolved)
     search = open_search(space, tree)
     folder = SweepFolder(open_folder(tree.sweep.storage) / str(tree.sweep.name))
     folder.begin(tree, space)

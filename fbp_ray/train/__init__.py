@@ -26,9 +26,9 @@ from fbp_ray.run import own_settings
 from fbp_ray.train.cluster import keep_to_loopback
 
 
-def main(argv: Sequence[str]) -> None:
-    """Trains the run that the options describe."""
-    config = parse_with_recipe(TrainConfig, argv, "python -m fbp_ray.train", own_settings)
+def main(argv: Sequence[str], called: str = "python -m fbp_ray.train") -> None:
+    """Trains the run that the options describe; `called` is what --help says that takes them."""
+    config = parse_with_recipe(TrainConfig, argv, called, own_settings)
     if config.data.dir is not None:
         check_data(config.data, config.target)
     keep_to_loopback(config.ray.address)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fbp_ray.checkpoint import pack
 from fbp_ray.config import TrainConfig
-from fbp_ray.data import Batches, LoDoPaB, Sample, SharedCache, describe, photons_of
-from fbp_ray.data.layout import check_data, has_truth, thins
+from fbp_ray.data import Batches, Sample, SharedCache
 from fbp_ray.data.sampler import samples_for_rank
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.geometry import ParallelBeam
@@ -30,7 +28,7 @@ from fbp_ray.run import ResolvedConfig, RunFolder, epochs_of
 from fbp_ray.self_target import self_loss, self_risk
 from fbp_ray.some_angles import Split, drawn_split
 from fbp_ray.train.events import Doing, EpochEnd, Event, Started, Step, Warned
-from fbp_ray.train.noise import FixedNoise, Noise
+from fbp_ray.train.parts import batches_of, check_shares, describe_parts, kept_in_memory, known_photons, open_parts
 from fbp_ray.train.process import Process, Sums
 from fbp_ray.train.record import BASELINE, CheckpointWriter, Row, measure_baseline, resume, tracking
 
@@ -38,6 +36,7 @@ Report = Callable[[Event], None]
 FIGURES = {"psnr": psnr, "ssim": ssim}
 BETTER = 1e-4  # a loss is better where it is lower by this part of the best, as the scheduler has it
 LEAST_RATE = 0.02  # of the first learning rate: a cosine falls no further
+FEW_ANGLES = 1.5  # a cell, below which angles that are held out say little; LoDoPaB-CT has 1.9
 STEP_SECONDS = 1.0  # a step is shown, and a GPU waited for, no more often than this
 
 
@@ -77,8 +76,8 @@ def train(
     process.check_same("the number of samples", (len(training_set), len(validation_set)))
     check_shares(config, len(training_set), len(validation_set), process.world_size)
     training, validation = (
-        _batches(config, training_set, process, True, caches and caches[0]),
-        _batches(config, validation_set, process, False, caches and caches[1]),
+        batches_of(config, training_set, process, True, caches and caches[0]),
+        batches_of(config, validation_set, process, False, caches and caches[1]),
     )
 
     if process.rank == 0 and not run.folder.has(BASELINE):
@@ -88,21 +87,26 @@ def train(
     model = LearnableFBP(ModelConfig(geometry=geometry, window=window, postprocessing=config.postprocessing))
     model.to(device)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ConfigError(f"a {config.window.kind} window learns nothing; use --window.kind frequency")
+        raise ConfigError(f"a {config.window.kind} window learns nothing; use --window.kind spline or adaptive")
     optimizer = Adam(model.parameters(), lr=config.optim.lr)
     scheduler = ReduceLROnPlateau(optimizer, factor=config.optim.plateau_factor, patience=config.optim.plateau_patience)
 
     def warn(text: str) -> None:
         report(Warned(text))
 
+    if config.target == "self" and geometry.num_angles < FEW_ANGLES * geometry.cells:
+        warn(
+            f"{geometry.num_angles} angles are few for {geometry.cells} cells: what they do not show is taken for "
+            "noise, and --target self may prefer too smooth or too sharp a window"
+        )
     history = resume(config, run, model, optimizer, scheduler, process, warn)
     parallel = DistributedDataParallel(model) if process.world_size > 1 else model
 
-    about_data = _about_data(config, training_set, validation_set)
+    data = describe_parts(config, training_set, validation_set)
     steps = len(training)
     world = process.world_size
     shares = tuple(samples_for_rank(config.train.batch_size, rank, world) for rank in range(world))
-    cached = _cached(training.cache, training_set)
+    cached = kept_in_memory(training.cache, training_set)
     report(Started(epochs_of(history), config.train.epochs, steps, world, shares, cached, baseline))
     with (
         tracking(config, run, process, validation_set, baseline, epochs_of(history), warn) as log_epoch,
@@ -137,7 +141,7 @@ def train(
             history.append(row)
             if process.rank == 0:
                 state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "history": history}
-                last = pack(model, epoch=epoch, metrics=_metrics(row), data=about_data, training=state)
+                last = pack(model, epoch=epoch, metrics=_metrics(row), data=data, training=state)
                 writer.write(last, row["validation_loss"] < best_so_far, history, log_epoch(model, row))
             report(EpochEnd(row))
 
@@ -195,70 +199,6 @@ def is_stalled(config: TrainConfig, history: list[Row]) -> bool:
         elif row["epoch"] > before:
             since += 1
     return 0 < config.train.patience <= since
-
-
-def open_parts(config: TrainConfig) -> tuple[LoDoPaB, LoDoPaB]:
-    """The training and the validation part, with as many angles and samples as the settings say.
-
-    Ground truth is read of the training part where it is used, of the validation part where it is there.
-
-    Raises:
-        ConfigError, DataError, GeometryError: they cannot be used.
-    """
-    data = config.data
-    geometry = check_data(data, config.target)
-    assert data.dir is not None
-    needed = config.target == "truth" or (data.photons is not None and not thins(data))
-    training = LoDoPaB(data.dir, "train", geometry, data.train_samples, data.every, truth=needed)
-    there = has_truth(data.dir, "validation")
-    validation = (data.dir, "validation", geometry, data.validation_samples, data.every, there)
-    if data.photons is None:
-        return training, LoDoPaB(*validation)
-    return training, FixedNoise(Noise(data, training.geometry), *validation)
-
-
-def check_shares(config: TrainConfig, training: int, validation: int, workers: int) -> None:
-    """Raises ConfigError where a step, or the validation part, has too little for so many workers."""
-    batch = config.train.batch_size
-    if batch > training:
-        raise ConfigError(
-            f"--train.batch_size {batch} is more than the {training} training samples; use a smaller batch or more data"
-        )
-    if batch < workers:
-        raise ConfigError(
-            f"--train.batch_size {batch} leaves some of the {workers} workers without a sample; use a batch of "
-            f"{workers} or more, or a smaller --scaling.num_workers"
-        )
-    if validation < workers:
-        raise ConfigError(
-            f"{validation} validation samples are fewer than the {workers} workers; use more samples or a smaller "
-            "--scaling.num_workers"
-        )
-
-
-def _batches(
-    config: ResolvedConfig, dataset: LoDoPaB, process: Process, shuffle: bool, cache: SharedCache | None
-) -> Batches:
-    if cache is None and config.data.cache != "none":
-        cache = SharedCache(dataset, config.data.cache)
-    return Batches(
-        dataset,
-        config.train.batch_size,
-        process.rank,
-        process.world_size,
-        seed=config.train.seed if shuffle else None,
-        cache=cache,
-        draw=Noise(config.data, dataset.geometry, config.train.seed).draw if shuffle and config.data.photons else None,
-        pin=process.device.type == "cuda",
-    )
-
-
-def known_photons(config: ResolvedConfig) -> float | None:
-    """Those of the training's data, None where they are not known or differ from sample to sample."""
-    if config.data.photons is None:
-        return photons_of(config.data.dir)
-    low, high = config.data.photons
-    return low if low == high else None
 
 
 def _split(config: ResolvedConfig, geometry: ParallelBeam, epoch: int, step: int) -> Split | None:
@@ -357,26 +297,8 @@ def _seed(seed: int, epoch: int, rank: int) -> None:
     torch.manual_seed(int(state) % 2**63)
 
 
-def _cached(cache: SharedCache | None, dataset: LoDoPaB) -> str:
-    if cache is None:
-        return ""
-    which = "all" if cache.samples == len(dataset) else f"the first {cache.samples} of {len(dataset)}"
-    return f"keeping {which} training samples in memory once read: {cache.bytes / 1e9:.2f} GB a machine ({cache.mode})"
-
-
 def _metrics(row: dict[str, float]) -> dict[str, float]:
     return {name.removeprefix("validation_"): value for name, value in row.items() if name.startswith("validation_")}
-
-
-def _about_data(config: ResolvedConfig, training_set: LoDoPaB, validation_set: LoDoPaB) -> dict[str, Any]:
-    return {
-        "dir": str(config.data.dir),
-        "every": config.data.every,
-        "photons": config.data.photons,
-        "train_samples": len(training_set),
-        "validation_samples": len(validation_set),
-        "description": describe(config.data.dir),
-    }
 
 
 def _not_finite(epoch: int, step: int, names: list[str], config: ResolvedConfig) -> str:

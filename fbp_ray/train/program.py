@@ -18,7 +18,7 @@ from fbp_ray.least_squares import SOLVABLE
 from fbp_ray.losses import composite_loss
 from fbp_ray.metrics import has_range
 from fbp_ray.model import LearnableFBP, ModelConfig
-from fbp_ray.own import own_metrics
+from fbp_ray.own import own_metrics, typed_options
 from fbp_ray.run import ResolvedConfig as ResolvedConfig
 from fbp_ray.run import RunFolder, State, epochs_of
 from fbp_ray.shipped import absolute_place
@@ -29,7 +29,7 @@ from fbp_ray.trackers import check_trackers
 from fbp_ray.train.cluster import allocate, check_interface, starting_ray, this_machine
 from fbp_ray.train.display import TrainingDisplay
 from fbp_ray.train.events import Doing
-from fbp_ray.train.loop import check_shares, open_parts
+from fbp_ray.train.parts import check_shares, open_parts
 from fbp_ray.train.record import BASELINE
 
 MOST = 1e3
@@ -130,6 +130,25 @@ def check(config: ResolvedConfig, workers: int | None = None) -> None:
     window = config.window.with_best(1.0)
     model = LearnableFBP(ModelConfig(geometry=training.geometry, window=window, postprocessing=config.postprocessing))
     check_values(training, validation)
+    try:
+        _try_out(config, model, training)
+    except FbpRayError:
+        raise
+    except Exception as error:
+        if not config.own_code:
+            raise
+        raise ConfigError(
+            f"{' or '.join(config.own_code)} failed on the first training sample: {type(error).__name__}: {error}; "
+            "see docs/your-own-code.md"
+        ) from error
+    check_settings(config)
+    if config.init.checkpoint is not None:
+        check_geometry(config.init.checkpoint, training.geometry)
+        check_start(config)
+
+
+def _try_out(config: TrainConfig, model: LearnableFBP, training: LoDoPaB) -> None:
+    """Uses what a step and a validation use, once."""
     image = torch.zeros(1, *training.geometry.image_shape)
     if model.config.own_code:  # what it gives is not known
         image = model(training[0].observation[None]).detach()
@@ -139,10 +158,6 @@ def check(config: ResolvedConfig, workers: int | None = None) -> None:
         splits(training.geometry)
     for metric in own_metrics(config.metrics).values():
         metric(image, image)
-    check_settings(config)
-    if config.init.checkpoint is not None:
-        check_geometry(config.init.checkpoint, training.geometry)
-        check_start(config)
 
 
 def check_values(training: LoDoPaB, validation: LoDoPaB) -> None:
@@ -193,7 +208,7 @@ def check_settings(config: TrainConfig) -> None:
     if config.window.init == "solve":
         if config.window.kind not in SOLVABLE:
             raise ConfigError(
-                f"--window.init solve needs a window that is linear in what is learned, not {config.window.kind}: use "
+                f"to be solved, a window has to be linear in what is learned, and {config.window.kind} is not: use "
                 f"--window.kind {', '.join(SOLVABLE[:-1])} or {SOLVABLE[-1]}"
             )
         if config.init.checkpoint is not None:
@@ -210,5 +225,11 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
     tree = config.model_dump()
     tree["data"]["dir"] = folder.absolute()
     tree["run"]["name"] = config.run.name or f"{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+    for part in ("window", "postprocessing"):
+        if tree[part]["options"]:
+            tree[part]["options"] = typed_options(tree[part]["kind"], tree[part]["options"])
+    for part in ("loss", "metrics"):
+        given = tree[part]["options"]
+        tree[part]["options"] = {name: typed_options(name, options) for name, options in given.items()}
     tree["init"]["checkpoint"] = config.init.checkpoint and absolute_place(config.init.checkpoint)
     return ResolvedConfig.model_validate(tree)

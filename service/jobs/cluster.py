@@ -73,9 +73,11 @@ class RayJobs:
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 
-    def version(self) -> str:
-        """The cluster's version of Ray."""
-        return self._ask("GET", "/api/version", lambda answer: str(answer["ray_version"]), "is not ready")
+    def version(self, seconds: float = SECONDS) -> str:
+        """The cluster's version of Ray, if it answers in so many seconds."""
+        return self._ask(
+            "GET", "/api/version", lambda answer: str(answer["ray_version"]), "is not ready", None, seconds
+        )
 
     def submit(self, submission: str, command: str, variables: dict[str, str]) -> None:
         """Has the cluster run a command, with some variables in its environment; once, however often it is called.
@@ -85,7 +87,14 @@ class RayJobs:
         """
         body = {"entrypoint": command, "submission_id": submission, "runtime_env": {"env_vars": variables}}
         try:
-            self._ask("POST", "/api/jobs/", lambda answer: answer["submission_id"], "does not take the job", body)
+            self._ask(
+                "POST",
+                "/api/jobs/",
+                lambda answer: answer["submission_id"],
+                "does not take the job",
+                body,
+                SUBMIT_SECONDS,
+            )
         except _HttpError as error:
             if self.look(submission) is None:
                 raise Refused(str(error)) from None
@@ -120,10 +129,17 @@ class RayJobs:
         """The cluster's machines that are there."""
         return self._ask("GET", "/api/v0/nodes?detail=1&limit=10000", _nodes, "does not say what it has")
 
-    def _ask(self, method: str, path: str, read: Callable[[Any], T], failing: str, body: Any = None) -> T:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[Any], T],
+        failing: str,
+        body: Any = None,
+        seconds: float = SECONDS,
+    ) -> T:
         """What `read` makes of the answer; `failing` says what it means if the cluster answers with an error."""
         try:
-            seconds = SUBMIT_SECONDS if body else SECONDS
             answer = self._http.request(method, self.address + path, json=body, timeout=seconds)
         except httpx.HTTPError as error:
             why = str(error) or type(error).__name__

@@ -33,7 +33,8 @@ from service.settings import PREFIX, Settings
 
 HOST = "127.0.0.1"
 START_SECONDS = 90.0
-END_SECONDS = 10.0
+LOOK_SECONDS = 2.0  # for an answer of a head that is starting
+END_SECONDS = 3.0  # that a head may take by itself: it may be starting, and the service has to be gone in time
 TRIES = 3
 OTHERS = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN")  # would lead to another cluster, or token
 MAX_PATH = 24  # characters of the folder for Ray's files: a unix socket in it has 83 more, and 107 is the limit
@@ -212,7 +213,7 @@ class LocalHead(Cluster):
             if not head.is_alive:
                 return False
             try:
-                jobs.version()
+                jobs.version(LOOK_SECONDS)
                 return True
             except Unreachable as error:
                 why = error

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +20,14 @@ import numpy as np
 import psutil
 import pytest
 import tifffile
+from pydantic import SecretStr
+from starlette.datastructures import Headers
 
+from service.access import token_of
 from service.memory import Bill, Memory
 from service.observability import Metrics
 from service.reader_pool import ReaderPool
-from service.settings import LimitsConfig
+from service.settings import AccessConfig, LimitsConfig, Settings
 from tests.service.test_process import service, wait_for
 from tests.support.serving import as_npy, running, save_model, settings_for, sinograms
 
@@ -140,6 +144,17 @@ def bomb() -> bytes:
     return content.getvalue()
 
 
+def claims_more() -> bytes:
+    """A .npz whose one entry unpacks to a byte less than its list of entries says."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data.npy", as_npy(np.zeros((3900, 60, 67), np.float32)))
+    more = bytearray(content.getvalue())
+    size = more.rfind(b"PK\x01\x02") + 24
+    more[size : size + 4] = (int.from_bytes(more[size : size + 4], "little") + 1).to_bytes(4, "little")
+    return bytes(more)
+
+
 def many_entries() -> bytes:
     """A .zip whose list of entries takes many times its own size."""
     entry = b"PK\x01\x02" + bytes(42)
@@ -177,6 +192,8 @@ def test_what_bodies_unpack_to_is_counted(target: Target) -> None:
     wait_for(lambda: target.memory() < 1.05 * before, 30)
     with target.bounded(60_000_000):
         assert target.post(many_entries()) == 400
+    with target.bounded(90_000_000):  # 63 MB, once
+        assert target.post(claims_more()) == 200
 
 
 def test_what_is_announced_costs_nothing(target: Target) -> None:
@@ -287,6 +304,13 @@ def test_no_body_is_read_before_the_token(tmp_path: Path, path: str) -> None:
             wire.sendall(b"[" * 9)
 
 
+def test_a_token_is_one_client_however_it_is_written() -> None:
+    settings = Settings(access=AccessConfig(operate=(SecretStr("o" * 20),)))
+    for text in ("Bearer t", "bearer t", "BEARER   t "):
+        assert token_of(Headers({"authorization": text}), settings) == "t"
+    assert token_of(Headers({"authorization": "Bearer t"}), Settings()) == ""  # nobody looks at it
+
+
 def test_a_crowd_leaves_room_for_health(tmp_path: Path) -> None:
     with running(settings_for(tmp_path, limits={"connections": 2})) as client, ExitStack() as stack:
         address = client.base_url.host, client.base_url.port or 0
@@ -336,3 +360,4 @@ def test_told_to_end_it_is_gone_in_time(target: Target) -> None:
         began = time.monotonic()
         target.process.wait(timeout=30)
     assert time.monotonic() - began < 4 + 1.5
+    assert "Traceback" not in (target.folder / "log.txt").read_text()

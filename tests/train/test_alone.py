@@ -31,9 +31,10 @@ from fbp_ray.sweep.config import SweepTree
 from fbp_ray.sweep.program import run_sweep
 from fbp_ray.sweep.space import Choice
 from fbp_ray.train.display import TrainingDisplay
-from fbp_ray.train.events import Event, Step
-from fbp_ray.train.loop import known_photons, open_parts, train
+from fbp_ray.train.events import Event, Step, Warned
+from fbp_ray.train.loop import train
 from fbp_ray.train.noise import Noise
+from fbp_ray.train.parts import known_photons, open_parts
 from fbp_ray.train.process import Process
 from fbp_ray.train.program import beside_hann, check
 from tests.support.scans import COARSE, write_scan
@@ -265,3 +266,9 @@ def with_photons(scan: Path, folder: Path, photons: float) -> Path:
     text = (scan / "dataset.json").read_text()
     (folder / "dataset.json").write_text(text.replace("{", f'{{"photons": {photons}, ', 1))
     return folder
+
+
+def test_few_angles_are_warned_of(blind: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    run(tmp_path / "run", settings(blind, train={"epochs": 1, "batch_size": 2}), events.append)
+    assert any("60 angles are few for 67 cells" in event.text for event in events if isinstance(event, Warned))

@@ -16,7 +16,8 @@ from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.run import RunFolder
 from fbp_ray.train.events import EpochEnd, Event
-from fbp_ray.train.loop import check_shares, train
+from fbp_ray.train.loop import train
+from fbp_ray.train.parts import check_shares
 from fbp_ray.train.process import Process, Sums
 from tests.support.scans import write_scan
 

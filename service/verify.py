@@ -1,0 +1,51 @@
+"""Whether a model reconstructs: it is tried on a phantom before it serves, which also compiles what it needs."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fbp_ray.data.layout import MU_MAX, MU_WATER
+from fbp_ray.errors import CheckpointError
+from fbp_ray.geometry import ParallelBeam
+from fbp_ray.metrics import relative_error
+from fbp_ray.projector import project
+from service.batching import Engine, classic
+
+MAX_PHANTOM_ERROR = 0.5
+"""The largest relative error on the phantom; where the classic FBP of a scan is that bad too, twice its error."""
+
+
+def soft_disc(geometry: ParallelBeam) -> Tensor:
+    """A disc of water with a soft edge and a denser spot in it: (H, W), attenuation / MU_MAX."""
+    reach = min(abs(geometry.x[0]), abs(geometry.y[0]), geometry.cells * geometry.cell_size / 2)
+    x, y = geometry.x[:, None] / reach, geometry.y[None, :] / reach
+
+    def disc(centre: float, radius: float) -> np.ndarray:
+        return np.asarray(1 / (1 + np.exp((np.hypot(x - centre, y) - radius) / 0.05)))
+
+    image = MU_WATER / MU_MAX * (disc(0.0, 0.6) + 0.5 * disc(0.25, 0.15))
+    return torch.from_numpy(image.astype(np.float32))
+
+
+def verify(engine: Engine, source: str, batch: int = 4) -> float:
+    """The relative error of the built-in phantom's images, one alone and a batch of them; compiles what they need.
+
+    Raises:
+        CheckpointError: the images are not the phantom, or not finite.
+    """
+    phantom = soft_disc(engine.geometry)
+    with torch.inference_mode():
+        sinogram = project(phantom[None], engine.geometry)
+        images = [*engine.run(sinogram), *engine.run(sinogram.expand(batch, -1, -1).contiguous())]
+        reference = classic(engine.geometry, "none", 1.0, torch.device("cpu")).run(sinogram)[0]
+    errors = [relative_error(image, phantom) for image in images]
+    error, usual = max(errors, key=lambda value: (value != value, value)), relative_error(reference, phantom)
+    if not error <= max(MAX_PHANTOM_ERROR, 2 * usual):
+        raise CheckpointError(
+            f"the model of {source} does not reconstruct the built-in phantom: its relative error is {error:.3g}, "
+            f"that of the classic FBP {usual:.3g}; train it longer, or choose another "
+            "checkpoint. The one that served goes on"
+        )
+    return error
