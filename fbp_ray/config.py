@@ -37,7 +37,10 @@ WindowKind = Literal[
 ]
 
 
-NetworkKind = Literal["identity"]
+NetworkKind = Literal["identity", "unet"]
+NETWORK_SETTINGS: dict[str, tuple[NetworkKind, ...]] = {"residual": ("unet",)}
+"""Settings of a network, and the kinds that take them."""
+
 Options = dict[str, Any]
 NamedOptions = Annotated[Options, BeforeValidator(lambda value: _as_object(value))]
 
@@ -194,14 +197,27 @@ class PostprocessingConfig(Frozen):
     """What happens to the image after the backprojection."""
 
     kind: Annotated[str, own_or("networks", get_args(NetworkKind))] = Field(
-        default="identity", description="identity: nothing; or a network of your own, PACKAGE.MODULE:CLASS"
+        default="identity",
+        description="identity: nothing; unet: the published U-Net for LoDoPaB-CT; or a network of your own, "
+        "PACKAGE.MODULE:CLASS",
     )
     options: Options = Field(default={}, description="settings of a network of your own, NAME=VALUE")
+    residual: bool = Field(
+        default=True,
+        description="unet: it is added to the image, and nothing at the start; false as published: it gives the image",
+    )
 
     @model_validator(mode="after")
     def _own_alone_has_options(self) -> PostprocessingConfig:
         if self.options and not is_own(self.kind):
             raise ValueError(f"options are those of a network of your own, but kind is {self.kind}; leave them out")
+        return self
+
+    @model_validator(mode="after")
+    def _takes_what_is_given(self) -> PostprocessingConfig:
+        for name, kinds in NETWORK_SETTINGS.items():
+            if self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is a setting of {' and '.join(kinds)}, but kind is {self.kind}; leave it out")
         return self
 
 

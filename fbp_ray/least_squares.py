@@ -120,7 +120,7 @@ def _at(model: LearnableFBP, some: SomeAngles) -> LearnableFBP:
     """The model for some of the angles, with the same coefficients: none of those that can be solved is by angle."""
     config = ModelConfig(geometry=some, window=model.config.window)
     other = LearnableFBP(config).to(next(model.parameters()).device).requires_grad_(False)
-    other.load_state_dict(model.state_dict())
+    other.filter.load_state_dict(model.filter.state_dict())
     return other
 
 

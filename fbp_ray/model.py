@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from fbp_ray.config import PostprocessingConfig, WindowConfig, WindowName
 from fbp_ray.errors import GeometryError
 from fbp_ray.filters import TableWindow, analytic_window, build_filter, filter_projections, frequencies
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.own import own_stage
+from fbp_ray.networks import build_network
 from fbp_ray.own_names import is_own
 from fbp_ray.projector import backproject, check_array
 from fbp_ray.settings import Frozen
@@ -36,16 +35,6 @@ class ModelConfig(Frozen):
     def own_code(self) -> list[str]:
         """What of somebody's own the model needs."""
         return [kind for kind in (self.window.kind, self.postprocessing.kind) if is_own(kind)]
-
-
-_NETWORKS: dict[str, Callable[[], nn.Module]] = {"identity": nn.Identity}
-
-
-def build_network(config: PostprocessingConfig, geometry: ParallelBeam) -> nn.Module:
-    """The network that `config` describes, (B, H, W) -> (B, H, W), on the CPU; raises as `own_stage` does."""
-    if is_own(config.kind):
-        return own_stage(config.kind, config.options, geometry).to("cpu", torch.float32)
-    return _NETWORKS[config.kind]()
 
 
 class LearnableFBP(nn.Module):

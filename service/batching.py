@@ -21,6 +21,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from fbp_ray import networks
 from fbp_ray.config import WindowName
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.geometry import ParallelBeam
@@ -53,6 +54,9 @@ class Engine:
     source: str = ""
     """Where a learned model comes from."""
 
+    network_bytes: int = 0
+    """The memory that the network after the backprojection takes for an image."""
+
     @cached_property
     def digest(self) -> str:
         """Names the geometry."""
@@ -66,7 +70,11 @@ class Engine:
 
 def learned(name: str, version: str, model: LearnableFBP, device: torch.device, source: str) -> Engine:
     """A trained model, which is on `device`."""
-    return Engine(name, version, "learned", model.geometry, device, lambda batch: model(batch.to(device)).cpu(), source)
+    network_bytes = networks.bytes_per_image(model.postprocessing, model.geometry)
+    geometry = model.geometry
+    return Engine(
+        name, version, "learned", geometry, device, lambda batch: model(batch.to(device)).cpu(), source, network_bytes
+    )
 
 
 @lru_cache(maxsize=32)
@@ -234,7 +242,7 @@ def _hand_over(batch: Sequence[_Piece], images: Sequence[Tensor] | Tensor | Exce
 def bytes_per_image(engine: Engine) -> int:
     """What the computing of an image takes."""
     angles, cells = engine.geometry.sinogram_shape
-    return IMAGE_COPIES * 4 * angles * cells
+    return IMAGE_COPIES * 4 * angles * cells + engine.network_bytes
 
 
 def room(engine: Engine, memory: Memory) -> int:
