@@ -169,7 +169,7 @@ def _cells(run: Run) -> tuple[str, ...]:
     return (
         run.path,
         run.state,
-        f"{run.epochs_done}/{'?' if run.epochs is None else run.epochs}",
+        "" if run.epochs is None and not run.epochs_done else f"{run.epochs_done}/{run.epochs or '?'}",
         "" if psnr is None else f"{psnr.value:.3f} ({psnr.epoch})",
         "" if psnr is None or psnr.gain is None else f"{psnr.gain:+.3f}",
         "" if ssim is None else f"{ssim.value:.4f} ({ssim.epoch})",

@@ -38,7 +38,7 @@ ORDER = (
     ("pictures",),
     ("run", "simulate"),
     ("train", "evaluate", "runs"),
-    ("sweep", "doctor", "solve", "export"),
+    ("sweep", "doctor", "solve", "export", "convert"),
 )
 
 
@@ -89,6 +89,7 @@ def test_options_are_read_before_anything_heavy_is_imported(tmp_path: Path) -> N
         "fbp_ray.train": ["--optim.lr", "fast"],
         "fbp_ray.evaluate": ["--split", "all"],
         "fbp_ray.export": ["--to", "nowhere"],
+        "fbp_ray.convert": ["--unet", "weights.txt", "--out", "runs/none"],
         "fbp_ray.simulate": ["--phantoms", "0"],
         "fbp_ray.doctor": ["--quick=perhaps"],
         "fbp_ray.runs": ["--storage", str(tmp_path / "nowhere")],

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from fbp_ray.baseline import CUTOFF_SAMPLES, PASSES, Baseline, BestCutoffs, Quality, best_hann, mean_quality, quality
-from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_model, read_manifest
+from fbp_ray.checkpoint import Manifest, check_geometry, find_checkpoint, load_model, read_manifest
 from fbp_ray.cli import progress
 from fbp_ray.data import LoDoPaB, describe, geometry_of
 from fbp_ray.data.layout import find_observations, has_truth
@@ -131,6 +131,14 @@ def check_out(out: Folder, overwrite: bool) -> None:
         raise RunError(f"{out} holds results already; --overwrite replaces them, or choose another --out")
 
 
+def data_folder(config: EvaluateConfig, manifest: Manifest) -> Path:
+    """The data folder that the options name, or else the one that the model was trained on; DataError without one."""
+    folder = config.data.dir or manifest.data.get("dir")
+    if folder is None:
+        raise DataError(f"what {config.checkpoint} was trained on is not known; name a data folder: --data.dir DIR")
+    return Path(folder)
+
+
 def open_part(config: EvaluateConfig, checkpoint: Folder, part: str) -> LoDoPaB:
     """A part of the data that the options name, or else of those that the model was trained on.
 
@@ -139,7 +147,7 @@ def open_part(config: EvaluateConfig, checkpoint: Folder, part: str) -> LoDoPaB:
         DataError: they cannot be used.
     """
     manifest = read_manifest(checkpoint)
-    folder = config.data.dir or Path(manifest.data["dir"])
+    folder = data_folder(config, manifest)
     geometry, every = manifest.model.geometry, config.data.every or 1
     if folder.is_dir():
         geometry = geometry_of(folder)
@@ -158,9 +166,9 @@ def _best_cutoffs(config: EvaluateConfig, checkpoint: Folder, device: torch.devi
     """The best Hann cut-offs on the validation part: those of the run where it was trained on these data."""
     if config.hann_psnr is not None and config.hann_ssim is not None:
         return BestCutoffs(config.hann_psnr, config.hann_ssim)
-    trained_on, run = read_manifest(checkpoint).data, checkpoint.parent
-    folder = config.data.dir or Path(trained_on["dir"])
-    same = folder.absolute() == Path(trained_on["dir"]) and describe(folder) == trained_on.get("description")
+    manifest, run = read_manifest(checkpoint), checkpoint.parent
+    trained_on, folder = manifest.data, data_folder(config, manifest)
+    same = folder.absolute() == Path(trained_on.get("dir", "")) and describe(folder) == trained_on.get("description")
     same = same and trained_on.get("photons") is None  # its noise was drawn anew
     known = Baseline.model_validate_json(as_text(run.read("baseline.json"))) if run.has("baseline.json") else None
     if same and known is not None and known.hann_psnr is not None:

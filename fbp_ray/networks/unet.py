@@ -9,6 +9,7 @@ Dimensions: B batch, C channels, H and W the image's axes.
 from __future__ import annotations
 
 from itertools import chain, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ SKIP = 4
 SMALLEST = 2 ** (len(CHANNELS) - 1) + 1
 """The longer side of an image that is still two pixels long at the coarsest scale: one has no variance."""
 
-FLOAT = {"device": "cpu", "dtype": torch.float32}  # whatever torch's defaults are
+FLOAT: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}  # whatever torch's defaults are
 
 
 class UNet(nn.Module):

@@ -215,8 +215,8 @@ def check_settings(config: TrainConfig) -> None:
             raise ConfigError("--window.init solve and --init.checkpoint are two starts; leave one out")
     if config.window.kind in ("fixed", "zeng") and config.postprocessing.kind == "identity":
         raise ConfigError(
-            f"a {config.window.kind} window learns nothing; use --window.kind spline or adaptive, or a network after it: "
-            "--postprocessing.kind unet"
+            f"a {config.window.kind} window learns nothing; use --window.kind spline or adaptive, or a network after "
+            "it: --postprocessing.kind unet"
         )
 
 

@@ -226,7 +226,7 @@ def _check_sweep(job: Job, nodes: Sequence[Node], local: bool, places: Places, o
 
 def _check_evaluation(job: Job, local: bool, places: Places, own: Collection[str]) -> None:
     from fbp_ray.checkpoint import find_checkpoint, read_manifest
-    from fbp_ray.evaluate.program import check_out, open_part
+    from fbp_ray.evaluate.program import check_out, data_folder, open_part
 
     config = EvaluateConfig.model_validate(job.config)
     check_out(places.open(job.place), config.overwrite)
@@ -234,7 +234,7 @@ def _check_evaluation(job: Job, local: bool, places: Places, own: Collection[str
         return
     checkpoint = find_checkpoint(places.open_model(config.checkpoint))
     refuse_own([*read_manifest(checkpoint).model.own_code, *config.metrics.own], own)
-    folder = config.data.dir or Path(str(read_manifest(checkpoint).data.get("dir", "")))
+    folder = data_folder(config, read_manifest(checkpoint))
     if folder.is_dir():
         open_part(config, checkpoint, config.split)
     elif local:
