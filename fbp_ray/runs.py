@@ -169,7 +169,7 @@ def _cells(run: Run) -> tuple[str, ...]:
     return (
         run.path,
         run.state,
-        "" if run.epochs is None and not run.epochs_done else f"{run.epochs_done}/{run.epochs or '?'}",
+        _epochs(run),
         "" if psnr is None else f"{psnr.value:.3f} ({psnr.epoch})",
         "" if psnr is None or psnr.gain is None else f"{psnr.gain:+.3f}",
         "" if ssim is None else f"{ssim.value:.4f} ({ssim.epoch})",
@@ -177,6 +177,13 @@ def _cells(run: Run) -> tuple[str, ...]:
         "" if run.changed is None else f"{run.changed.astimezone():%Y-%m-%d %H:%M}",
         reason if len(reason) <= SHORT else reason[: SHORT - 3] + "...",
     )
+
+
+def _epochs(run: Run) -> str:
+    """Epochs done of how many; nothing for a run that was not trained here."""
+    if run.epochs is None:
+        return f"{run.epochs_done}/?" if run.epochs_done else ""
+    return f"{run.epochs_done}/{run.epochs}"
 
 
 def _print_table(console: Console, runs: list[Run]) -> None:

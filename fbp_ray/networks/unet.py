@@ -57,9 +57,9 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(_Up(coarse, fine) for coarse, fine in pairwise(CHANNELS[::-1]))
         last = nn.Conv2d(CHANNELS[0], 1, 1, **FLOAT)
         if self.residual:
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-        self.outc = _Convolutions([last])
+            for weights in last.parameters():
+                nn.init.zeros_(weights)
+        self.outc = nn.ModuleDict({"conv": last})
         self.to(memory_format=torch.channels_last)  # in which convolutions take half the time on a CPU
 
     def forward(self, image: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class UNet(nn.Module):
         features = scales.pop()
         for up in self.up:
             features = up(features, scales.pop())
-        change: Tensor = self.outc(features)[:, 0]
+        change: Tensor = self.outc["conv"](features)[:, 0]
         return image + change if self.residual else change
 
 
@@ -90,7 +90,7 @@ class _Up(_Convolutions):
     """Twice as many pixels, joined with a few features from the way down."""
 
     def __init__(self, coarse: int, fine: int) -> None:
-        joined = [nn.BatchNorm2d(coarse + SKIP, **FLOAT)]
+        joined: list[nn.Module] = [nn.BatchNorm2d(coarse + SKIP, **FLOAT)]
         super().__init__(joined, _convolution(coarse + SKIP, fine, 3), _convolution(fine, fine, 3))
         self.skip_conv = nn.Sequential(*_convolution(fine, SKIP, 1))
 

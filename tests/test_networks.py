@@ -1,0 +1,369 @@
+"""Networks after the backprojection, and the published weights of one."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fbp_ray.checkpoint import load_model, read_manifest
+from fbp_ray.cli import parse
+from fbp_ray.config import PostprocessingConfig, TrainConfig, WindowConfig
+from fbp_ray.convert import main as convert
+from fbp_ray.errors import CheckpointError, ConfigError, DataError, FbpRayError, GeometryError, RunError
+from fbp_ray.evaluate import main as evaluate
+from fbp_ray.export import main as export
+from fbp_ray.geometry import ParallelBeam, RegularAngles
+from fbp_ray.model import LearnableFBP, ModelConfig, fbp
+from fbp_ray.networks import build_network
+from fbp_ray.run import RunFolder
+from fbp_ray.runs import list_runs
+from fbp_ray.train.events import Event, Step
+from fbp_ray.train.loop import train
+from fbp_ray.train.process import Process
+from fbp_ray.train.program import check
+from tests.support.checkpoints import save_checkpoint
+from tests.support.scans import COARSE, smooth_images, write_scan
+from tests.support.serving import as_npy, running, settings_for, sinograms
+from tests.train.test_processes import in_two
+
+CHANNELS = (32, 32, 64, 64, 128)
+TINY = ParallelBeam(
+    angles=RegularAngles(count=16, first=0.05, step=np.pi / 16),
+    cells=25,
+    cell_size=0.0155,
+    image_shape=(17, 17),
+    pixel_size=0.26 / 17,
+)
+
+
+def unet(geometry: ParallelBeam = TINY, **settings: Any) -> LearnableFBP:
+    network = PostprocessingConfig(kind="unet", **settings)
+    window = WindowConfig(kind="fixed", init="hann")
+    return LearnableFBP(ModelConfig(geometry=geometry, window=window, postprocessing=network))
+
+
+def published(seed: int = 0, channels: tuple[int, ...] = CHANNELS) -> dict[str, Tensor]:
+    """Random weights under the names and in the shapes of the published ones, written down from their description."""
+    random = torch.Generator().manual_seed(seed)
+    state: dict[str, Tensor] = {}
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=random)
+
+    def convolution(name: str, inputs: int, outputs: int, size: int) -> None:
+        state[f"{name}.weight"] = draw(outputs, inputs, size, size) / (inputs * size**2) ** 0.5
+        state[f"{name}.bias"] = 0.1 * draw(outputs)
+
+    def norm(name: str, features: int) -> None:
+        state[f"{name}.weight"], state[f"{name}.bias"] = 1 + 0.1 * draw(features), 0.1 * draw(features)
+        state[f"{name}.running_mean"], state[f"{name}.running_var"] = (
+            0.1 * draw(features),
+            1 + 0.5 * draw(features).abs(),
+        )
+        state[f"{name}.num_batches_tracked"] = torch.tensor(100)
+
+    convolution("inc.conv.0", 1, channels[0], 3)
+    norm("inc.conv.1", channels[0])
+    for level, (fine, coarse) in enumerate(pairwise(channels)):
+        convolution(f"down.{level}.conv.0", fine, coarse, 3)
+        norm(f"down.{level}.conv.1", coarse)
+        convolution(f"down.{level}.conv.3", coarse, coarse, 3)
+        norm(f"down.{level}.conv.4", coarse)
+    for level, (coarse, fine) in enumerate(pairwise(channels[::-1])):
+        norm(f"up.{level}.conv.0", coarse + 4)
+        convolution(f"up.{level}.conv.1", coarse + 4, fine, 3)
+        norm(f"up.{level}.conv.2", fine)
+        convolution(f"up.{level}.conv.4", fine, fine, 3)
+        norm(f"up.{level}.conv.5", fine)
+        convolution(f"up.{level}.skip_conv.0", fine, 4, 1)
+        norm(f"up.{level}.skip_conv.1", 4)
+    convolution("outc.conv", channels[0], 1, 1)
+    return state
+
+
+def forward(state: Mapping[str, Tensor], image: Tensor, levels: int = 4) -> Tensor:
+    """The published network, (B, H, W) -> (B, H, W), in functions alone."""
+
+    def convolve(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        weight = state[f"{name}.weight"]
+        return F.conv2d(x, weight, state[f"{name}.bias"], stride, padding=(weight.shape[-1] - 1) // 2)
+
+    def normalise(x: Tensor, name: str) -> Tensor:
+        mean, variance = (state[f"{name}.{which}"][:, None, None] for which in ("running_mean", "running_var"))
+        weight, bias = (state[f"{name}.{which}"][:, None, None] for which in ("weight", "bias"))
+        return (x - mean) / torch.sqrt(variance + 1e-5) * weight + bias
+
+    def block(x: Tensor, name: str, at: int, stride: int = 1) -> Tensor:
+        return F.leaky_relu(normalise(convolve(x, f"{name}.{at}", stride), f"{name}.{at + 1}"), 0.2)
+
+    def middle(x: Tensor, height: int, width: int) -> Tensor:
+        top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
+        return x[..., top : top + height, left : left + width]
+
+    scales = [block(image[:, None], "inc.conv", 0)]
+    for level in range(levels):
+        half = block(scales[-1], f"down.{level}.conv", 0, stride=2)
+        scales.append(block(half, f"down.{level}.conv", 3))
+    x = scales[-1]
+    for level in range(levels):
+        skip = block(scales[-2 - level], f"up.{level}.skip_conv", 0)
+        size = 2 * x.shape[-2], 2 * x.shape[-1]
+        x = F.interpolate(x, size, mode="bilinear", align_corners=True)
+        height, width = min(x.shape[-2], skip.shape[-2]), min(x.shape[-1], skip.shape[-1])
+        x = torch.cat([middle(x, height, width), middle(skip, height, width)], dim=1)
+        x = normalise(x, f"up.{level}.conv.0")
+        x = block(block(x, f"up.{level}.conv", 1), f"up.{level}.conv", 4)
+    return convolve(x, "outc.conv")[:, 0]
+
+
+def fitted(geometry: ParallelBeam) -> dict[str, Tensor]:
+    """As `published`, the last layer fitted, so that the network gives back smooth images of this geometry."""
+    state = published(seed=3)
+    images = torch.from_numpy(smooth_images(6, geometry, seed=8))
+    features = []
+    for channel in range(32):
+        weight = torch.zeros_like(state["outc.conv.weight"])
+        weight[0, channel] = 1
+        alone = state | {"outc.conv.weight": weight, "outc.conv.bias": torch.zeros(1)}
+        features.append(forward(alone, images).flatten())
+    table = torch.stack([*features, torch.ones(images.numel())], dim=1).double()
+    found = torch.linalg.lstsq(table, images.flatten().double()[:, None]).solution.float().flatten()
+    return state | {"outc.conv.weight": found[:32].reshape(1, 32, 1, 1), "outc.conv.bias": found[32:]}
+
+
+def test_the_unet_is_the_published_network() -> None:
+    state, model = published(), unet(residual=False)
+    assert sum(tensor.numel() for tensor in state.values()) == 613_322
+    assert sum(parameter.numel() for parameter in model.postprocessing.parameters()) == 610_673
+    for shape in ((17, 17), (23, 40), (1, 17), (33, 18)):
+        network = build_network(model.config.postprocessing, TINY.model_copy(update={"image_shape": shape})).eval()
+        network.load_state_dict(state)
+        image = torch.rand(2, *shape)
+        with torch.no_grad():
+            expected = forward(state, image)
+            torch.testing.assert_close(network(image), expected, rtol=1e-5, atol=1e-5)
+            network.residual = True
+            torch.testing.assert_close(network(image), image + expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_residual_unet_starts_as_the_fbp_and_every_weight_is_learned() -> None:
+    model = unet()
+    sinogram = torch.rand(2, 3, *TINY.sinogram_shape)
+    assert torch.equal(model(sinogram), fbp(sinogram, TINY))
+    assert model.eval()(sinogram[:0]).shape == (0, 3, 17, 17)
+    model = unet(residual=False)
+    model(sinogram[0]).square().mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+
+
+def test_an_image_has_at_least_two_pixels_at_the_coarsest_scale() -> None:
+    unet(TINY.model_copy(update={"image_shape": (3, 17)})).train()(torch.rand(1, *TINY.sinogram_shape))
+    with pytest.raises(GeometryError, match=r"of \(16, 16\) no more than one pixel.*at least 17 pixels along one axis"):
+        unet(TINY.model_copy(update={"image_shape": (16, 16)}))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--no-postprocessing.residual",), "residual is a setting of unet, but kind is identity"),
+        (
+            ("--postprocessing.kind", "a:B", "--no-postprocessing.residual"),
+            "residual is a setting of unet, but kind is a:B",
+        ),
+        (
+            ("--postprocessing.kind", "unet", "--postprocessing.options", "size=5"),
+            "options are those of a network of your",
+        ),
+        (("--postprocessing.kind", "vnet"), "must be 'identity', 'unet' or one of your own"),
+    ],
+)
+def test_settings_that_a_network_does_not_take_are_refused(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(TrainConfig, words, "train")
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scan(tmp_path_factory.mktemp("networks") / "data", TINY, train=5, validation=3, test=1)
+
+
+def settings(data: Path, **changes: Any) -> TrainConfig:
+    tree: dict[str, Any] = {
+        "data": {"dir": data},
+        "window": {"kind": "frequency", "init": "hann"},
+        "postprocessing": {"kind": "unet"},
+        "loss": {"l1": 0, "ms_ssim": 0, "edge": 0, "mse": 1},
+        "train": {"epochs": 3, "batch_size": 2},
+        "track": {"to": "none"},
+    }
+    return TrainConfig.model_validate(tree | changes)
+
+
+def run(folder: Path, config: TrainConfig, report: Any = lambda event: None) -> RunFolder:
+    made = RunFolder(folder)
+    train(made.begin(config), made, Process(0, 1, torch.device("cpu")), report)  # type: ignore[arg-type]
+    return made
+
+
+@pytest.mark.parametrize("target", ["truth", "self"])
+def test_an_interrupted_run_goes_on_to_the_same_weights_and_statistics(scan: Path, tmp_path: Path, target: str) -> None:
+    config = settings(scan, target=target)
+    whole = run(tmp_path / "whole", config)
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Step) and event.epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", config, interrupt)
+    cut = run(tmp_path / "cut", config)
+    states = [load_model(made.last).state_dict() for made in (whole, cut)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert states[0]["postprocessing.up.3.conv.5.num_batches_tracked"] == 3 * 3
+    assert states[0]["postprocessing.outc.conv.weight"].any()
+
+
+def _train(process: Process, config: dict[str, Any], place: str, session: str) -> None:
+    train(TrainConfig.model_validate(config), RunFolder(place, session), process, lambda event: None)  # type: ignore[arg-type]
+
+
+def test_two_workers_validate_with_the_statistics_that_are_saved(scan: Path, tmp_path: Path) -> None:
+    """Batches of 4 and 1: in the second step one of the two has nothing."""
+    config = settings(scan, train={"epochs": 2, "batch_size": 4}, optim={"lr": 0.01})
+    made = RunFolder(tmp_path / "two")
+    made.begin(config)  # type: ignore[type-var]
+    in_two(_train, tmp_path, config.model_dump(mode="json"), str(made), made.session)
+    model = load_model(made.last)
+    with h5py.File(scan / "observation_validation_000.hdf5") as file:
+        images = model(torch.from_numpy(file["data"][:]))
+    with h5py.File(scan / "ground_truth_validation_000.hdf5") as file:
+        error = (images - torch.from_numpy(file["data"][:])).square().mean().item()
+    assert made.read_history()[-1]["validation_mse"] == pytest.approx(error, rel=1e-4)
+
+
+def test_a_network_after_a_window_that_is_not_learned_trains(scan: Path) -> None:
+    fixed = {"kind": "fixed", "init": "hann"}
+    check(settings(scan, window=fixed))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"learns nothing.*--postprocessing\.kind unet"):
+        check(settings(scan, window=fixed, postprocessing={}))  # type: ignore[arg-type]
+
+
+def test_a_window_is_solved_before_a_network(scan: Path, tmp_path: Path) -> None:
+    config = settings(
+        scan,
+        target="self",
+        window={"kind": "spline", "init": "solve", "knots": 4},
+        train={"epochs": 0, "batch_size": 2},
+    )
+    assert read_manifest(run(tmp_path / "run", config).best).epoch == 0
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".npz", ".safetensors"])
+def test_published_weights_become_a_run_folder(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole way of one: converted, listed, evaluated, served, exported."""
+    data = write_scan(tmp_path / "data", train=1, validation=2, test=2)
+    state, file, out = fitted(COARSE), tmp_path / f"unet{suffix}", tmp_path / "runs" / "published"
+    if suffix == ".pth":
+        torch.save({"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, file)
+    elif suffix == ".npz":
+        np.savez(
+            file, **{name: tensor.double().numpy() if tensor.ndim else tensor.numpy() for name, tensor in state.items()}
+        )
+    else:
+        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
+    options = ["--unet", str(file), "--window", "hann", "--cutoff", "0.9", "--out", str(out), "--data.dir", str(data)]
+    convert(options)
+    model, sinogram = load_model(out), sinograms(3)
+    expected = forward(state, fbp(sinogram, COARSE, "hann", 0.9))
+    torch.testing.assert_close(model(sinogram), expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(RunError, match=r"published is there already; choose another --out"):
+        convert(options)
+    assert sorted(path.name for path in out.parent.iterdir()) == ["published"]
+    if suffix != ".pth":
+        return
+    (listed,) = list_runs(out.parent)
+    assert (listed.state, listed.reason, listed.psnr) == ("completed", "converted from unet.pth", None)
+    with pytest.raises(DataError, match=r"was trained on is not known; name a data folder: --data\.dir DIR"):
+        evaluate(["--checkpoint", str(out)])
+    evaluate(["--checkpoint", str(out), "--data.dir", str(data), "--panels", "0"])
+    assert json.loads((out / "evaluation-test" / "metrics.json").read_text())["learned"]["psnr"] > 10
+    export(["--checkpoint", str(out), "--out", str(tmp_path / "export"), "--to", "torch"])
+    program = torch.export.load(tmp_path / "export" / "model.pt2").module()
+    torch.testing.assert_close(program(sinogram), expected, rtol=1e-5, atol=1e-5)
+    with running(settings_for(tmp_path)) as client:
+        answer = client.post("/reconstruct", content=as_npy(sinogram), headers={"Accept": "application/x-npy"})
+    assert answer.headers["X-Model-Source"].endswith("published")
+    torch.testing.assert_close(torch.from_numpy(np.load(io.BytesIO(answer.content))), expected, rtol=1e-4, atol=1e-5)
+
+
+def renamed(state: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
+    return {name.replace(old, new): tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda: {k: v for k, v in published().items() if k != "up.2.skip_conv.1.bias"},
+         r"differs is up\.2\.skip_conv\.1\.bias, expected \(4,\) of floating point numbers, came nothing"),
+        (lambda: published(channels=(32, 32, 64, 64)),
+         r"differs is down\.3\.conv\.0\.weight, expected \(128, 64, 3, 3\) of floating point numbers, came nothing"),
+        (lambda: published(channels=(16, 32, 64, 64, 128)),
+         r"differs is inc\.conv\.0\.weight, expected \(32, 1, 3, 3\) .* came \(16, 1, 3, 3\)"),
+        (lambda: published() | {"attention.weight": torch.zeros(3)},
+         r"differs is attention\.weight, expected nothing, came \(3,\) of floating point"),
+        (lambda: published() | {"outc.conv.bias": torch.zeros(1, dtype=torch.int64)},
+         r"differs is outc\.conv\.bias, .* came \(1,\) of whole numbers"),
+        (lambda: published() | {"outc.conv.bias": torch.tensor([torch.nan])}, r"outc\.conv\.bias that are not finite"),
+        (lambda: {"model": published(), "ema": published()}, "holds the state dicts model, ema; save one alone"),
+        (lambda: {"epoch": 3}, "holds no state dict, which has a tensor for each name"),
+        (lambda: [torch.zeros(3)], "holds no state dict"),
+        (lambda: torch.nn.Linear(2, 2), r"cannot be read \(UnpicklingError\).*torch\.save\(model\.state_dict"),
+    ],
+)  # fmt: skip
+def test_other_weights_are_refused_by_what_differs_first(content: Any, message: str, tmp_path: Path) -> None:
+    torch.save(content(), tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=message):
+        convert(["--unet", str(tmp_path / "other.pth"), "--out", str(tmp_path / "runs" / "x")])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "run")]
+
+    def refused(name: str, message: str, *more: str, kind: type[FbpRayError] = CheckpointError) -> None:
+        with pytest.raises(kind, match=message):
+            convert(["--unet", str(tmp_path / name), *out, *more])
+
+    for suffix in ("pth", "npz", "safetensors"):
+        (tmp_path / f"broken.{suffix}").write_bytes(b"PK\x03\x04 nothing")
+        refused(f"broken.{suffix}", r"cannot be read \(\w+\): it is damaged or holds more than tensors")
+    np.savez(tmp_path / "pickled.npz", **{"inc.conv.0.weight": np.array([{}], dtype=object)})
+    refused("pickled.npz", r"cannot be read \(ValueError\)")
+    refused("weights.txt", r"--unet: .*must end in \.pth, \.pt, \.npz or \.safetensors", kind=ConfigError)
+    refused("none.pth", "there is no file .*none.pth")
+    torch.save(published(), tmp_path / "unet.pth")
+    refused("unet.pth", "there is no data folder", "--data.dir", str(tmp_path / "nowhere"), kind=DataError)
+    small = write_scan(
+        tmp_path / "small", TINY.model_copy(update={"image_shape": (16, 16)}), train=1, validation=1, test=1
+    )
+    refused("unet.pth", "at least 17 pixels", "--data.dir", str(small), kind=GeometryError)
+
+
+def test_a_manifest_from_before_there_were_networks_loads(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, LearnableFBP(ModelConfig(geometry=TINY)))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["model"]["postprocessing"].pop("residual") is True
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert load_model(tmp_path).config == ModelConfig(geometry=TINY)
