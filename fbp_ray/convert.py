@@ -123,13 +123,14 @@ def _content(file: Path) -> Any:
     import safetensors.torch
     import torch
 
-    match file.suffix.lower():
-        case ".safetensors":
-            return safetensors.torch.load_file(file)
-        case ".npz":
-            with np.load(file, allow_pickle=False) as archive:
+    with file.open("rb") as opened:
+        match file.suffix.lower():
+            case ".safetensors":
+                return safetensors.torch.load(opened.read())
+            case ".npz":
+                archive = np.load(opened, allow_pickle=False)
                 return {name: torch.from_numpy(archive[name]) for name in archive.files}
-    return torch.load(file, map_location="cpu", weights_only=True)
+        return torch.load(opened, map_location="cpu", weights_only=True)
 
 
 def _is_state(content: Any) -> bool:
