@@ -18,7 +18,7 @@ from pathlib import Path
 import h5py
 import torch
 
-from fbp_ray.checkpoint import read_checkpoint
+from fbp_ray.checkpoint import read_model
 
 ONE_WINDOW = (
     "--window.kind frequency --window.cutoff 1 --optim.lr 0.01 --optim.schedule plateau --loss.log_mse 0 "
@@ -78,7 +78,7 @@ def _program(module: str, *options: str) -> None:
 def _hash_of_weights(run: Path) -> str:
     import safetensors.numpy
 
-    (weight,) = safetensors.numpy.load(read_checkpoint(run).contents["weights"]).values()
+    (weight,) = safetensors.numpy.load(read_model(run)[1].contents["weights"]).values()
     return hashlib.sha256(weight.tobytes()).hexdigest()
 
 

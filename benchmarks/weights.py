@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fbp_ray.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from fbp_ray.checkpoint import Checkpoint, read_model, write_checkpoint
 from fbp_ray.shipped import CHEST_LOW_DOSE
 from fbp_ray.simulate import SimulateConfig, simulate
 from fbp_ray.storage import LocalFolder
@@ -29,7 +29,7 @@ def main() -> None:
         place = ("--data.dir", DATA, "--run.storage", folder, "--run.name", "run", "--track.to", "none")
         _program("fbp_ray.train", "--recipe", CHEST_LOW_DOSE, "--scaling.num_workers", 1, *place)
         _program("fbp_ray.evaluate", "--checkpoint", run, "--panels", 0)
-        manifest, contents = read_checkpoint(run)
+        _, (manifest, contents) = read_model(run)
         about = {**manifest.data, "dir": str(DATA)}  # without the place on this machine
         write_checkpoint(TARGET, Checkpoint(manifest.model_copy(update={"data": about}), contents))
         TARGET.write("metrics.json", (run / "evaluation-test" / "metrics.json").read_bytes())

@@ -34,6 +34,8 @@ from fbp_ray.versions import versions
 
 MANIFEST = "manifest.json"
 PREVIOUS = "previous.json"
+MOST_OF_A_MANIFEST = 1 << 23  # bytes; one that lists 100 000 angles has a quarter
+MOST_OF_A_HEADER = 1 << 20  # bytes of a weights file beside the weights
 SUFFIXES = {"weights": "safetensors", "training": "pt"}
 
 
@@ -83,9 +85,7 @@ def load_model(place: Place, device: torch.device | str = "cpu", *, trainable: b
     Raises:
         CheckpointError: there is no checkpoint, a file is damaged, or the weights do not fit the manifest's model.
     """
-    checkpoint = read_checkpoint(place)
-    model = LearnableFBP(checkpoint.manifest.model)
-    put_weights(model, checkpoint.contents["weights"], str(place))
+    model, _ = read_model(place)
     return (model if trainable else model.eval().requires_grad_(False)).to(device)
 
 
@@ -153,16 +153,27 @@ def write_checkpoint(folder: Folder, checkpoint: Checkpoint, keep_previous: bool
             folder.remove(name)
 
 
-def read_checkpoint(place: Place) -> Checkpoint:
-    """The weights of a run folder or a checkpoint folder, and their manifest, to be written elsewhere.
+def read_model(
+    place: Place, check: Callable[[Manifest], object] = lambda manifest: None
+) -> tuple[LearnableFBP, Checkpoint]:
+    """The model of a run folder or a checkpoint folder, and its weights and manifest, to be written elsewhere.
+
+    Args:
+        place: as `load_model` takes it.
+        check: called with the manifest before the model is made; may raise.
 
     Raises:
-        CheckpointError: there is no checkpoint, or a file is damaged.
+        CheckpointError: there is no checkpoint, a file is damaged, or the weights do not fit the manifest's model.
     """
     folder = find_checkpoint(place)
     manifest = read_manifest(folder)
-    weights = {name: {"weights": getattr(manifest, name)["weights"]} for name in ("files", "sha256")}
-    return Checkpoint(manifest.model_copy(update=weights), {"weights": _read(folder, manifest, "weights")})
+    check(manifest)
+    model = LearnableFBP(manifest.model)
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+    content = _read(folder, manifest, "weights", size + MOST_OF_A_HEADER)
+    put_weights(model, content, str(place))
+    alone = {name: {"weights": getattr(manifest, name)["weights"]} for name in ("files", "sha256")}
+    return model, Checkpoint(manifest.model_copy(update=alone), {"weights": content})
 
 
 def read_last(folder: Folder, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -279,7 +290,7 @@ def unpack_training(content: bytes) -> dict[str, Any]:
 
 def _manifest(folder: Folder, name: str) -> Manifest:
     try:
-        return Manifest.model_validate_json(as_text(folder.read(name)))
+        return Manifest.model_validate_json(as_text(folder.read(name, MOST_OF_A_MANIFEST)))
     except (OSError, ValueError) as error:
         why = what_is_wrong(error, Manifest)
         raise CheckpointError(
@@ -287,10 +298,10 @@ def _manifest(folder: Folder, name: str) -> Manifest:
         ) from None
 
 
-def _read(folder: Folder, manifest: Manifest, role: str) -> bytes:
+def _read(folder: Folder, manifest: Manifest, role: str, most: int | None = None) -> bytes:
     name = manifest.files[role]
     try:
-        content = folder.read(name)
+        content = folder.read(name, most)
     except OSError as error:
         raise CheckpointError(f"{folder}/{name}, which the manifest beside it names, cannot be read: {error}") from None
     if hashlib.sha256(content).hexdigest() != manifest.sha256[role]:

@@ -7,8 +7,10 @@ Who may write to an object store, and at which address it answers, its own setti
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -73,9 +75,18 @@ class LocalFolder:
         """Whether the file is there."""
         return (self.path / name).is_file()
 
-    def read(self, name: str) -> bytes:
-        """The content of a file; raises FileNotFoundError where there is none."""
-        return (self.path / name).read_bytes()
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """The content of a file.
+
+        Args:
+            name: of the file.
+            most: bytes that it may have.
+
+        Raises:
+            FileNotFoundError: there is none.
+            OSError: it is no file, as a pipe is not, or has more bytes.
+        """
+        return read_file(self.path / name, most)
 
     def changed(self, name: str) -> datetime | None:
         """When a file was last written, None where there is none."""
@@ -140,9 +151,12 @@ class RemoteFolder:
     def has(self, name: str) -> bool:
         return bool(self.system.get_file_info(f"{self.path}/{name}").is_file)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int | None = None) -> bytes:
         with self.system.open_input_stream(f"{self.path}/{name}") as file:
-            return bytes(file.read())
+            content = bytes(file.read() if most is None else file.read(most + 1))
+        if most is not None and len(content) > most:
+            raise _too_large(name, most)
+        return content
 
     def changed(self, name: str) -> datetime | None:
         found: datetime | None = self.system.get_file_info(f"{self.path}/{name}").mtime
@@ -227,6 +241,21 @@ def copy_folder(source: Folder, target: Folder) -> None:
         target.write(name, source.read(name))
     for name in source.folders():
         copy_folder(source / name, target / name)
+
+
+def read_file(path: Path, most: int | None = None) -> bytes:
+    """The content of a file, as `LocalFolder.read` says; whoever opens a pipe would wait for its other end."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "this is no file, but a pipe, a socket or a device", str(path))
+        if most is not None and status.st_size > most:
+            raise _too_large(path.name, most)
+        return file.read()
+
+
+def _too_large(name: str, most: int) -> OSError:
+    return OSError(errno.EFBIG, f"it has more than the {most} bytes that it may have", name)
 
 
 def write_atomically(path: Path, content: bytes | str, mode: int = 0o666) -> None:

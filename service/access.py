@@ -49,7 +49,7 @@ def authorise(role: Role, headers: Headers, settings: Settings) -> None:
     if not token:
         raise Problem(
             401,
-            f"this needs a token with the role {role}; send the header `Authorization: Bearer TOKEN`",
+            f"this needs a token with the role {role}; send one header `Authorization: Bearer TOKEN`",
             {"WWW-Authenticate": "Bearer"},
         )
     found = role_of(token, settings)
@@ -62,10 +62,14 @@ def authorise(role: Role, headers: Headers, settings: Settings) -> None:
 
 
 def token_of(headers: Headers, settings: Settings) -> str:
-    """The token that a request has, however it is written; empty where the service asks for none."""
-    if not (settings.access.reconstruct or settings.access.operate):
+    """The token that a request has, however it is written; empty where the service asks for none.
+
+    Of several none counts: a proxy may have looked at another than the service would.
+    """
+    given = headers.getlist("authorization")
+    if not (settings.access.reconstruct or settings.access.operate) or len(given) != 1:
         return ""
-    scheme, _, token = headers.get("authorization", "").partition(" ")
+    scheme, _, token = given[0].partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 

@@ -1,7 +1,8 @@
 """Reconstructing in batches: an image takes a fraction of the time when requests that arrive together share one.
 
-One thread computes. Meanwhile sinograms gather, and the next batch takes those that want the same of the same model.
-It waits for more only when some are on their way, so a lone request never waits.
+One thread computes. Meanwhile sinograms gather, and the next batch takes those that want the same of the same model,
+one of each request in turn, so that a single image does not wait for all of a large stack before it. It waits for more
+only when some are on their way, so a lone request never waits.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class Batcher:
         self.config = config
         self._memory = memory
         self._metrics = metrics
-        self._waiting: deque[_Piece] = deque()
+        self._requests: deque[deque[_Piece]] = deque()  # whose turn is next comes first
         self._changed = threading.Condition()
         self._coming = 0
         self._seconds_per_image = 0.0
@@ -135,7 +136,7 @@ class Batcher:
 
     def refuse_if_full(self, images: int = 1) -> None:
         """Raises Problem (503) when that many more images are too many. An empty queue takes a stack of any size."""
-        waiting = len(self._waiting)
+        waiting = self._waiting()
         if waiting and waiting + images > self.config.queue:
             seconds = max(1, round(waiting * self._seconds_per_image))
             raise Problem(
@@ -151,13 +152,14 @@ class Batcher:
             Problem: 503, too many images wait.
         """
         loop = asyncio.get_running_loop()
-        pieces = [_Piece(engine, sinogram, loop.create_future()) for sinogram in sinograms]
+        pieces = deque(_Piece(engine, sinogram, loop.create_future()) for sinogram in sinograms)
+        images = [piece.image for piece in pieces]
         with self._changed:
             self.refuse_if_full(len(pieces))
-            self._waiting.extend(pieces)
-            self._metrics.queue.set(len(self._waiting))
+            self._requests.extend([pieces] if pieces else [])
+            self._metrics.queue.set(self._waiting())
             self._changed.notify_all()
-        return [piece.image for piece in pieces]
+        return images
 
     @contextmanager
     def on_its_way(self) -> Iterator[None]:
@@ -181,23 +183,32 @@ class Batcher:
     def _next(self) -> list[_Piece] | None:
         """Waits for the next batch; None when the queue is empty and closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            if not self._waiting:
+            self._changed.wait_for(lambda: self._requests or self._closed)
+            if not self._requests:
                 return None
-            engine = self._waiting[0].engine
+            engine = self._requests[0][0].engine
             size = min(self.config.images, room(engine, self._memory))
             self._changed.wait_for(
-                lambda: not self._coming or len(self._waiting) >= size, timeout=self.config.wait_ms / 1000
+                lambda: not self._coming or self._waiting() >= size, timeout=self.config.wait_ms / 1000
             )
             batch: list[_Piece] = []
-            others: list[_Piece] = []
-            while self._waiting and len(batch) < size:
-                piece = self._waiting.popleft()
-                if not piece.image.cancelled():
-                    (batch if piece.engine.key == engine.key else others).append(piece)
-            self._waiting.extendleft(reversed(others))
-            self._metrics.queue.set(len(self._waiting))
+            first = self._requests[0]
+            alike = [request for request in self._requests if request[0].engine.key == engine.key]
+            while alike and len(batch) < size:
+                for request in alike[: size - len(batch)]:
+                    piece = request.popleft()
+                    if not piece.image.cancelled():
+                        batch.append(piece)
+                alike = [request for request in alike if request]
+            self._requests = deque(request for request in self._requests if request)
+            if first:  # the others come before what is left of it
+                self._requests.rotate(-1)
+            self._metrics.queue.set(self._waiting())
             return batch
+
+    def _waiting(self) -> int:
+        """How many images wait."""
+        return sum(map(len, self._requests))
 
     def _compute(self, batch: Sequence[_Piece]) -> None:
         engine = batch[0].engine

@@ -9,6 +9,7 @@ import resource
 import signal
 import threading
 import time
+from collections import deque
 from http import HTTPStatus
 from types import FrameType
 from typing import Any, cast
@@ -20,7 +21,7 @@ from service.problems import Problem, problem_response
 from service.settings import LimitsConfig, Settings
 
 PIPELINED = 16
-"""Requests that a client may send in one go, without waiting for answers."""
+"""Requests that a client may send without waiting for answers; their heads count as one."""
 FOR_HEALTH = 16
 """Connections beyond the limit, for /health alone."""
 OTHER_FILES = 128
@@ -29,7 +30,7 @@ LAST_SECONDS = 1.5
 """Of the time for ending, what is left to put away models, jobs and files when requests have had theirs."""
 REFUSALS = {
     414: "the URL and the headers of a request may have {} bytes together; this URL has more",
-    429: "requests are taken one after the other; wait for an answer before the next",
+    429: "requests are taken one after the other; wait for an answer before the next, or send no more than a few",
     431: "the URL and the headers of a request may have {} bytes together, but these have more; leave out some",
 }
 _log = logging.getLogger("service")
@@ -135,10 +136,11 @@ def bounded(protocol: Any, watch: Watch) -> type[asyncio.Protocol]:
             self.since = time.monotonic()  # it has been at what it is at
             self.in_head = True  # the client is to send a head
             self.in_body = False  # and then a body
-            self.unanswered = self.answered = 0  # requests
+            self.heads: deque[int] = deque()  # bytes, of the requests that are not answered yet
+            self.answered = 0  # requests
             self.refused: Problem | None = None
             self.looked_at = self.since, 0  # at what waits to be sent, and how much that was
-            self.head = self.progress = self.silent = self.begun = 0
+            self.head = self.progress = self.silent = 0
             super().connection_made(transport)
             if len(watch.open) >= watch.most:
                 watch.complain()
@@ -159,7 +161,9 @@ def bounded(protocol: Any, watch: Watch) -> type[asyncio.Protocol]:
 
         def waits_since(self) -> float | None:
             """Since when the client is to send or to take something; None while that is the application's to judge."""
-            if self.refused or self.transport.is_closing() or self.in_head or (self.in_body and not self.unanswered):
+            if self.heads and not self.transport.is_closing():
+                return None
+            if self.refused or self.transport.is_closing() or self.in_head or self.in_body:
                 return self.since
             return None
 
@@ -177,7 +181,7 @@ def bounded(protocol: Any, watch: Watch) -> type[asyncio.Protocol]:
         def data_received(self, data: bytes) -> None:
             if self.refused is not None:
                 return  # the rest of what it sends, until it has read why
-            progress, self.begun = self.progress, 0
+            progress = self.progress
             super().data_received(data)
             self.silent = self.silent + len(data) if progress == self.progress else 0
             if self.silent > watch.head_bytes and self.refused is None:
@@ -185,8 +189,7 @@ def bounded(protocol: Any, watch: Watch) -> type[asyncio.Protocol]:
 
         def on_message_begin(self) -> None:
             self.in_head, self.head, self.since = True, 0, time.monotonic()
-            self.begun += 1
-            if self.begun > PIPELINED:
+            if len(self.heads) >= PIPELINED:
                 self.refuse(429)
                 raise ValueError("too many requests in one go")
             super().on_message_begin()
@@ -201,7 +204,8 @@ def bounded(protocol: Any, watch: Watch) -> type[asyncio.Protocol]:
 
         def on_headers_complete(self) -> None:
             self.in_head, self.in_body, self.since = False, True, time.monotonic()
-            self.unanswered += 1
+            self.heads.append(self.head)
+            self.head = 0
             self.progress += 1
             super().on_headers_complete()
 
@@ -215,27 +219,37 @@ def bounded(protocol: Any, watch: Watch) -> type[asyncio.Protocol]:
             super().on_message_complete()
 
         def on_response_complete(self) -> None:
-            self.unanswered -= 1
+            self.heads.popleft()
             self.answered += 1
             self.since = time.monotonic()
             super().on_response_complete()
+            if self.refused is not None and not self.heads:
+                self.send_refusal(self.refused)
+            elif (
+                len(self.heads) > 1 and not self.transport.is_closing()
+            ):  # others wait: more is taken when their turn has come
+                self.flow.pause_reading()
 
         def count(self, size: int, status: int) -> None:
             """Counts bytes of the URL, of headers, or of those that may follow a body."""
             self.head += size
-            if self.head > watch.head_bytes:
-                self.refuse(status)
+            if self.head + sum(self.heads) > watch.head_bytes:
+                self.refuse(status if self.head > watch.head_bytes or not self.heads else 429)
                 raise ValueError("the head is too large")
 
         def refuse(self, status: int) -> None:
             """Answers that nothing more is taken."""
             self.since = time.monotonic()
             self.refused = Problem(status, REFUSALS[status].format(watch.head_bytes), {"Connection": "close"})
-            if self.unanswered:  # by the application, which must not be interrupted
+            if self.in_body:  # of which the application will not see the end
                 self.transport.abort()
-                return
-            answer = problem_response(self.refused)
-            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+            elif not self.heads:  # otherwise the application answers first
+                self.send_refusal(self.refused)
+
+        def send_refusal(self, problem: Problem) -> None:
+            """Answers, and takes and sends nothing more."""
+            answer = problem_response(problem)
+            head = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n".encode()
             head += b"".join(name + b": " + value + b"\r\n" for name, value in answer.raw_headers)
             self.transport.write(head + b"\r\n" + answer.body)
             self.transport.write_eof()

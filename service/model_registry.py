@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 
-from fbp_ray.checkpoint import Checkpoint, put_weights, read_checkpoint, write_checkpoint
+from fbp_ray.checkpoint import Checkpoint, read_model, write_checkpoint
 from fbp_ray.config import WindowName
 from fbp_ray.errors import CheckpointError, FbpRayError
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.model import LearnableFBP
 from fbp_ray.run import RunFolder
 from fbp_ray.shipped import CHEST_LOW_DOSE, open_place
 from fbp_ray.storage import Folder, LocalFolder
@@ -305,35 +304,22 @@ class ModelRegistry:
     def _load(self, name: str, folder: Folder, automatic: bool, source: str = "") -> ServedModel:
         began, source = time.perf_counter(), source or without_secrets(str(folder))
         try:
-            checkpoint = read_checkpoint(folder)
-        except FbpRayError:
-            raise
-        except Exception as error:  # whatever the library of some store makes of a name
-            _log.warning("%s cannot be read", source, exc_info=error)
-            why = error if isinstance(error, OSError) else type(error).__name__
-            raise CheckpointError(f"{source} cannot be read: {why}; give a run or checkpoint folder") from None
-        manifest = checkpoint.manifest
-        refuse_own(manifest.model.own_code, self.settings.models.own)
-        try:
-            model = LearnableFBP(manifest.model)
-            put_weights(model, checkpoint.contents["weights"], source)
-            version = manifest.sha256["weights"][:12]
+            model, checkpoint = read_model(
+                folder, lambda found: refuse_own(found.model.own_code, self.settings.models.own)
+            )
+            version = checkpoint.manifest.sha256["weights"][:12]
             engine = learned(name, version, model.eval().to(self.device), self.device, source)
             phantom_error = verify(engine, source)
         except FbpRayError:
             raise
-        except Exception as error:  # whatever torch makes of weights from elsewhere
-            _log.warning("the model of %s cannot be built", source, exc_info=error)
+        except Exception as error:  # whatever some store's library makes of a name, or torch of weights from elsewhere
+            _log.warning("the model of %s cannot be loaded", source, exc_info=error)
+            why = error if isinstance(error, OSError) else type(error).__name__
             raise CheckpointError(
-                f"the model of {source} cannot be built ({type(error).__name__}); copy the checkpoint again"
+                f"the model of {source} cannot be loaded: {why}; give a run or checkpoint folder, or copy it again"
             ) from None
         _log.info("model %s of %s loaded in %.1f s", name, source, time.perf_counter() - began)
         return ServedModel(name, source, checkpoint, engine, phantom_error, automatic, datetime.now(UTC))
-
-    def _switch_unless_activated(self, model: ServedModel) -> None:
-        with self._changing:
-            if not self._database.read("SELECT 1 FROM models WHERE name = ?", (model.name,)):
-                self._switch(model)
 
     def _switch(self, model: ServedModel) -> None:
         before = self._models.get(model.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from fbp_ray.errors import ConfigError
 from fbp_ray.settings import expand_home
 from fbp_ray.shipped import is_shipped, open_place
-from fbp_ray.storage import URI, Folder, LocalFolder, open_folder
+from fbp_ray.storage import URI, Folder, LocalFolder, open_folder, read_file
 from service.settings import Settings
 
 LONGEST = 4000  # characters of a place
@@ -94,9 +94,9 @@ class _Linked(LocalFolder):
     def absolute(self) -> LocalFolder:
         return self
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int | None = None) -> bytes:
         try:
-            return Path(self._places.resolve(str(self.path / name))).read_bytes()
+            return read_file(Path(self._places.resolve(str(self.path / name))), most)
         except ConfigError:
             raise PermissionError(f"{name} is a link out of the places that the service may use") from None
 

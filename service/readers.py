@@ -36,7 +36,7 @@ MAX_VALUE = 1e6
 """No line integral is as large in any unit; beyond it images would not be finite."""
 MAX_NPY_HEADER = 1024
 MAX_ENTRIES = 64
-SCANNED = 1 << 22  # bytes that are looked through at a time
+SCANNED = 1 << 22  # bytes that are looked through, or read, at a time
 _ENTRY = re.compile(rb"PK\x01\x02")  # begins every entry in the list of a .zip
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _USER_BLOCKS = (0, *(512 << doubled for doubled in range(8)))  # where HDF5 begins; MATLAB puts 512 bytes before it
@@ -217,11 +217,13 @@ class _View(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
-        part = self._content[self._at : self._at + len(buffer)]
-        buffer[: len(part)] = part
-        self._at += len(part)
-        return len(part)
+    def read(self, size: int | None = -1) -> bytes:
+        rest = max(0, len(self._content) - self._at)
+        size = rest if size is None or size < 0 else min(size, rest)
+        if size > SCANNED:
+            raise ValueError(f"its list of entries takes {size} bytes")  # nothing else is read in one piece
+        self._at += size
+        return bytes(self._content[self._at - size : self._at])
 
 
 def _has_more_entries(content: Content) -> bool:

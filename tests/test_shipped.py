@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fbp_ray import ParallelBeam, fbp, load_model
-from fbp_ray.checkpoint import read_checkpoint, read_manifest
+from fbp_ray.checkpoint import read_manifest, read_model
 from fbp_ray.errors import CheckpointError
 from fbp_ray.evaluate import main as evaluate
 from fbp_ray.metrics import psnr, ssim
@@ -65,7 +65,7 @@ def test_its_name_means_it_and_a_path_a_folder(tmp_path: Path, monkeypatch: pyte
     assert absolute_place(CHEST_LOW_DOSE) == CHEST_LOW_DOSE
     assert absolute_place(f"./{CHEST_LOW_DOSE}") == str(tmp_path / CHEST_LOW_DOSE)
     with pytest.raises(CheckpointError, match=rf"comes with fbp-ray: {', '.join(shipped_models())}"):
-        read_checkpoint("chest-low-does")
+        read_model("chest-low-does")
 
 
 def test_it_is_evaluated_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,42 @@ def inspect(path: Path) -> Stored:
                 f"{data.shape}; {AGAIN}"
             )
         return Stored(data.shape, VIRTUAL_BLOCK if data.is_virtual else data.chunks[0] if data.chunks else 1)
+
+
+def other_files(path: Path, name: str = "data", depth: int = 8) -> Iterator[Path]:
+    """The other files that HDF5 would read for a data set: by links, virtual data sets and external storage.
+
+    A name that is relative may mean two files, beside this one or in the working directory. A file that cannot be read
+    leads nowhere.
+
+    Args:
+        path: the file.
+        name: of the data set.
+        depth: of data sets that are made of others; deeper ones raise DataError.
+    """
+    if depth == 0:
+        raise DataError(f"{path} is made of files that are made of others, and so on; copy the data into one file")
+    try:
+        file = h5py.File(path, "r")
+    except OSError:
+        return
+    with file:
+        data = file.get(name)
+        if not isinstance(data, h5py.Dataset):
+            return
+        here = Path(data.file.filename)
+        if not here.samefile(path):
+            yield here
+        sources = [(source.file_name, source.dset_name) for source in data.virtual_sources()] if data.is_virtual else []
+        sources = [(here if other == "." else other, inner) for other, inner in sources]
+        stored = [other for other, _, _ in data.external or ()]
+    for other in stored:
+        yield from (here.parent / other, Path(other).absolute())
+    for other, inner in sources:
+        for candidate in (here.parent / other, Path(other).absolute()):
+            if candidate != here:
+                yield candidate
+            yield from other_files(candidate, inner, depth - 1)
 
 
 class Hdf5Reader:

@@ -27,11 +27,14 @@ class Looks:
         """What the next look gives, which is made within LOOK_SECONDS; raises what it raises."""
         key = (look, args)
         if key not in self._next:
-            self._next[key] = task = asyncio.create_task(self._look(look, *args))
-            task.add_done_callback(lambda _: self._next.pop(key))
+            self._next[key] = asyncio.create_task(self._look(key))
         result: Result = await asyncio.shield(self._next[key])  # the others still wait when one goes away
         return result
 
-    async def _look(self, look: Callable[[*Arguments], Any], *args: *Arguments) -> Any:
-        await asyncio.sleep(LOOK_SECONDS)
-        return await self._run(look, *args)
+    async def _look(self, key: Any) -> Any:
+        look, args = key
+        try:
+            await asyncio.sleep(LOOK_SECONDS)
+            return await self._run(look, *args)
+        finally:  # before it is done: who comes now waits for the next one, and never for what is over
+            del self._next[key]

@@ -196,7 +196,7 @@ def _check_training(job: Job, nodes: Sequence[Node], local: bool, places: Places
     run = RunFolder(places.open(job.place))
     if config.data.dir is None and run.folder.has("config.yaml"):
         known = yaml.safe_load(run.folder.read("config.yaml"))
-        config = _with_data(config, known.get("data", {}).get("dir"))
+        config = _with_data(config, known.get("data", {}).get("dir"), places)
     run.check_resumable(config)
 
 
@@ -220,7 +220,7 @@ def _check_sweep(job: Job, nodes: Sequence[Node], local: bool, places: Places, o
     folder = SweepFolder(places.open(job.place))
     known = folder.run.read_json(SWEEP) or {}
     if tree.data.dir is None:
-        tree = _with_data(tree, known.get("settings", {}).get("data.dir"))
+        tree = _with_data(tree, known.get("settings", {}).get("data.dir"), places)
     folder.check_resumable(tree, space)
 
 
@@ -233,9 +233,11 @@ def _check_evaluation(job: Job, local: bool, places: Places, own: Collection[str
     if not (local or is_shipped(config.checkpoint) or "://" in config.checkpoint or Path(config.checkpoint).exists()):
         return
     checkpoint = find_checkpoint(places.open_model(config.checkpoint))
-    refuse_own([*read_manifest(checkpoint).model.own_code, *config.metrics.own], own)
-    folder = data_folder(config, read_manifest(checkpoint))
+    manifest = read_manifest(checkpoint)
+    refuse_own([*manifest.model.own_code, *config.metrics.own], own)
+    folder = Path(places.resolve(str(data_folder(config, manifest))))
     if folder.is_dir():
+        _refuse_links(folder, places)
         open_part(config, checkpoint, config.split)
     elif local:
         raise DataError(f"there is no data folder {folder}; name one in `data.dir`")
@@ -250,6 +252,7 @@ def _check_settings(config: TrainConfig, local: bool, places: Places) -> None:
     if folder is not None and (local or folder.is_dir()):
         if config.init.checkpoint is not None:
             read_manifest(places.open_model(config.init.checkpoint))
+        _refuse_links(folder, places)
         check(resolve(config))
     else:
         check_settings(config)
@@ -270,9 +273,26 @@ def _refuse_address(config: TrainConfig) -> None:
         )
 
 
-def _with_data(config: Any, folder: str | None) -> Any:
+def _with_data(config: Any, folder: object, places: Places) -> Any:
     """The settings with the sample data in the folder where an earlier run has them."""
-    return config.model_copy(update={"data": config.data.model_copy(update={"dir": folder and Path(folder)})})
+    return config.model_copy(update={"data": config.data.model_copy(update={"dir": _data_folder(folder, places)})})
+
+
+def _data_folder(written: object, places: Places) -> Path | None:
+    """The data folder that a file of a run names; raises ConfigError where it is none that the service may use."""
+    return Path(places.resolve(str(written))) if written else None
+
+
+def _refuse_links(folder: Path, places: Places) -> None:
+    """Raises ConfigError where files in a data folder lead to others that the service may not use."""
+    from fbp_ray.data.hdf5_reader import other_files
+
+    for file in sorted(folder.glob("*.hdf5")):
+        for other in (file, *other_files(file)):
+            try:
+                places.resolve(str(other))
+            except ConfigError as error:
+                raise ConfigError(f"{file} takes its data from elsewhere: {error}") from None
 
 
 def command(python: str, kind: Kind) -> str:

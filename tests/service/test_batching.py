@@ -121,6 +121,26 @@ def test_models_do_not_share_a_batch_and_keep_their_turns() -> None:
     assert (one.sizes, two.sizes) == ([1, 2], [2])
 
 
+def test_one_image_does_not_wait_for_all_of_a_stack() -> None:
+    model, order = Counting(), []
+
+    async def work(batcher: Batcher) -> None:
+        model.may_run.clear()
+        first = batcher.submit(model.engine, stack(1))
+        await model.under_way()
+        images = [*batcher.submit(model.engine, stack(*range(2, 8))), *batcher.submit(model.engine, stack(8, 9))]
+        for number, image in enumerate(images, 2):
+            image.add_done_callback(lambda _, number=number: order.append(number))  # type: ignore[misc]
+        model.may_run.set()
+        found = await asyncio.gather(*first, *images)
+        assert [round(float(image[0, 0])) for image in found] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+    with batching(images=2) as batcher:
+        run(work(batcher))
+    assert order == [2, 8, 9, 3, 4, 5, 6, 7]
+    assert model.sizes == [1, 2, 2, 2, 2]
+
+
 def test_cut_offs_that_differ_in_the_last_digit_do_not_share_a_batch() -> None:
     one, other = (classic(COARSE, "hann", cutoff, torch.device("cpu")) for cutoff in (0.5, 0.4999999))
     assert one.key != other.key

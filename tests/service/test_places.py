@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
 import httpx
+import numpy as np
 import pytest
 
 from fbp_ray.config import TrainConfig
@@ -17,6 +20,7 @@ from fbp_ray.run import RunFolder
 from service.jobs.documents import read_progress
 from service.places import Places, without_secrets
 from tests.support.job_service import FakeCluster, JobService
+from tests.support.scans import COARSE, write_scan
 from tests.support.serving import running, save_model, settings_for
 
 SECRET = "sEcReT"
@@ -90,6 +94,28 @@ def test_what_is_in_them_serves_by_any_name(client: httpx.Client, root: Path) ->
         answer = client.post("/models/a/activate", json={"source": source})
         assert answer.status_code == 200, answer.text
         assert answer.json()["source"] == f"{root}/model"
+
+
+@pytest.mark.parametrize(("name", "why"), [("manifest.json", "has no manifest"), ("weights", "is no file, but a pipe")])
+def test_a_pipe_keeps_nobody_waiting(client: httpx.Client, root: Path, name: str, why: str) -> None:
+    folder = root / f"pipe-{name}"
+    save_model(folder)
+    known = json.loads((folder / "manifest.json").read_text())["files"]
+    file = folder / known.get(name, name)
+    file.unlink()
+    os.mkfifo(file)
+    answer = client.post("/models/a/activate", json={"source": str(folder)})
+    assert (answer.status_code, why in answer.json()["detail"]) == (422, True), answer.text
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "weights"])
+def test_no_more_is_read_than_a_model_needs(client: httpx.Client, root: Path, name: str) -> None:
+    folder = root / f"large-{name}"
+    save_model(folder)
+    known = json.loads((folder / "manifest.json").read_text())["files"]
+    os.truncate(folder / known.get(name, name), 1 << 36)
+    answer = client.post("/models/a/activate", json={"source": str(folder)})
+    assert (answer.status_code, "more than the" in answer.json()["detail"]) == (422, True), answer.text
 
 
 @pytest.mark.parametrize("kind", ["link", "folder", "weights", "text", "value", "key", "nested"])
@@ -167,6 +193,53 @@ def test_jobs_stay_in_them_too(service: JobService) -> None:
         answer = service.http.post("/jobs", content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == 422, config
         assert "may not use" in answer.text or "more than a bucket" in answer.text
+
+
+@pytest.mark.parametrize("kind", ["link", "external", "virtual", "virtual of virtual", "stored", "within"])
+def test_data_do_not_lead_out_of_them(service: JobService, kind: str) -> None:
+    beyond, data = service.folder.parent / "secret.hdf5", service.folder / "data"
+    write_scan(data)
+    with h5py.File(beyond, "w") as file:
+        file["data"] = np.zeros((4, *COARSE.sinogram_shape), np.float32)
+    observation = data / "observation_train_000.hdf5"
+    source = service.folder / "inner.hdf5" if kind == "within" else beyond
+    observation.rename(service.folder / "inner.hdf5")
+    with h5py.File(service.folder / "inner.hdf5", "a") as file, h5py.File(data / "other.hdf5", "w") as other:
+        layout = h5py.VirtualLayout(file["data"].shape, np.float32)
+        layout[:4] = h5py.VirtualSource(str(source), "data", (4, *COARSE.sinogram_shape))
+        other.create_virtual_dataset("data", layout)
+    if kind == "link":
+        observation.symlink_to(beyond)
+    else:
+        with h5py.File(observation, "w") as file:
+            if kind in ("external", "within"):
+                file["here"] = h5py.ExternalLink(str(source), "data")
+                file["data"] = h5py.SoftLink("/here")
+            elif kind == "stored":
+                size = int(np.prod(layout.shape)) * 4
+                file.create_dataset("data", layout.shape, np.float32, external=[(str(beyond), 0, size)])
+            else:
+                inner = "other.hdf5" if kind == "virtual of virtual" else str(beyond)
+                whole = h5py.VirtualLayout(layout.shape, np.float32)
+                whole[:4] = h5py.VirtualSource(inner, "data", layout.shape)[:4]
+                file.create_virtual_dataset("data", whole)
+    answer = service.http.post("/jobs", json={"kind": "train", "config": {"data": {"dir": str(data)}}})
+    if kind == "within":
+        assert "takes its data from elsewhere" not in answer.text
+    else:
+        assert answer.status_code == 422, answer.text
+        assert f"{beyond}, only what is in" in answer.json()["detail"]
+
+
+def test_nor_does_what_a_model_was_trained_on(service: JobService) -> None:
+    beyond, model = service.folder.parent / "data", service.folder / "model"
+    write_scan(beyond)
+    save_model(model)
+    manifest = json.loads((model / "manifest.json").read_text())
+    (model / "manifest.json").write_text(json.dumps(manifest | {"data": {"dir": str(beyond)}}))
+    answer = service.http.post("/jobs", json={"kind": "evaluate", "config": {"checkpoint": str(model)}})
+    assert answer.status_code == 422
+    assert f"the service may not use {beyond}" in answer.json()["detail"]
 
 
 def test_a_folder_has_one_name(service: JobService) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import json
 import logging
 import sqlite3
@@ -463,6 +464,28 @@ class TestLooks:
 
         assert asyncio.run(follow()) == [1] * 50 + [2]
         assert looked == ["a", "a"]
+
+    def test_whoever_comes_as_a_look_ends_waits_for_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("service.jobs.looks.LOOK_SECONDS", 0.01)
+
+        async def here(look: Any, *args: Any) -> Any:
+            return look(*args)
+
+        async def follow() -> list[int]:
+            looks, found = Looks(here), itertools.count(1)
+
+            def look() -> int:
+                return next(found)
+
+            first = asyncio.create_task(looks.next(look))
+            began = {*asyncio.all_tasks()}
+            await asyncio.sleep(0)
+            (looking,) = {*asyncio.all_tasks()} - began
+            while not looking.done():  # and none of those that wait for it has been told
+                await asyncio.sleep(0)
+            return [await looks.next(look), await looks.next(look), await first]
+
+        assert asyncio.run(asyncio.wait_for(follow(), 10)) == [2, 3, 1]
 
 
 class TestLogs:
