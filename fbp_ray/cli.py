@@ -11,10 +11,11 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import yaml
@@ -61,15 +62,19 @@ def parse(model: type[Config], argv: Sequence[str], program: str) -> Config:
 
 
 def parse_with_recipe(
-    model: type[Config], argv: Sequence[str], program: str, instead: Instead = lambda values: None
+    model: type[Config],
+    argv: Sequence[str],
+    program: str,
+    instead: Instead = lambda values: None,
+    usual: Mapping[str, Any] = MappingProxyType({}),
 ) -> Config:
     """Like `parse`, on top of `--recipe NAME` (shipped with the package) and `--config FILE` (YAML); the later wins.
 
-    `instead` is as for `on_recipe`.
+    `instead` and `usual` are as for `on_recipe`.
     """
     options = _options(_settings(model, config_file=True), argv, program)
     file = _config_file(options)
-    return on_recipe(model, _merge(file.settings, options), file, instead)
+    return on_recipe(model, _merge(file.settings, options), file, instead, usual)
 
 
 def on_recipe(
@@ -77,6 +82,7 @@ def on_recipe(
     values: dict[str, Any],
     file: SettingsFile = NO_FILE,
     instead: Instead = lambda values: None,
+    usual: Mapping[str, Any] = MappingProxyType({}),
 ) -> Config:
     """Settings on top of the recipe that they name.
 
@@ -85,12 +91,14 @@ def on_recipe(
         values: the settings that are given.
         file: some of them come from it.
         instead: what gives settings that take the place of the recipe, for settings that want it.
+        usual: settings of the program on top of the recipe's.
 
     Raises:
         ConfigError: a value that the model refuses, or a recipe that does not exist.
     """
     recipe = str(values.get("recipe", model.model_fields["recipe"].default))
-    return _validate(model, _merge(instead(values) or {"recipe": recipe, **read_recipe(recipe)}, values), file)
+    start = instead(values) or _merge({"recipe": recipe, **read_recipe(recipe)}, usual)
+    return _validate(model, _merge(start, values), file)
 
 
 def parse_with_environment(model: type[Config], argv: Sequence[str], program: str, prefix: str) -> Config:
@@ -207,7 +215,7 @@ def _options(settings: type[BaseSettings], argv: Sequence[str], program: str) ->
 def _what_is_wrong(error: str, settings: type[BaseSettings]) -> str:
     """The message for an error of the parser of command lines."""
     if pair := re.match(r"Parsing error encountered for ([\w.]+): not enough values to unpack", error):
-        return f"--{pair[1]}: takes NAME=VALUE; what came has no ="
+        return f"--{pair[1]}: takes NAME=VALUE, and values with commas or brackets as JSON: '{{\"NAME\": [1, 2]}}'"
     unknown = error.removeprefix("unrecognized arguments: ")
     if unknown == error:
         return error.removeprefix("argument ").replace("expected one argument", "a value is missing")
@@ -253,7 +261,7 @@ def _config_file(values: dict[str, Any]) -> SettingsFile:
     return SettingsFile(str(path), _parse_yaml(text, str(path)))
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         known = merged.get(key)

@@ -7,7 +7,6 @@ program lists its options, or refuses one, without waiting for it.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -47,9 +46,10 @@ NamedOptions = Annotated[Options, BeforeValidator(lambda value: _as_object(value
 
 def _as_object(value: Any) -> Any:
     """What stands after NAME= on a command line, as JSON; anything else as it is."""
-    with suppress(ValueError):
+    try:
         return json.loads(value) if isinstance(value, str) else value
-    return value
+    except ValueError:
+        raise ValueError('must be a JSON object, for example {"size": 2}') from None
 
 
 def split_names(value: Any) -> Any:

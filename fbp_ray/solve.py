@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from fbp_ray.cli import run_program
 from fbp_ray.train import main
 
-OPTIONS = ("--window.kind=spline", "--window.init=solve", "--train.epochs=0")
+USUAL = {"window": {"kind": "spline", "init": "solve"}, "train": {"epochs": 0}}
 
 
 def solve(argv: Sequence[str]) -> None:
     """Solves for the window that the options describe."""
-    given = {option.split("=")[0] for option in argv}
-    main([*(option for option in OPTIONS if option.split("=")[0] not in given), *argv], "python -m fbp_ray.solve")
+    main(argv, "python -m fbp_ray.solve", USUAL)
 
 
 if __name__ == "__main__":

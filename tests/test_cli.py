@@ -11,6 +11,7 @@ from fbp_ray.cli import parse_with_recipe, read_recipe, run_program
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.settings import this_python
+from fbp_ray.solve import USUAL
 from fbp_ray.versions import unmet_requirements
 
 
@@ -85,6 +86,8 @@ def test_a_saved_configuration_is_a_configuration_file(tmp_path: Path) -> None:
         (("--recipe", "../secret"), "no recipe is called"),
         (("--config", "/nowhere.yaml"), "cannot be read"),
         (("--loss.own", "my_code:Roughness"), "^--loss.own: takes NAME=VALUE"),
+        (("--window.options", "path=[1,2]"), r"^--window.options: takes NAME=VALUE, and values .* as JSON"),
+        (("--loss.own", "a:B=1", "--loss.options", "a:B={power: 2}"), r"loss.options.*must be a JSON object"),
         (
             ("--data.photons", "9000", "100"),
             "^--data.photons: run from 9000 to 100; give the smaller number first",
@@ -190,3 +193,12 @@ def test_the_extras_that_messages_name_are_there() -> None:
     named = {part for file in files for part in re.findall(r"(?:fbp-ray|'\.)\[([a-z]+)\]", file.read_text())}
     assert "serve" in named
     assert named <= extras.keys()
+
+
+def test_a_file_wins_over_what_a_program_usually_does(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("window: {kind: ray_noise}")
+    found = parse_with_recipe(TrainConfig, ["--config", str(file)], "solve", usual=USUAL)
+    assert (found.window.kind, found.window.init, found.train.epochs) == ("ray_noise", "solve", 0)
+    found = parse_with_recipe(TrainConfig, ["--config", str(file), "--window.kind", "spline"], "solve", usual=USUAL)
+    assert found.window.kind == "spline"

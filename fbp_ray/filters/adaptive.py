@@ -235,7 +235,7 @@ class ZengWindow(TableWindow):
         spacing = ((highest - lowest) / (ZENG_LEVELS - 1)).clamp(min=1e-12)
         level = ((weight - lowest) / spacing).round()
         median = weight.flatten(1).median(1).values[:, None, None]
-        filtered = torch.zeros_like(sinogram)
+        filtered = 0 * sinogram  # what is not finite stays so
         response = self.response * self.weight
         for number in range(ZENG_LEVELS):
             relative = torch.exp(lowest + number * spacing - median)[:, 0]  # (B, 1)

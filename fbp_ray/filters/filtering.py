@@ -18,6 +18,7 @@ from fbp_ray.errors import GeometryError
 from fbp_ray.geometry import check_tensor
 from fbp_ray.threads import parallel_for_torch
 
+FEW_CELLS = 256
 PROJECTIONS_AT_ONCE = 128  # the spectra of 128 projections of 513 cells are 0.6 MB: they stay in the processor's cache
 
 
@@ -38,8 +39,11 @@ def shortest_length(cells: int) -> int:
 
     At least 2 D - 2: the farthest two cells are D - 1 apart, and a symmetric filter is the same to either side, so that
     the one lag that wraps around meets the value it should. `fft_length` is longer only because the tables of windows
-    have a weight for each of its frequencies.
+    have a weight for each of its frequencies. That is too coarse for few
+    cells, where speed does not matter.
     """
+    if cells < FEW_CELLS:
+        return fft_length(cells)
     length = max(2 * cells - 2, 2)
     while not _is_smooth(length):
         length += 2

@@ -16,7 +16,8 @@ The options are read here, so that a wrong one is known before torch is imported
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from fbp_ray.cli import on_recipe, parse_with_recipe
@@ -26,9 +27,17 @@ from fbp_ray.run import own_settings
 from fbp_ray.train.cluster import keep_to_loopback
 
 
-def main(argv: Sequence[str], called: str = "python -m fbp_ray.train") -> None:
-    """Trains the run that the options describe; `called` is what --help says that takes them."""
-    config = parse_with_recipe(TrainConfig, argv, called, own_settings)
+def main(
+    argv: Sequence[str], called: str = "python -m fbp_ray.train", usual: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Trains the run that the options describe.
+
+    Args:
+        argv: the options.
+        called: what takes them, for --help.
+        usual: settings of that program on top of the recipe's.
+    """
+    config = parse_with_recipe(TrainConfig, argv, called, own_settings, usual)
     if config.data.dir is not None:
         check_data(config.data, config.target)
     keep_to_loopback(config.ray.address)

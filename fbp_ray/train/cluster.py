@@ -82,7 +82,7 @@ def cluster(address: str | None = None, num_cpus: int | None = None, own_code: C
             include_dashboard=False if alone else None,
             runtime_env={"py_modules": files} if (files := own_files(own_code)) else None,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a bare one where a machine is too busy to start it in time
         raise RunError(_why_not(address, str(error))) from None
     try:
         yield alone
@@ -168,7 +168,9 @@ def _why_not(address: str, error: str) -> str:
             f"the cluster at {address} runs other versions than this process: {' '.join(lines)} Use the same "
             "environment (constraints.txt) on every machine"
         )
-    hint = "" if address == "local" else "; a cluster with tokens needs RAY_AUTH_MODE=token here too"
+    hint = "; a cluster with tokens needs RAY_AUTH_MODE=token here too"
+    if address == "local":
+        hint = "; where the machine is busy, try again later" if "timed out" in error else ""
     return f"Ray could not be started or joined at {address}: {error}{hint}"
 
 

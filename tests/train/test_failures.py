@@ -216,6 +216,16 @@ def test_an_address_where_nobody_listens_is_known_at_once(free_port: int, monkey
         pass
 
 
+def test_a_cluster_that_does_not_start_in_time_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup")  # as Ray does
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(RunError, match="timed out during startup; where the machine is busy"), cluster.cluster(None):
+        pass
+
+
 @pytest.mark.parametrize("address", ["ray://host:10001", "host", "host:99999x", "http://host:8265"])
 def test_an_address_of_another_form_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
