@@ -52,10 +52,11 @@ def ssim(prediction: Tensor, target: Tensor, data_range: float | None = None) ->
     prediction, target = _pair(prediction, target)
     if min(target.shape[-2:]) < WINDOW:
         raise GeometryError(f"SSIM needs images of at least 7 pixels a side; these are {tuple(target.shape[-2:])}")
+    shape = target.shape[:-2]
     ranges = _range(target, data_range).reshape(-1)
-    images = (image.reshape(len(ranges), *target.shape[-2:]) for image in (prediction, target))
-    found = similarity(*images, (0.01 * ranges) ** 2, (0.03 * ranges) ** 2, UNIFORM)
-    return found.reshape(target.shape[:-2])
+    prediction, target = (image.reshape(len(ranges), *image.shape[-2:]) for image in (prediction, target))
+    found = similarity(prediction, target, (0.01 * ranges) ** 2, (0.03 * ranges) ** 2, UNIFORM)
+    return found.reshape(shape)
 
 
 def has_range(target: Tensor) -> Tensor:
