@@ -255,9 +255,28 @@ def load_weights(model: LearnableFBP, place: Place, manifest: Manifest) -> None:
     put_weights(model, _read(open_place(place), manifest, "weights"), str(place))
 
 
-def put_weights(model: LearnableFBP, content: bytes, source: str) -> None:
-    """Puts the content of a weights file into `model`, as `load_weights` does; `source` is for the error message."""
-    weights = safetensors.torch.load(content)
+def load_start(model: LearnableFBP, place: Place, manifest: Manifest) -> bool:
+    """As `load_weights`; a checkpoint without a network gives its window, and the model's network stays as it is.
+
+    Returns:
+        Whether the checkpoint had no network for the model's.
+    """
+    anew = manifest.model.postprocessing.kind == "identity" != model.config.postprocessing.kind
+    own = {f"postprocessing.{name}": value for name, value in model.postprocessing.state_dict().items()}
+    put_weights(model, _read(open_place(place), manifest, "weights"), str(place), own if anew else None)
+    return anew
+
+
+def put_weights(model: LearnableFBP, content: bytes, source: str, more: dict[str, Tensor] | None = None) -> None:
+    """Puts the content of a weights file into `model`, as `load_weights` does.
+
+    Args:
+        model: gets them.
+        content: of the file.
+        source: the file, for the error message.
+        more: weights that the file lacks.
+    """
+    weights = safetensors.torch.load(content) | (more or {})
     wanted: dict[str, Tensor] = model.state_dict()
     problems = [
         f"{name}: the checkpoint has {_shape(weights.get(name))}, the model {_shape(wanted.get(name))}"

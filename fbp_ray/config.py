@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from fbp_ray.own_names import is_own, own_or, refuse_options_without, refuse_same_title
+from fbp_ray.own_names import is_own, own_or, own_title, refuse_options_without, refuse_same_title
 from fbp_ray.settings import Frozen, LocalPath, PlaceName
 
 
@@ -72,6 +72,7 @@ def _range(photons: Any) -> Any:
 
 
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+Augmentation = Literal["none", "flips", "all"]
 
 
 def _upwards(photons: tuple[float, float]) -> tuple[float, float]:
@@ -97,6 +98,11 @@ class DataConfig(Frozen):
         default=None,
         description="draw the noise anew each epoch, with so many photons a ray, or from so many to so many (two "
         "numbers); without it the noise of the data",
+    )
+    augment: Augmentation = Field(
+        default="none",
+        description="show each training sample in another position each epoch, image and sinogram alike: flips (and "
+        "half turns), or all (also quarter turns); the angles have to have the same symmetry",
     )
 
 
@@ -164,6 +170,9 @@ class StartWindowConfig(WindowConfig):
         description="the window at the start: ones, an analytic one, or solve: from a Hann to the least mean squared "
         "error by least squares, in one pass over the training part",
     )
+    frozen: bool = Field(
+        default=False, description="keep the window as it is at the start, and train the network after it alone"
+    )
 
     @model_validator(mode="after")
     def _ones_have_no_cutoff(self) -> StartWindowConfig:
@@ -185,7 +194,8 @@ class StartWindowConfig(WindowConfig):
         known = self.cutoff if isinstance(self.cutoff, float) else cutoff if self.is_hann else 1.0
         counts = (photons or "estimate") if self.photons == "data" else self.photons
         init = "hann" if self.is_hann else self.init
-        return WindowConfig.model_validate({**dict(self), "init": init, "cutoff": known, "photons": counts})
+        given = {name: value for name, value in self if name in WindowConfig.model_fields}
+        return WindowConfig.model_validate({**given, "init": init, "cutoff": known, "photons": counts})
 
     @property
     def is_hann(self) -> bool:
@@ -271,11 +281,30 @@ class MetricsConfig(Frozen):
 
 
 class OptimConfig(Frozen):
-    """Adam, and how its learning rate falls: on a plateau of the validation loss, or step by step along a cosine."""
+    """The optimiser, and how its learning rates change: on a plateau of what is monitored, or step by step."""
 
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(default=1e-3, description="learning rate of Adam")
-    schedule: Literal["plateau", "cosine"] = Field(
-        default="plateau", description="plateau: when the validation loss no longer falls; cosine: to 0 over the epochs"
+    kind: Literal["adam", "adamw"] = Field(
+        default="adam", description="adam; or adamw, which lets the kernels of a network decay"
+    )
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(default=1e-3, description="learning rate")
+    network_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="learning rate of the network after the backprojection; without it as the window's"
+    )
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="adamw: of the network's kernels; biases, normalisations and the window do not decay; without it "
+        "0.01",
+    )
+    clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="scale a step's gradients down where their norm, over all weights, is larger"
+    )
+    schedule: Literal["plateau", "cosine", "one_cycle"] = Field(
+        default="plateau",
+        description="plateau: when the validation loss (--train.monitor) no longer falls; cosine: to 0 over the "
+        "epochs; one_cycle: up, then along a cosine to 0",
+    )
+    warm_up: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="one_cycle: the part of all steps in which the rate rises"
     )
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.5, description="the learning rate is multiplied by this on a plateau"
@@ -283,6 +312,12 @@ class OptimConfig(Frozen):
     plateau_patience: Amount = Field(
         default=1, description="epochs without a better validation loss before the learning rate falls"
     )
+
+    @model_validator(mode="after")
+    def _adamw_alone_decays(self) -> OptimConfig:
+        if self.weight_decay is not None and self.kind != "adamw":
+            raise ValueError(f"weight_decay is adamw's, but kind is {self.kind}; leave it out, or give kind adamw")
+        return self
 
 
 class LoopConfig(Frozen):
@@ -293,10 +328,36 @@ class LoopConfig(Frozen):
         default=8,
         description="samples per step, shared among the workers, whose number changes no step and no learning rate",
     )
+    monitor: Annotated[str, Field(pattern=r"^(loss|psnr|ssim|(min|max):[A-Za-z_]\w*)$")] = Field(
+        default="loss",
+        description="figure of the validation part that says which weights are best and when nothing improves: loss, "
+        "psnr, ssim, or min:NAME or max:NAME for a metric of your own",
+    )
     patience: Amount = Field(
-        default=15, description="end after so many epochs without a better validation loss; 0 for never"
+        default=15, description="end after so many epochs without a better validation loss (monitor); 0 for never"
+    )
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="keep a moving average of the weights, such as 0.999, which is what is validated and saved; "
+        "without it the weights themselves",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of the network while it trains on a GPU; all else is float32"
+    )
+    checkpointing: bool = Field(
+        default=False, description="save memory: compute the network's inner values again for the gradients"
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of all random numbers")
+
+    @property
+    def monitored(self) -> str:
+        """The column of the history that is monitored."""
+        return f"validation_{self.monitor.rpartition(':')[2]}"
+
+    def judge(self, row: dict[str, float]) -> float:
+        """What is monitored, of a row of the history, so that lower is better."""
+        higher = self.monitor in ("psnr", "ssim") or self.monitor.startswith("max:")
+        return -row[self.monitored] if higher else row[self.monitored]
 
 
 class ScalingConfig(Frozen):
@@ -401,6 +462,17 @@ class TrainConfig(Frozen):
     init: InitConfig = InitConfig()
     run: RunConfig = RunConfig()
     track: TrackConfig = TrackConfig()
+
+    @model_validator(mode="after")
+    def _what_is_monitored_is_there(self) -> TrainConfig:
+        _, own, name = self.train.monitor.rpartition(":")
+        titles = [own_title(metric) for metric in self.metrics.own]
+        if own and name not in titles:
+            raise ValueError(
+                f"train.monitor is {self.train.monitor}, but metrics.own has {', '.join(titles) or 'none'}; name the "
+                f"metric there: --metrics.own PACKAGE.MODULE:{name}"
+            )
+        return self
 
     @property
     def own_code(self) -> list[str]:

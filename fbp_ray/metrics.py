@@ -6,15 +6,16 @@ higher: never mix the two. Nothing is clipped. Computed in float64; equal to sci
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fbp_ray.errors import GeometryError
 from fbp_ray.geometry import check_tensor
+from fbp_ray.structure import Window, similarity
 
 FIXED_RANGE = 1.0
 WINDOW = 7
+UNIFORM = Window((1 / WINDOW,) * WINDOW, sample=WINDOW**2 / (WINDOW**2 - 1))
 
 
 def psnr(prediction: Tensor, target: Tensor, data_range: float | None = None) -> Tensor:
@@ -51,24 +52,11 @@ def ssim(prediction: Tensor, target: Tensor, data_range: float | None = None) ->
     prediction, target = _pair(prediction, target)
     if min(target.shape[-2:]) < WINDOW:
         raise GeometryError(f"SSIM needs images of at least 7 pixels a side; these are {tuple(target.shape[-2:])}")
-    ranges = _range(target, data_range)
-    found = torch.empty_like(ranges)
-    # One by one: an image and its sums stay in the cache, and no figure depends on what else is in the batch.
-    for one in np.ndindex(ranges.shape):
-        found[one] = _ssim(prediction[one], target[one], ranges[one])
-    return found
-
-
-def _ssim(prediction: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
-    """The SSIM of one image, from sums over windows: a mean is a sum divided by n, and the n go into the constants."""
-    n = WINDOW**2
-    c1, c2 = (0.01 * data_range * n) ** 2, (0.03 * data_range) ** 2 * n * (n - 1)
-    sum_p, sum_t = _window_sums(prediction), _window_sums(target)
-    squares = _window_sums(prediction * prediction + target * target)  # only the sum of the two variances is needed
-    product, square = sum_p * sum_t, sum_p * sum_p + sum_t * sum_t
-    likeness = (2 * product + c1) * (2 * (n * _window_sums(prediction * target) - product) + c2)
-    bound = (square + c1) * (n * squares - square + c2)
-    return (likeness / bound).mean()
+    shape = target.shape[:-2]
+    ranges = _range(target, data_range).reshape(-1)
+    prediction, target = (image.reshape(len(ranges), *image.shape[-2:]) for image in (prediction, target))
+    found = similarity(prediction, target, (0.01 * ranges) ** 2, (0.03 * ranges) ** 2, UNIFORM)
+    return found.reshape(shape)
 
 
 def has_range(target: Tensor) -> Tensor:
@@ -102,18 +90,3 @@ def _range(target: Tensor, data_range: float | None) -> Tensor:
     if data_range is not None:
         return torch.full(target.shape[:-2], data_range, dtype=target.dtype, device=target.device)
     return target.amax((-2, -1)) - target.amin((-2, -1))
-
-
-def _window_sums(image: Tensor) -> Tensor:
-    """The sum over every window of 7 x 7 that lies inside the image: along either axis 4 + 2 + 1 neighbours."""
-    for axis in (-2, -1):
-        two = _plus(image, image, 1, axis)
-        four = _plus(two, two, 2, axis)
-        image = _plus(_plus(four, two, 4, axis), image, 6, axis)
-    return image
-
-
-def _plus(left: Tensor, right: Tensor, ahead: int, axis: int) -> Tensor:
-    """`left[k] + right[k + ahead]`, wherever there are both."""
-    length = min(left.shape[axis], right.shape[axis] - ahead)
-    return left.narrow(axis, 0, length) + right.narrow(axis, ahead, length)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -10,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from fbp_ray.config import PostprocessingConfig, WindowConfig, WindowName
 from fbp_ray.errors import GeometryError
@@ -49,6 +53,10 @@ class LearnableFBP(nn.Module):
         self.config = config
         self.filter = build_filter(config.window, config.geometry)
         self.postprocessing = build_network(config.postprocessing, config.geometry)
+        self.network_dtype = torch.float32
+        """Of the network's convolutions while it trains (autocast); the rest, and inference, are float32."""
+        self.checkpointing = False
+        """Whether a training network keeps its input alone, and computes what its gradients need again."""
         self._filters: dict[SomeAngles, nn.Module] = {}  # for some of the angles; their weights are those of `filter`
 
     @property
@@ -79,13 +87,24 @@ class LearnableFBP(nn.Module):
                 f"the window {self.config.window.kind} made {tuple(filtered.shape[1:])} of sinograms "
                 f"{geometry.sinogram_shape}; it has to keep their shape"
             )
-        image = self.postprocessing(backproject(filtered, geometry, storage_dtype, interpolate=True))
+        image = self._network(backproject(filtered, geometry, storage_dtype, interpolate=True))
         if image.shape[1:] != self.geometry.image_shape:
             raise GeometryError(
                 f"the network {self.config.postprocessing.kind} made images {tuple(image.shape[1:])} of images "
                 f"{self.geometry.image_shape}; it has to keep their shape"
             )
-        return image.to(sinogram.dtype).reshape(*sinogram.shape[:-2], *self.geometry.image_shape)  # type: ignore[no-any-return]
+        return image.to(sinogram.dtype).reshape(*sinogram.shape[:-2], *self.geometry.image_shape)
+
+    def _network(self, image: Tensor) -> Tensor:
+        if not self.training or (self.network_dtype == torch.float32 and not self.checkpointing):
+            return self.postprocessing(image)  # type: ignore[no-any-return]
+        with torch.autocast(image.device.type, self.network_dtype, enabled=self.network_dtype != torch.float32):
+            if not self.checkpointing:
+                return self.postprocessing(image)  # type: ignore[no-any-return]
+            again = functools.partial(_statistics_kept, self.postprocessing)
+            return checkpoint(  # type: ignore[no-any-return]
+                self.postprocessing, image, use_reentrant=False, context_fn=lambda: (nullcontext(), again())
+            )
 
     def _filtered(self, sinogram: Tensor, some: SomeAngles) -> Tensor:
         if some not in self._filters:
@@ -98,6 +117,17 @@ class LearnableFBP(nn.Module):
                 if own.shape[axis] != weights[name].shape[axis]:  # a table by angle
                     weights[name] = some.take(weights[name], axis)
         return functional_call(stage, weights, sinogram)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Keeps batch normalisations from counting a batch twice that goes through the network a second time."""
+    kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in kept:
+            buffer.data.copy_(value)
 
 
 def fbp(

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from fbp_ray.baseline import Baseline, Figure
 from fbp_ray.cli import parse, run_program
+from fbp_ray.config import LoopConfig
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.run import RunFolder, is_alive
 from fbp_ray.settings import Frozen, PlaceName, as_json, as_text, what_is_wrong
@@ -121,7 +122,7 @@ def summary(folder: Folder) -> Run:
             return None
 
     status = content("status.json", run.status) or {}
-    epochs = content("config.yaml", lambda: int(yaml.safe_load(folder.read("config.yaml"))["train"]["epochs"]))
+    loop = content("config.yaml", lambda: _loop(folder))
     baseline = content("baseline.json", lambda: Baseline.model_validate_json(as_text(folder.read("baseline.json"))))
     rows = content("history.csv", lambda: _checked(run.read_history())) or []
     state = "damaged" if damaged else _state(status)
@@ -130,9 +131,9 @@ def summary(folder: Folder) -> Run:
         name=folder.name,
         state=state,
         epochs_done=int(rows[-1]["epoch"]) if rows else 0,
-        epochs=epochs,
-        psnr=_best(rows, "psnr", baseline),
-        ssim=_best(rows, "ssim", baseline),
+        epochs=loop.epochs if loop else None,
+        psnr=_best(rows, "psnr", baseline, loop or LoopConfig()),
+        ssim=_best(rows, "ssim", baseline, loop or LoopConfig()),
         changed=max((time for time in times if time is not None), default=None),
         path=str(folder),
         reason="; ".join(damaged) or (GONE if state == "interrupted" else str(status.get("reason") or "")),
@@ -152,10 +153,17 @@ def _state(status: dict[str, Any]) -> str:
     return state
 
 
-def _best(rows: list[dict[str, float]], figure: Figure, baseline: Baseline | None) -> Best | None:
+def _loop(folder: Folder) -> LoopConfig:
+    """The settings by which the best weights were chosen, and the number of epochs."""
+    known = yaml.safe_load(folder.read("config.yaml"))["train"]
+    return LoopConfig(epochs=known["epochs"], monitor=known.get("monitor", "loss"))
+
+
+def _best(rows: list[dict[str, float]], figure: Figure, baseline: Baseline | None, loop: LoopConfig) -> Best | None:
     if not rows:
         return None
-    losses = [row["validation_loss"] if math.isfinite(row["validation_loss"]) else math.inf for row in rows]
+    judged = [loop.judge(row) if loop.monitored in row else math.nan for row in rows]
+    losses = [value if math.isfinite(value) else math.inf for value in judged]
     row = rows[losses.index(min(losses))]  # the first of the lowest, as the training keeps it
     value = row.get(f"validation_{figure}")
     if value is None:  # there is no ground truth

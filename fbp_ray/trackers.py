@@ -32,7 +32,13 @@ Pixels = NDArray[np.uint8]
 """A picture (H, W, 3): red, green and blue."""
 
 FIGURES: tuple[Figure, ...] = ("psnr", "ssim")
-UNCHANGED = ("lr", "samples_per_second", "reading", "seconds")  # columns of the history that are curves by their name
+UNCHANGED = (
+    "lr",
+    "network_lr",
+    "samples_per_second",
+    "reading",
+    "seconds",
+)  # columns of the history that are curves by their name
 MLFLOW_VALUE_LENGTH = 6000  # characters of a parameter; MLflow refuses longer ones
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # otherwise a server that does not answer holds up an epoch for minutes

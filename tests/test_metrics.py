@@ -13,6 +13,7 @@ from fbp_ray.errors import GeometryError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.metrics import has_range, psnr, ssim
 from fbp_ray.model import fbp
+from fbp_ray.structure import Window, reference_similarity, similarity
 
 PAIR = Path(__file__).parent / "data" / "lodopab_pair" / "lodopab_test_3456.npz"
 
@@ -89,3 +90,23 @@ def test_images_of_one_value_are_told_from_those_with_a_range() -> None:
     target = torch.stack([torch.zeros(8, 8), torch.full((8, 8), 3.0), torch.rand(8, 8)])
     assert has_range(target).tolist() == [False, False, True]
     assert not psnr(target + 1, target)[:2].isfinite().any()
+
+
+@pytest.mark.parametrize("luminous", [True, False])
+def test_the_kernel_of_ssim_and_its_gradient_are_those_of_torchs_operations(luminous: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(3, 20, 33, generator=generator)
+    noisy = target + 0.2 * torch.randn(target.shape, generator=generator)
+    constants = torch.tensor([1e-4, 2e-4, 3e-4], dtype=torch.float64), torch.tensor([1e-3, 2e-3, 3e-3]).double()
+    window = Window((0.1, 0.2, 0.4, 0.3), sample=1.1, luminous=luminous)
+    found = []
+    for of in (similarity, reference_similarity):
+        prediction = noisy.clone().requires_grad_()
+        figures = of(prediction, target, *constants, window)
+        (gradient,) = torch.autograd.grad(figures @ torch.tensor([1.0, -2, 3]).double(), prediction)
+        found.append((figures.detach(), gradient))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-12, rtol=0)
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-8, rtol=1e-6)
+    exact = noisy[:1, :6, :6].double().requires_grad_()
+    both = [constant[:1] for constant in constants]
+    torch.autograd.gradgradcheck(lambda p: similarity(p, target[:1, :6, :6].double(), *both, window), exact)

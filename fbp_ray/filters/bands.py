@@ -6,10 +6,10 @@
 Gains are smooth, so they are given for tiles of 4 angles x 4 cells and interpolated between the tiles' centres. What
 they depend on, the bands' local energies and the sinogram's local means, are means over the same tiles.
 
-On a CPU the bands exist for a few projections at a time, and the gradients compute them anew rather than keep them,
-which would take many times the memory of the sinogram. On other devices, under torch.compile, within torch.func and for
-second derivatives the same is done in torch's own operations, the functions called `reference_...`, which the kernels
-are tested against.
+On a CPU the bands exist for a few projections at a time where no gradient is wanted. A training step keeps them, some
+eight times the memory of its sinograms: to work them out again for each gradient took twice the time. On other devices,
+under torch.compile, within torch.func and for second derivatives the same is done in torch's own operations, the
+functions called `reference_...`, which the kernels are tested against.
 
 Dimensions: B batch, A angles, D cells, F frequencies, M bands beside the first, S = ceil(A / 4) and T = ceil(D / 4).
 """
@@ -61,8 +61,10 @@ def apply_gains(
         energies = tile_means(bands[:, 1:].square()) if by_energy else sinogram.new_empty(0)
         return reference_sum(bands, gate(sinogram, energies, slice(None)))
     if torch.is_grad_enabled():
-        energies = _Energies.apply(sinogram, responses) if by_energy else sinogram.new_empty(0)
-        return _Sum.apply(sinogram, responses, gate(sinogram, energies, slice(None)))  # type: ignore[no-any-return]
+        kept = _Kept()
+        energies = _Energies.apply(sinogram, responses, kept) if by_energy else sinogram.new_empty(0)
+        gains = gate(sinogram, energies, slice(None))
+        return _Sum.apply(sinogram, responses, gains, kept)  # type: ignore[no-any-return]
 
     def of_gate(rays: Tensor, energies: Tensor, sample: int, rows: slice) -> Tensor:
         return gate(rays[None], energies[None], slice(sample, sample + 1))[0]
@@ -117,24 +119,52 @@ def _reference_result(sinogram: Tensor, responses: Tensor, gains: Tensor) -> Ten
     return reference_sum(reference_bands(sinogram, responses), gains)
 
 
-class _Anew(torch.autograd.Function):
-    """A function of tensors whose kernels keep nothing but its inputs; `reference` says what it is."""
+class _Kept:
+    """The bands of a step, and the spectrum they are made of, for all that needs them until its gradients are done."""
+
+    def __init__(self) -> None:
+        self.bands: Tensor | None = None
+        self.spectrum: Tensor | None = None
+
+    def of(self, sinogram: Tensor, responses: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, M + 1, A, D) and (B, A, F), worked out once."""
+        if self.bands is None or self.spectrum is None:
+            cells, length = sinogram.shape[-1], length_of(responses)
+            self.bands = sinogram.new_empty((len(sinogram), len(responses), *sinogram.shape[1:]))
+            shape = (*sinogram.shape[:2], responses.shape[-1])
+            self.spectrum = sinogram.new_empty(shape, dtype=torch.promote_types(sinogram.dtype, torch.complex64))
+            bands, spectra, blocks = self.bands, self.spectrum, _blocks(sinogram)
+
+            def one_block(number: int) -> None:
+                sample, block = number // len(blocks), blocks[number % len(blocks)]
+                spectrum = torch.fft.rfft(sinogram[sample, block], n=length)
+                spectra[sample, block] = spectrum
+                for response, band in zip(responses, bands[sample], strict=True):
+                    band[block] = torch.fft.irfft(spectrum * response, n=length)[:, :cells]
+
+            parallel_for_torch(one_block, len(sinogram) * len(blocks))
+        return self.bands, self.spectrum
+
+
+class _FromBands(torch.autograd.Function):
+    """A function of the bands of a sinogram; `reference` says what it is."""
 
     reference: Callable[..., Tensor]
     to_inputs: Callable[..., tuple[Tensor | None, ...]]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        *tensors, ctx.kept = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @classmethod
     def differentiate(cls, ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors
         if not torch.is_grad_enabled():
-            return cls.to_inputs(gradient, ctx.needs_input_grad, *inputs)
+            return *cls.to_inputs(gradient, ctx.needs_input_grad, ctx.kept, *inputs), None
         backward = torch.func.vjp(cls.reference, *inputs)[1]  # a second derivative is wanted
-        return backward(gradient)  # type: ignore[no-any-return]
+        return *backward(gradient), None
 
 
 def _bands_along(ctx: Any, along: Tensor | None, responses_along: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -147,28 +177,36 @@ def _bands_along(ctx: Any, along: Tensor | None, responses_along: Tensor | None)
     return reference_bands(sinogram, responses), change
 
 
-class _Energies(_Anew):
+class _Energies(_FromBands):
     """(B, A, D), (M + 1, F) -> (B, M, S, T): the mean squares of the bands after the first."""
 
     reference = staticmethod(_reference_energies)
 
     @staticmethod
-    def forward(sinogram: Tensor, responses: Tensor) -> Tensor:
-        return _energies(sinogram, responses[1:])
+    def forward(sinogram: Tensor, responses: Tensor, kept: _Kept) -> Tensor:
+        bands, _ = kept.of(sinogram, responses)
+        energies = sinogram.new_empty((len(sinogram), len(responses) - 1, *tiles(sinogram)))
+        kernels, cells = _kernels(sinogram.dtype), sinogram.shape[-1]
+
+        def one_sample(number: int) -> None:
+            for band, energy in zip(bands[number, 1:].numpy(), energies[number].numpy(), strict=True):
+                kernels.tile_means(band, cells, True, energy)
+
+        parallel_for_torch(one_sample, len(sinogram))
+        return energies
 
     @staticmethod
     def to_inputs(
-        gradient: Tensor, needed: tuple[bool, ...], sinogram: Tensor, responses: Tensor
+        gradient: Tensor, needed: tuple[bool, ...], kept: _Kept, sinogram: Tensor, responses: Tensor
     ) -> tuple[Tensor | None, ...]:
         kernels = _kernels(sinogram.dtype)
 
-        def to_bands(number: int, bands: Tensor) -> Tensor:
-            for band, means in zip(bands[1:], gradient[number], strict=True):
-                kernels.times_means(band.numpy(), means.contiguous().numpy())
-            bands[0] = 0
-            return bands
+        def to_bands(number: int, bands: Tensor, along: Tensor) -> None:
+            along[1:] = bands[1:]
+            for band, means in zip(along[1:].numpy(), gradient[number], strict=True):
+                kernels.times_means(band, means.contiguous().numpy())
 
-        return _through_bands(to_bands, needed, sinogram, responses)
+        return _through_bands(to_bands, 1, needed, kept, sinogram, responses)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -176,75 +214,91 @@ class _Energies(_Anew):
 
     @staticmethod
     def jvp(ctx: Any, *along: Tensor | None) -> Tensor:
-        bands, change = _bands_along(ctx, *along)
+        bands, change = _bands_along(ctx, *along[:2])
         return tile_means(2 * bands[:, 1:] * change[:, 1:])
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[Tensor, int]:
-        return torch.func.vmap(_reference_energies, in_dims)(*inputs), 0
+        return torch.func.vmap(_reference_energies, in_dims[:2])(*inputs[:2]), 0
 
 
-class _Sum(_Anew):
+class _Sum(_FromBands):
     """(B, A, D), (M + 1, F), (B, M, S, T) -> (B, A, D): the sum of the bands with their gains."""
 
     reference = staticmethod(_reference_result)
 
     @staticmethod
-    def forward(sinogram: Tensor, responses: Tensor, gains: Tensor) -> Tensor:
-        return _by_blocks(sinogram, responses, lambda rays, energies, sample, rows: gains[sample, :, rows], False)
+    def forward(sinogram: Tensor, responses: Tensor, gains: Tensor, kept: _Kept) -> Tensor:
+        bands, _ = kept.of(sinogram, responses)
+        result, kernels = bands[:, 0].clone(), _kernels(sinogram.dtype)
+
+        def one_sample(number: int) -> None:
+            for band, gain in zip(bands[number, 1:].numpy(), gains[number], strict=True):
+                kernels.add_interpolated(band, gain.contiguous().numpy(), 0, result[number].numpy())
+
+        parallel_for_torch(one_sample, len(sinogram))
+        return result
 
     @staticmethod
     def to_inputs(
-        gradient: Tensor, needed: tuple[bool, ...], sinogram: Tensor, responses: Tensor, gains: Tensor
+        gradient: Tensor, needed: tuple[bool, ...], kept: _Kept, sinogram: Tensor, responses: Tensor, gains: Tensor
     ) -> tuple[Tensor | None, ...]:
         to_gains, kernels = torch.zeros_like(gains), _kernels(sinogram.dtype)
 
-        def to_bands(number: int, bands: Tensor) -> Tensor:
-            along = gradient[number].contiguous().numpy()
-            for m, band in enumerate(bands[1:].numpy()):
-                kernels.sum_to_tiles(along, band, to_gains[number, m].numpy())
-                band[:] = 0
-                kernels.add_interpolated(along, gains[number, m].contiguous().numpy(), 0, band)
-            bands[0] = gradient[number]
-            return bands
+        def to_bands(number: int, bands: Tensor, along: Tensor) -> None:
+            back = gradient[number].contiguous()
+            along[0] = back
+            along[1:] = 0
+            for m, (band, to_band) in enumerate(zip(bands[1:].numpy(), along[1:].numpy(), strict=True)):
+                kernels.sum_to_tiles(back.numpy(), band, to_gains[number, m].numpy())
+                kernels.add_interpolated(back.numpy(), gains[number, m].contiguous().numpy(), 0, to_band)
 
-        return *_through_bands(to_bands, needed, sinogram, responses), to_gains
+        return *_through_bands(to_bands, 0, needed, kept, sinogram, responses), to_gains
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         return _Sum.differentiate(ctx, gradients[0])
 
     @staticmethod
-    def jvp(ctx: Any, along: Tensor | None, responses_along: Tensor | None, gains_along: Tensor | None) -> Tensor:
+    def jvp(
+        ctx: Any, along: Tensor | None, responses_along: Tensor | None, gains_along: Tensor | None, _: None
+    ) -> Tensor:
         bands, change = _bands_along(ctx, along, responses_along)
         result = reference_sum(change, ctx.saved_tensors[2])
         return result if gains_along is None else result + reference_sum(bands, gains_along) - bands[:, 0]
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[Tensor, int]:
-        return torch.func.vmap(_reference_result, in_dims)(*inputs), 0
+        return torch.func.vmap(_reference_result, in_dims[:3])(*inputs[:3]), 0
 
 
 def _through_bands(
-    to_bands: Callable[[int, Tensor], Tensor], needed: tuple[bool, ...], sinogram: Tensor, responses: Tensor
+    to_bands: Callable[[int, Tensor, Tensor], None],
+    first: int,
+    needed: tuple[bool, ...],
+    kept: _Kept,
+    sinogram: Tensor,
+    responses: Tensor,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients to sinogram and responses, where `to_bands` turns a sample's bands into the gradients to them."""
+    """The gradients to sinogram and responses.
+
+    `to_bands` is given a sample's number, its bands and room for the gradients to them, which are 0 before the `first`.
+    """
     cells, length = sinogram.shape[-1], length_of(responses)
     to_sinogram = torch.empty_like(sinogram, memory_format=torch.contiguous_format) if needed[0] else None
     to_responses = sinogram.new_zeros((len(sinogram), *responses.shape)) if needed[1] else None
 
+    bands, spectra = kept.of(sinogram, responses)
+
     def one_sample(number: int) -> None:
-        spectra, bands = [], sinogram.new_empty((len(responses), *sinogram.shape[1:]))
+        gradients = torch.empty_like(bands[number])
+        to_bands(number, bands[number], gradients)
         for block in _blocks(sinogram):
-            spectra.append(torch.fft.rfft(sinogram[number, block], n=length))
-            bands[:, block] = torch.fft.irfft(spectra[-1] * responses[:, None], n=length)[..., :cells]
-        bands = to_bands(number, bands)
-        for block, spectrum in zip(_blocks(sinogram), spectra, strict=True):
-            along = torch.fft.rfft(bands[:, block], n=length)
+            along = torch.fft.rfft(gradients[first:, block], n=length)
             if to_responses is not None:
-                to_responses[number] += (along * spectrum.conj_physical()).real.sum(1)
+                to_responses[number, first:] += (along * spectra[number, block].conj_physical()).real.sum(1)
             if to_sinogram is not None:
-                back = torch.fft.irfft((along * responses[:, None]).sum(0), n=length)
+                back = torch.fft.irfft((along * responses[first:, None]).sum(0), n=length)
                 to_sinogram[number, block] = back[:, :cells]
 
     parallel_for_torch(one_sample, len(sinogram))
@@ -284,23 +338,6 @@ def _kernels(dtype: torch.dtype) -> Any:
 
 def _blocks(sinogram: Tensor) -> list[slice]:
     return [slice(first, first + ANGLES_AT_ONCE) for first in range(0, sinogram.shape[-2], ANGLES_AT_ONCE)]
-
-
-def _energies(sinogram: Tensor, responses: Tensor) -> Tensor:
-    """(B, A, D), (M, F) -> (B, M, S, T): the mean squares of the bands."""
-    energies = sinogram.new_empty((len(sinogram), len(responses), *tiles(sinogram)))
-    cells, length = sinogram.shape[-1], length_of(responses)
-    blocks, kernels = _blocks(sinogram), _kernels(sinogram.dtype)
-
-    def one_block(number: int) -> None:
-        sample, block = number // len(blocks), blocks[number % len(blocks)]
-        spectrum = torch.fft.rfft(sinogram[sample, block], n=length)
-        for response, energy in zip(responses, energies[sample], strict=True):
-            band = torch.fft.irfft(spectrum * response, n=length)
-            kernels.tile_means(band.numpy(), cells, True, energy[_rows(block)].numpy())
-
-    parallel_for_torch(one_block, len(sinogram) * len(blocks))
-    return energies
 
 
 def _by_blocks(sinogram: Tensor, responses: Tensor, block_gains: BlockGains, by_energy: bool) -> Tensor:

@@ -193,26 +193,27 @@ class TrainingDisplay:
         columns = _columns(next(iter(self._rows.values()), {}), started.baseline)
         for goes, padding in NARROWER:
             columns = [column for column in columns if column.goes == 0 or column.goes > goes]
-            table = self._filled(columns, started.baseline, console.height, padding)
+            table = self._filled(columns, started, console.height, padding)
             if console.measure(table, options=console.options.update(max_width=10 * width)).maximum <= width:
                 break
         return table
 
-    def _filled(self, columns: list[Column], baseline: Baseline, height: int, padding: int) -> Table:
+    def _filled(self, columns: list[Column], started: Started, height: int, padding: int) -> Table:
+        judge = started.loop.judge
         rows = [self._rows[epoch] for epoch in sorted(self._rows)]
         newest = len(rows) if self._ended else max(3, min(NEWEST, height - AROUND))
-        best = min((row["validation_loss"] for row in rows), default=math.inf)
+        best = min(map(judge, rows), default=math.inf)
         table = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False)
         for column in columns:
             table.add_column(column.heading, justify="right", no_wrap=True)
-        for cells in _baseline_rows(baseline):
+        for cells in _baseline_rows(started.baseline):
             table.add_row(*(cells.get(column.heading, "") for column in columns), style="cyan")
         table.add_section()
         if len(rows) > newest:
             table.add_row(f"({len(rows) - newest} more)", style="dim")
         for row in rows[-newest:]:
             first, *others = (column.cell(row) for column in columns)
-            if row["validation_loss"] == best:
+            if judge(row) == best:
                 table.add_row(f"best {first}", *others, style="bold")
             else:
                 table.add_row(first, *others)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fbp_ray.baseline import Baseline
+from fbp_ray.config import LoopConfig
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Started:
     """What is kept in memory, in a sentence; empty for nothing."""
 
     baseline: Baseline
+
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """Says which epoch is the best."""
 
 
 @dataclass(frozen=True)

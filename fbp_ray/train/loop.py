@@ -10,32 +10,38 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Adam
+from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fbp_ray.checkpoint import pack
-from fbp_ray.config import TrainConfig
 from fbp_ray.data import Batches, Sample, SharedCache
 from fbp_ray.data.sampler import samples_for_rank
-from fbp_ray.errors import ConfigError, RunError
+from fbp_ray.errors import RunError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.least_squares import solve
 from fbp_ray.losses import Loss, composite_loss
 from fbp_ray.metrics import psnr, ssim, where_ranged
-from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.own import own_metrics
 from fbp_ray.run import ResolvedConfig, RunFolder, epochs_of
 from fbp_ray.self_target import self_loss, self_risk
 from fbp_ray.some_angles import Split, drawn_split
+from fbp_ray.train.average import Average
 from fbp_ray.train.events import Doing, EpochEnd, Event, Started, Step, Warned
-from fbp_ray.train.parts import batches_of, check_shares, describe_parts, kept_in_memory, known_photons, open_parts
+from fbp_ray.train.monitor import BETTER, is_best, is_stalled
+from fbp_ray.train.optimiser import learned, make_optimiser, set_rates
+from fbp_ray.train.parts import (
+    batches_of,
+    build_model,
+    check_shares,
+    describe_parts,
+    kept_in_memory,
+    open_parts,
+)
 from fbp_ray.train.process import Process, Sums
-from fbp_ray.train.record import BASELINE, CheckpointWriter, Row, measure_baseline, resume, tracking
+from fbp_ray.train.record import BASELINE, CheckpointWriter, measure_baseline, resume, tracking
 
 Report = Callable[[Event], None]
 FIGURES = {"psnr": psnr, "ssim": ssim}
-BETTER = 1e-4  # a loss is better where it is lower by this part of the best, as the scheduler has it
-LEAST_RATE = 0.02  # of the first learning rate: a cosine falls no further
 FEW_ANGLES = 1.5  # a cell, below which angles that are held out say little; LoDoPaB-CT has 1.9
 STEP_SECONDS = 1.0  # a step is shown, and a GPU waited for, no more often than this
 
@@ -83,12 +89,9 @@ def train(
     if process.rank == 0 and not run.folder.has(BASELINE):
         report(Doing("measuring the classic FBP on the validation part"))
     baseline = measure_baseline(run, validation_set, validation, process, config.target)
-    window = config.window.with_best(baseline.start_cutoff, known_photons(config))
-    model = LearnableFBP(ModelConfig(geometry=geometry, window=window, postprocessing=config.postprocessing))
-    model.to(device)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ConfigError(f"a {config.window.kind} window learns nothing; use --window.kind spline or adaptive")
-    optimizer = Adam(model.parameters(), lr=config.optim.lr)
+    model = build_model(config, geometry, baseline.start_cutoff).to(device)
+    average = Average(model, config.train.ema)
+    optimizer = make_optimiser(model, config.optim)
     scheduler = ReduceLROnPlateau(optimizer, factor=config.optim.plateau_factor, patience=config.optim.plateau_patience)
 
     def warn(text: str) -> None:
@@ -99,7 +102,12 @@ def train(
             f"{geometry.num_angles} angles are few for {geometry.cells} cells: what they do not show is taken for "
             "noise, and --target self may prefer too smooth or too sharp a window"
         )
-    history = resume(config, run, model, optimizer, scheduler, process, warn)
+    if config.train.precision == "bfloat16":
+        if device.type == "cuda":
+            model.network_dtype = torch.bfloat16
+        else:
+            warn("--train.precision bfloat16 is for GPUs: here the network trains in float32")
+    history = resume(config, run, average, optimizer, scheduler, process, warn)
     parallel = DistributedDataParallel(model) if process.world_size > 1 else model
 
     data = describe_parts(config, training_set, validation_set)
@@ -107,7 +115,7 @@ def train(
     world = process.world_size
     shares = tuple(samples_for_rank(config.train.batch_size, rank, world) for rank in range(world))
     cached = kept_in_memory(training.cache, training_set)
-    report(Started(epochs_of(history), config.train.epochs, steps, world, shares, cached, baseline))
+    report(Started(epochs_of(history), config.train.epochs, steps, world, shares, cached, baseline, config.train))
     with (
         tracking(config, run, process, validation_set, baseline, epochs_of(history), warn) as log_epoch,
         CheckpointWriter(run) as writer,
@@ -115,10 +123,12 @@ def train(
 
         def conclude(epoch: int, trained: dict[str, float], training_seconds: float, began: float) -> None:
             """Validates the model as it is after an epoch, saves it and reports its row."""
-            validated = _validate(parallel, validation, epoch, config, process)
+            average.agree(process)
+            validated = _validate(average.model, validation, epoch, config, process)
             row = {
                 "epoch": epoch,
                 "lr": optimizer.param_groups[0]["lr"],
+                **({"network_lr": optimizer.param_groups[-1]["lr"]} if config.optim.network_lr else {}),
                 **{f"train_{name}": value for name, value in trained.items()},
                 **{f"validation_{name}": value for name, value in validated.items()},
                 "samples_per_second": len(training_set) / training_seconds,
@@ -134,15 +144,16 @@ def train(
                 )
             if config.optim.schedule == "plateau":
                 scheduler.threshold = math.copysign(BETTER, scheduler.best)  # so that better is lower below 0 too
-                scheduler.step(validated["loss"])
+                scheduler.step(config.train.judge(row))
             if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
                 raise RunError(f"a weight stopped being finite in epoch {epoch}; try a smaller --optim.lr")
-            best_so_far = min((past["validation_loss"] for past in history), default=float("inf"))
+            best = is_best(config.train, history, row)
             history.append(row)
             if process.rank == 0:
                 state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "history": history}
-                last = pack(model, epoch=epoch, metrics=_metrics(row), data=data, training=state)
-                writer.write(last, row["validation_loss"] < best_so_far, history, log_epoch(model, row))
+                state |= average.state()
+                last = pack(average.model, epoch=epoch, metrics=_metrics(row), data=data, training=state)
+                writer.write(last, best, history, log_epoch(average.model, row))
             report(EpochEnd(row))
 
         if config.window.init == "solve" and not history:
@@ -151,8 +162,9 @@ def train(
             pairs = ((batch.observation.to(device), batch.ground_truth.to(device)) for batch in training.epoch(0))
             if said := solve(model, pairs, process.add_up, ground_truth=config.target == "truth"):
                 warn(said)
+            average.start()
             seconds = time.perf_counter() - began
-            conclude(0, _losses(parallel, training, config, process), seconds, began)
+            conclude(0, _losses(model, training, config, process), seconds, began)
 
         for epoch in range(epochs_of(history) + 1, config.train.epochs + 1):
             if is_stalled(config, history):
@@ -164,13 +176,16 @@ def train(
             finite = _FirstNotFinite(device)
             for step, batch in enumerate(training.epoch(epoch), start=1):
                 weight = len(batch.observation) * process.world_size / training.size(step)
-                if config.optim.schedule == "cosine":
-                    _set_rate(optimizer, config, ((epoch - 1) * steps + step - 1) / (config.train.epochs * steps))
+                progress = ((epoch - 1) * steps + step - 1) / (config.train.epochs * steps)
+                set_rates(optimizer, model, config.optim, progress)
                 batch = batch if weight else _stand_in(batch)
                 loss = _loss(parallel, batch, _split(config, geometry, epoch, step), config, process)
                 optimizer.zero_grad()
                 (loss.total * weight).backward()  # type: ignore[no-untyped-call]
+                if config.optim.clip is not None:
+                    clip_grad_norm_(learned(model), config.optim.clip)
                 optimizer.step()
+                average.step()
                 finite.record(step, loss.total.detach())
                 if weight:
                     sums.add(len(batch.observation), {"loss": loss.total, **loss.parts})
@@ -183,22 +198,6 @@ def train(
             trained = sums.means()
             training_seconds = time.perf_counter() - began
             conclude(epoch, trained, training_seconds, began)
-
-
-def is_stalled(config: TrainConfig, history: list[Row]) -> bool:
-    """Whether so many epochs as `train.patience` says have brought no better validation loss.
-
-    The history alone decides, so a run that was interrupted ends where it would have. An extended run counts the epochs
-    of its extension.
-    """
-    before = config.train.epochs - config.run.extend if config.run.extend else 0
-    best, since = math.inf, 0
-    for row in history:
-        if row["validation_loss"] < best * (1 - math.copysign(BETTER, best)):
-            best, since = row["validation_loss"], 0
-        elif row["epoch"] > before:
-            since += 1
-    return 0 < config.train.patience <= since
 
 
 def _split(config: ResolvedConfig, geometry: ParallelBeam, epoch: int, step: int) -> Split | None:
@@ -257,12 +256,6 @@ def _validate(
                 figures = {"loss": loss.total, **loss.parts, **figures}
             sums.add(len(observation), figures)
     return sums.means()
-
-
-def _set_rate(optimizer: Adam, config: ResolvedConfig, progress: float) -> None:
-    """The learning rate of a cosine; `progress` is the part of all steps that has been taken."""
-    for group in optimizer.param_groups:
-        group["lr"] = config.optim.lr * max((1 + math.cos(math.pi * progress)) / 2, LEAST_RATE)
 
 
 class _FirstNotFinite:

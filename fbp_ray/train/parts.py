@@ -6,9 +6,14 @@ from typing import Any
 
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import Batches, LoDoPaB, SharedCache, describe, photons_of
+from fbp_ray.data.hdf5_reader import Array
 from fbp_ray.data.layout import check_data, has_truth, thins
+from fbp_ray.data.loader import Draw
 from fbp_ray.errors import ConfigError
+from fbp_ray.geometry import ParallelBeam
+from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import ResolvedConfig
+from fbp_ray.train.augment import Augment
 from fbp_ray.train.noise import FixedNoise, Noise
 from fbp_ray.train.process import Process
 
@@ -24,6 +29,11 @@ def open_parts(config: TrainConfig) -> tuple[LoDoPaB, LoDoPaB]:
     data = config.data
     geometry = check_data(data, config.target)
     assert data.dir is not None
+    if config.train.monitor != "loss" and not has_truth(data.dir, "validation"):
+        raise ConfigError(
+            f"--train.monitor {config.train.monitor} needs ground truth, which the validation part in {data.dir} has "
+            "not; leave it out: the loss is monitored"
+        )
     needed = config.target == "truth" or (data.photons is not None and not thins(data))
     training = LoDoPaB(data.dir, "train", geometry, data.train_samples, data.every, truth=needed)
     there = has_truth(data.dir, "validation")
@@ -65,13 +75,44 @@ def batches_of(
         process.world_size,
         seed=config.train.seed if shuffle else None,
         cache=cache,
-        draw=Noise(config.data, dataset.geometry, config.train.seed).draw if shuffle and config.data.photons else None,
+        draw=drawing(config, dataset.geometry) if shuffle else None,
         pin=process.device.type == "cuda",
     )
 
 
-def known_photons(config: ResolvedConfig) -> float | None:
+def drawing(config: TrainConfig, geometry: ParallelBeam) -> Draw | None:
+    """What changes a training sample in each epoch: noise drawn anew, then another position; None for nothing."""
+    draws: list[Draw] = []
+    if config.data.photons is not None:
+        draws.append(Noise(config.data, geometry, config.train.seed).draw)
+    if config.data.augment != "none":
+        draws.append(Augment(config.data.augment, geometry, config.train.seed).draw)
+
+    def draw(sample: int, epoch: int, observation: Array, truth: Array) -> None:
+        for change in draws:
+            change(sample, epoch, observation, truth)
+
+    return draw if draws else None
+
+
+def build_model(config: TrainConfig, geometry: ParallelBeam, cutoff: float = 1.0) -> LearnableFBP:
+    """The model at its start; `cutoff` is the best of a Hann. Raises ConfigError where it learns nothing."""
+    window = config.window.with_best(cutoff, known_photons(config))
+    model = LearnableFBP(ModelConfig(geometry=geometry, window=window, postprocessing=config.postprocessing))
+    model.filter.requires_grad_(not config.window.frozen)
+    model.checkpointing = config.train.checkpointing
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        what = "frozen" if config.window.frozen else config.window.kind
+        raise ConfigError(
+            f"a {what} window learns nothing; use --window.kind spline or adaptive, or a network after it: "
+            "--postprocessing.kind"
+        )
+    return model
+
+
+def known_photons(config: TrainConfig) -> float | None:
     """Those of the training's data, None where they are not known or differ from sample to sample."""
+    assert config.data.dir is not None
     if config.data.photons is None:
         return photons_of(config.data.dir)
     low, high = config.data.photons

@@ -9,7 +9,7 @@ from datetime import datetime
 import torch
 
 from fbp_ray.baseline import Baseline
-from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_training, load_weights, read_manifest
+from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_start, load_training, read_manifest
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import LoDoPaB
 from fbp_ray.data.layout import MU_MAX
@@ -17,7 +17,7 @@ from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
 from fbp_ray.least_squares import SOLVABLE
 from fbp_ray.losses import composite_loss
 from fbp_ray.metrics import has_range
-from fbp_ray.model import LearnableFBP, ModelConfig
+from fbp_ray.model import LearnableFBP
 from fbp_ray.own import own_metrics, typed_options
 from fbp_ray.run import ResolvedConfig as ResolvedConfig
 from fbp_ray.run import RunFolder, State, epochs_of
@@ -29,7 +29,7 @@ from fbp_ray.trackers import check_trackers
 from fbp_ray.train.cluster import allocate, check_interface, starting_ray, this_machine
 from fbp_ray.train.display import TrainingDisplay
 from fbp_ray.train.events import Doing
-from fbp_ray.train.parts import check_shares, open_parts
+from fbp_ray.train.parts import build_model, check_shares, drawing, open_parts
 from fbp_ray.train.record import BASELINE
 
 MOST = 1e3
@@ -83,7 +83,7 @@ def ended_early(config: TrainConfig, epochs: int) -> str:
         return ""
     return (
         f"ended after epoch {epochs} of {config.train.epochs}: {config.train.patience} epochs without a better "
-        "validation loss (--train.patience)\n"
+        f"{'validation loss' if config.train.monitor == 'loss' else config.train.monitor} (--train.patience)\n"
     )
 
 
@@ -127,8 +127,8 @@ def check(config: ResolvedConfig, workers: int | None = None) -> None:
     """
     training, validation = open_parts(config)
     check_shares(config, len(training), len(validation), workers or config.scaling.num_workers or 1)
-    window = config.window.with_best(1.0)
-    model = LearnableFBP(ModelConfig(geometry=training.geometry, window=window, postprocessing=config.postprocessing))
+    model = build_model(config, training.geometry)
+    drawing(config, training.geometry)
     check_values(training, validation)
     try:
         _try_out(config, model, training)
@@ -189,11 +189,7 @@ def check_start(config: TrainConfig) -> None:
         return
     folder = find_checkpoint(config.init.checkpoint)
     manifest = read_manifest(folder)
-    window = config.window.with_best(1.0)
-    model = LearnableFBP(
-        ModelConfig(geometry=manifest.model.geometry, window=window, postprocessing=config.postprocessing)
-    )
-    load_weights(model, folder, manifest)
+    load_start(build_model(config, manifest.model.geometry), folder, manifest)
     if config.init.optimizer:
         load_training(folder)
 

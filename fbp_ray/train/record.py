@@ -23,8 +23,8 @@ from fbp_ray.checkpoint import (
     Checkpoint,
     check_geometry,
     find_checkpoint,
+    load_start,
     load_training,
-    load_weights,
     put_weights,
     read_last,
     read_manifest,
@@ -41,6 +41,8 @@ from fbp_ray.run import RunFolder
 from fbp_ray.self_target import self_risk
 from fbp_ray.storage import Folder, LocalFolder, copy_folder
 from fbp_ray.trackers import open_tracker, scalars
+from fbp_ray.train.average import Average
+from fbp_ray.train.optimiser import load_moments
 from fbp_ray.train.process import Process, Sums
 
 TRACKERS = "tensorboard"
@@ -55,7 +57,7 @@ Warn = Callable[[str], None]
 def resume(
     config: TrainConfig,
     run: RunFolder,
-    model: LearnableFBP,
+    average: Average,
     optimizer: Adam,
     scheduler: ReduceLROnPlateau,
     process: Process,
@@ -76,10 +78,12 @@ def resume(
         run.clear()
         return read_last(run.last, warn)
 
+    model = average.learning
     last = process.from_first(read)
     if last is not None:
         put_weights(model, last.contents["weights"], str(run.last))
         state = unpack_training(last.contents["training"])
+        average.resume(state)
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
         history: list[Row] = state["history"]
@@ -90,11 +94,14 @@ def resume(
     if config.init.checkpoint is not None:
         folder = find_checkpoint(config.init.checkpoint)
         check_geometry(folder, model.geometry)
-        load_weights(model, folder, read_manifest(folder))
+        if load_start(model, folder, read_manifest(folder)) and process.rank == 0:
+            warn(
+                f"{config.init.checkpoint} has no network: the window starts from it, and "
+                f"{config.postprocessing.kind} anew"
+            )
+        average.start()
         if config.init.optimizer:
-            optimizer.load_state_dict(load_training(folder)["optimizer"])
-            for group in optimizer.param_groups:
-                group["lr"] = config.optim.lr
+            load_moments(optimizer, load_training(folder)["optimizer"], str(folder))
     return []
 
 

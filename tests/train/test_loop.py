@@ -23,7 +23,7 @@ from fbp_ray.filters import WindowConfig, build_filter
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import RunFolder
 from fbp_ray.storage import Place
-from fbp_ray.train import loop
+from fbp_ray.train import loop, parts
 from fbp_ray.train.events import EpochEnd, Event, Step, Warned
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
@@ -306,7 +306,7 @@ def test_a_loss_that_is_not_finite_names_the_samples_and_keeps_the_checkpoint(
     scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[torch.nn.Module] = []
-    original = loop.LearnableFBP
+    original = parts.LearnableFBP
 
     def remember(config: Any) -> Any:
         made.append(original(config))
@@ -317,7 +317,7 @@ def test_a_loss_that_is_not_finite_names_the_samples_and_keeps_the_checkpoint(
             with torch.no_grad():
                 next(made[0].parameters()).fill_(float("nan"))
 
-    monkeypatch.setattr(loop, "LearnableFBP", remember)
+    monkeypatch.setattr(parts, "LearnableFBP", remember)
     with pytest.raises(RunError, match=r"epoch 3, step 1.*observation_train_000.hdf5\[\d+\].*--optim.lr"):
         run(tmp_path / "run", settings(scan), poison)
     assert read_manifest(tmp_path / "run" / "last").epoch == 2

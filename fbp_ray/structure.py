@@ -1,0 +1,124 @@
+"""The structural similarity (SSIM) of images, as `fbp_ray.metrics` and the loss terms need it, with its gradient.
+
+With means, variances and covariance over a window around each place,
+
+    luminance = (2 mp mt + c1) / (mp^2 + mt^2 + c1)        contrast = (2 cov + c2) / (var p + var t + c2)
+
+SSIM is the mean of their product over all places whose window lies inside the image. On a CPU a kernel works it out
+image by image, in float64, with the gradient in the same pass. On other devices, under torch.compile, for a target
+that has a gradient, and for second derivatives the same is done in torch's own operations, which the kernel is tested
+against. No figure depends on what else is in the batch.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fbp_ray.threads import parallel_for
+
+
+class Window(NamedTuple):
+    """A window, and what is made of the sums over it."""
+
+    weights: tuple[float, ...]
+    """Along either axis, from one end to the other; their sum is 1."""
+
+    sample: float = 1.0
+    """What covariances are multiplied by: n / (n - 1) for those of a sample of n."""
+
+    luminous: bool = True
+    """Whether the luminances count, or the contrasts alone."""
+
+
+def similarity(prediction: Tensor, target: Tensor, c1: Tensor, c2: Tensor, window: Window) -> Tensor:
+    """The mean similarity of each image.
+
+    Args:
+        prediction, target: (B, H, W), of one dtype; the target takes no gradient on a CPU.
+        c1, c2: (B,), float64.
+        window: what is summed over.
+
+    Returns:
+        (B,), float64.
+    """
+    plain = prediction.is_cpu and not target.requires_grad and not torch.compiler.is_compiling()
+    if plain and _kernel() is not None:
+        return _Similarity.apply(prediction, target, c1, c2, window)  # type: ignore[no-any-return]
+    return reference_similarity(prediction, target, c1, c2, window)
+
+
+def reference_similarity(prediction: Tensor, target: Tensor, c1: Tensor, c2: Tensor, window: Window) -> Tensor:
+    """As `similarity`, in torch's operations."""
+    found = torch.empty_like(c1)
+    for one in range(len(prediction)):  # an image and its sums stay in the cache
+        found[one] = _similarity(prediction[one].double(), target[one].double(), c1[one], c2[one], window)
+    return found
+
+
+def _similarity(p: Tensor, t: Tensor, c1: Tensor, c2: Tensor, window: Window) -> Tensor:
+    weights = torch.tensor(window.weights, dtype=p.dtype, device=p.device)
+
+    def mean(image: Tensor) -> Tensor:
+        image = torch.nn.functional.conv2d(image[None, None], weights[None, None, :, None])
+        return torch.nn.functional.conv2d(image, weights[None, None, None])[0, 0]
+
+    mean_p, mean_t = mean(p), mean(t)
+    product, squares = mean_p * mean_t, mean_p.square() + mean_t.square()
+    covariance = 2 * window.sample * (mean(p * t) - product) + c2
+    contrast = covariance / (window.sample * (mean(p * p + t * t) - squares) + c2)
+    return (contrast * (2 * product + c1) / (squares + c1) if window.luminous else contrast).mean()
+
+
+class _Similarity(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, prediction: Tensor, target: Tensor, c1: Tensor, c2: Tensor, window: Window) -> Tensor:
+        wanted = ctx.needs_input_grad[0]
+        found = torch.empty(len(prediction), dtype=torch.float64)
+        shape = prediction.shape if wanted else (len(prediction), 0, 0)
+        gradient = torch.empty(shape, dtype=torch.float64)
+        weights = np.asarray(window.weights)
+        arrays = [tensor.detach().contiguous().numpy() for tensor in (prediction, target)]
+        kernel, results, gradients = _kernel(), found.numpy()[:, None], gradient.numpy()
+        constants = [(float(a), float(b), window.sample, float(window.luminous)) for a, b in zip(c1, c2, strict=True)]
+
+        def work(first: int, last: int) -> None:
+            for one in range(first, last):
+                kernel(arrays[0][one], arrays[1][one], weights, constants[one], results[one], gradients[one])
+
+        parallel_for(work, len(prediction), 1)
+        ctx.save_for_backward(prediction, target, c1, c2, gradient)
+        ctx.window = window
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *along: Tensor) -> tuple[Tensor | None, ...]:
+        prediction, target, c1, c2, gradient = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted
+            found = reference_similarity(prediction, target, c1, c2, ctx.window)
+            (back,) = torch.autograd.grad(found, prediction, along[0], create_graph=True)
+            return back, None, None, None, None
+        return (along[0][:, None, None] * gradient).to(prediction.dtype), None, None, None, None
+
+
+@functools.cache
+def _kernel() -> Any:
+    """The kernel; None, with a warning, where it cannot be compiled."""
+    try:
+        from fbp_ray.structure_kernels import similarity as kernel  # here, not above: numba takes half a second
+
+        one = np.ones((1, 1))
+        kernel(one, one, np.ones(1), (1.0, 1.0, 1.0, 1.0), np.empty(1), np.empty((0, 0)))
+    except Exception as error:  # another version of Numba or llvmlite may raise anything
+        warnings.warn(
+            "SSIM runs in plain torch, several times slower than it could, because its kernel cannot be compiled: "
+            f"{type(error).__name__}: {error}",
+            stacklevel=2,
+        )
+        return None
+    return kernel
