@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fbp_ray.errors import GeometryError
 from fbp_ray.geometry import check_tensor
+from fbp_ray.threads import parallel_for_torch
 
 FIXED_RANGE = 1.0
 WINDOW = 7
@@ -53,14 +54,25 @@ def ssim(prediction: Tensor, target: Tensor, data_range: float | None = None) ->
         raise GeometryError(f"SSIM needs images of at least 7 pixels a side; these are {tuple(target.shape[-2:])}")
     ranges = _range(target, data_range)
     found = torch.empty_like(ranges)
+    places = list(np.ndindex(ranges.shape))
+
+    def measure(number: int) -> None:
+        one = places[number]
+        # Row by row, or the sum's rounding would differ with the number of threads.
+        found[one] = _ssim(prediction[one], target[one], ranges[one]).mean(-1).mean()
+
     # One by one: an image and its sums stay in the cache, and no figure depends on what else is in the batch.
-    for one in np.ndindex(ranges.shape):
-        found[one] = _ssim(prediction[one], target[one], ranges[one])
+    learning = torch.is_grad_enabled() and (prediction.requires_grad or target.requires_grad)
+    if found.device.type == "cpu" and not learning:
+        parallel_for_torch(measure, len(places))
+        return found
+    for one in places:
+        found[one] = _ssim(prediction[one], target[one], ranges[one]).mean()
     return found
 
 
 def _ssim(prediction: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
-    """The SSIM of one image, from sums over windows: a mean is a sum divided by n, and the n go into the constants."""
+    """The SSIM of each window of an image, from sums over it: a mean is a sum divided by n, and the n go into the constants."""
     n = WINDOW**2
     c1, c2 = (0.01 * data_range * n) ** 2, (0.03 * data_range) ** 2 * n * (n - 1)
     sum_p, sum_t = _window_sums(prediction), _window_sums(target)
@@ -68,7 +80,7 @@ def _ssim(prediction: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
     product, square = sum_p * sum_t, sum_p * sum_p + sum_t * sum_t
     likeness = (2 * product + c1) * (2 * (n * _window_sums(prediction * target) - product) + c2)
     bound = (square + c1) * (n * squares - square + c2)
-    return (likeness / bound).mean()
+    return likeness / bound
 
 
 def has_range(target: Tensor) -> Tensor:
