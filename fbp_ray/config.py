@@ -85,6 +85,11 @@ class DataConfig(Frozen):
         default=None, description="folder in the LoDoPaB-CT layout; without it the sample CT, made at first use"
     )
     every: Count = Field(default=1, description="use each so many of the angles: 4 trains on sparse scans of a quarter")
+    first_angles: Count | None = Field(
+        default=None,
+        description="use the first so many of the angles alone: 667 of 1000 over the half circle are a scan of 120 "
+        "degrees",
+    )
     train_samples: Count | None = Field(default=None, description="use the first so many training samples")
     validation_samples: Count | None = Field(default=None, description="use the first so many validation samples")
     cache: Literal["none", "memory", "half"] = Field(

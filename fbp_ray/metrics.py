@@ -72,7 +72,7 @@ def ssim(prediction: Tensor, target: Tensor, data_range: float | None = None) ->
 
 
 def _ssim(prediction: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
-    """The SSIM of each window of an image, from sums over it: a mean is a sum divided by n, and the n go into the constants."""
+    """The SSIM of each window, from sums over it: a mean is a sum divided by n, and the n go into the constants."""
     n = WINDOW**2
     c1, c2 = (0.01 * data_range * n) ** 2, (0.03 * data_range) ** 2 * n * (n - 1)
     sum_p, sum_t = _window_sums(prediction), _window_sums(target)

@@ -195,7 +195,7 @@ def window_figure(stage: nn.Module, cells: int, cutoffs: Iterable[float]) -> Fig
 
 
 def _bands_figure(stage: BandWindow, hanns: dict[str, float]) -> Figure:
-    """The windows that divide the bands beside the Hanns, and each band's gain by the noise and by what stands out of it."""
+    """The windows of the bands beside the Hanns, and each band's gain by the noise and by what stands out of it."""
     gains = stage.gains.detach().cpu().numpy()
     figure = blank_figure(3.2 * (len(gains) + 1.4), 3.6)
     curves, *maps = figure.subplots(1, len(gains) + 1, width_ratios=[1.4] + [1.0] * len(gains))

@@ -82,7 +82,9 @@ class Published(Frozen):
 
 
 IMAGES: dict[Set, int] = {"test": 3553, "challenge": 3678}
-_REVIEW = "Otero Baguer, Leuschner, Schmidt, Inverse Problems 36 (2020) 094004, https://doi.org/10.1088/1361-6420/aba415"
+_REVIEW = (
+    "Otero Baguer, Leuschner, Schmidt, Inverse Problems 36 (2020) 094004, https://doi.org/10.1088/1361-6420/aba415"
+)
 _CHALLENGE = "Leuschner et al., J. Imaging 7 (2021) 44, https://doi.org/10.3390/jimaging7030044"
 PUBLISHED = tuple(
     Published(method=method, on=on, psnr=psnr, ssim=ssim, source=source)

@@ -145,7 +145,8 @@ def _problems(archive: ZipFile, count: int, shape: tuple[int, int]) -> Iterator[
             yield f"{name}: is there {times} times, expected once; leave the others out"
     for number, name in enumerate(wanted):
         if name not in there:
-            yield f"{name}: is missing; add it, with the images {number * ROWS} to {min((number + 1) * ROWS, count) - 1}"
+            last = min((number + 1) * ROWS, count) - 1
+            yield f"{name}: is missing; add it, with the images {number * ROWS} to {last}"
         elif there[name] == 1:
             yield from _problems_of(archive, name, number * ROWS, min(ROWS, count - number * ROWS), shape)
 
