@@ -78,6 +78,9 @@ def _upwards(photons: tuple[float, float]) -> tuple[float, float]:
     return photons
 
 
+PhotonRange = Annotated[tuple[Photons, Photons], BeforeValidator(_range), AfterValidator(_upwards)]
+
+
 class DataConfig(Frozen):
     """Where the data is, and how much of it to use."""
 
@@ -95,7 +98,7 @@ class DataConfig(Frozen):
     cache: Literal["none", "memory", "half"] = Field(
         default="none", description="keep samples in memory, once per machine: as they are, or in half precision"
     )
-    photons: Annotated[tuple[Photons, Photons], BeforeValidator(_range), AfterValidator(_upwards)] | None = Field(
+    photons: PhotonRange | None = Field(
         default=None,
         description="draw the noise anew each epoch, with so many photons a ray, or from so many to so many (two "
         "numbers); without it the noise of the data",
@@ -371,7 +374,8 @@ class TrainConfig(Frozen):
 
     recipe: str = Field(
         default="quickstart",
-        description="the settings to start from: quickstart, lodopab-window, chest-low-dose or reference",
+        description="the settings to start from: quickstart, lodopab-window (-sparse, -limited, -low-photon), "
+        "chest-low-dose or reference",
     )
     target: Target = Field(
         default="truth",

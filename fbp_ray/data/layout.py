@@ -172,6 +172,6 @@ def patients_of(folder: str | Path, part: str, samples: int, whole: bool = False
     lines = file.read_text(encoding="utf-8").split()
     if len(lines) < samples or (whole and len(lines) > samples):
         raise DataError(
-            f"{file} has {len(lines)} lines, but there are {samples} samples; give one line a sample, or remove the file"
+            f"{file} has {len(lines)} lines, but there are {samples} samples; give one a sample, or remove the file"
         )
     return lines[:samples]

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fbp_ray.cli import parse
-from fbp_ray.config import Amount, Count, MetricsConfig
+from fbp_ray.config import Amount, Count, MetricsConfig, PhotonRange
 from fbp_ray.settings import Frozen, LocalPath, PlaceName
 
 Cutoff = Annotated[float, Field(gt=0, le=1)]
@@ -29,6 +29,11 @@ class EvaluateData(Frozen):
     first_angles: Count | None = Field(
         default=None,
         description="use the first so many of the angles alone; without it those that the model was trained on",
+    )
+    photons: PhotonRange | None = Field(
+        default=None,
+        description="draw the noise anew, with so many photons a ray, or from so many to so many; without it the one "
+        "number that the model was trained for, else the noise of the data",
     )
     samples: Count | None = Field(default=None, description="use the first so many samples")
 

@@ -31,8 +31,9 @@ from fbp_ray.baseline import (
     known_cutoffs,
     quality,
 )
-from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_model, read_manifest
+from fbp_ray.checkpoint import Manifest, check_geometry, find_checkpoint, load_model, read_manifest
 from fbp_ray.cli import progress
+from fbp_ray.config import DataConfig
 from fbp_ray.data import LoDoPaB, describe, geometry_of, patients_of
 from fbp_ray.data.layout import find_observations, has_truth
 from fbp_ray.errors import DataError, RunError
@@ -45,6 +46,7 @@ from fbp_ray.pictures import as_png, comparison, evenly_spaced, window_figure
 from fbp_ray.settings import as_json, as_text
 from fbp_ray.shipped import shipped_models
 from fbp_ray.storage import Folder, open_folder
+from fbp_ray.train.noise import FixedNoise, Noise
 from fbp_ray.versions import versions
 
 BATCH = 8  # images at a time: enough to keep the kernels busy, small enough for any machine
@@ -105,6 +107,7 @@ def evaluate(config: EvaluateConfig) -> None:
         "data": str(dataset.folder.absolute()),
         "every": dataset.every,
         "first_angles": dataset.first_angles,
+        "photons": _photons(config, read_manifest(checkpoint)),
         "split": config.split,
         "protocol": config.protocol,
         "samples": len(dataset),
@@ -220,20 +223,31 @@ def open_part(config: EvaluateConfig, checkpoint: Folder, part: str) -> LoDoPaB:
             "this geometry (--data.dir DIR), or reconstruct without figures: fbp_ray.load_model"
         )
     samples = config.data.samples if part == config.split else None
-    return LoDoPaB(folder, part, geometry, samples, every or 1, truth, first)
+    given = (folder, part, geometry, samples, every or 1, truth, first)
+    photons = _photons(config, manifest)
+    if photons is None or not truth:
+        return LoDoPaB(*given)
+    return FixedNoise(Noise(DataConfig(dir=folder, photons=photons), geometry.part(first, every or 1)), *given)
+
+
+def _photons(config: EvaluateConfig, manifest: Manifest) -> tuple[float, float] | None:
+    """The photons of the noise that is drawn anew; None where it is the data's own."""
+    low, high = config.data.photons or manifest.data.get("photons") or (0, 1)
+    return (low, high) if low == high or config.data.photons else None
 
 
 def _best_cutoffs(config: EvaluateConfig, checkpoint: Folder, device: torch.device) -> BestCutoffs:
     """The best Hann cut-offs on the validation part: those of the run where it was trained on these data."""
     if config.hann_psnr is not None and config.hann_ssim is not None:
         return BestCutoffs(config.hann_psnr, config.hann_ssim)
-    trained_on, run = read_manifest(checkpoint).data, checkpoint.parent
+    manifest, run = read_manifest(checkpoint), checkpoint.parent
+    trained_on = manifest.data
     folder = config.data.dir or Path(trained_on["dir"])
     described = describe(folder)
     # What was simulated by the same request is the same anywhere.
     same = folder.absolute() == Path(trained_on["dir"]) or (described is not None and "request" in described)
     same = same and described == trained_on.get("description")
-    same = same and trained_on.get("photons") is None  # its noise was drawn anew
+    same = same and list(_photons(config, manifest) or ()) == list(trained_on.get("photons") or ())
     known = Baseline.model_validate_json(as_text(run.read("baseline.json"))) if run.has("baseline.json") else None
     if same and known is not None and known.hann_psnr is not None:
         return BestCutoffs(known.hann_psnr_cutoff, known.hann_ssim_cutoff)

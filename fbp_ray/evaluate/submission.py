@@ -2,9 +2,9 @@
 
     python -m fbp_ray.evaluate.submission --file FILE.zip --data.dir DIR
 
-A submission is a zip of reco_000.hdf5, reco_001.hdf5 .., each with `data` (128, H, W) float32: image n is row n % 128 of
-file n // 128. Rows of the last file that stand for no image are ignored. How many images there are, and of what size,
-the folder with the challenge's observations says.
+A submission is a zip of reco_000.hdf5, reco_001.hdf5 .., each with `data` (128, H, W) float32: image n is row n % 128
+of file n // 128. Rows of the last file that stand for no image are ignored. The folder with the challenge's
+observations says how many images there are, and of what size.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ def measure_baseline(
 def _best_hann(
     dataset: LoDoPaB, share: Callable[[int], Iterator[Sequence[Tensor]]], samples: int, process: Process
 ) -> BestCutoffs:
-    """As `best_hann`, on the first samples of the validation part; those that are known of these are not sought again."""
+    """As `best_hann`, on the first samples of the validation part, where it is not known of these already."""
 
     def look_up() -> tuple[str, BestCutoffs | None]:
         first = (dataset[index] for index in range(min(samples, len(dataset))))
