@@ -374,8 +374,8 @@ class TrainConfig(Frozen):
 
     recipe: str = Field(
         default="quickstart",
-        description="the settings to start from: quickstart, lodopab-window (-sparse, -limited, -low-photon), "
-        "chest-low-dose or reference",
+        description="the settings to start from: quickstart, lodopab-window, lodopab-sparse, lodopab-limited, "
+        "lodopab-low-photon, chest-low-dose or reference",
     )
     target: Target = Field(
         default="truth",

@@ -16,6 +16,11 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from fbp_ray.baseline import Baseline
+from fbp_ray.checkpoint import load_model
+from fbp_ray.cli import on_recipe
+from fbp_ray.config import TrainConfig
+from fbp_ray.data import describe
 from fbp_ray.errors import CheckpointError, ConfigError, DataError, GeometryError, RunError
 from fbp_ray.evaluate import main
 from fbp_ray.evaluate.scores import IMAGES, PUBLISHED, Published
@@ -231,3 +236,40 @@ def test_the_window_is_shown_beside_the_hanns_that_it_is_compared_with() -> None
         said = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
         assert {"hann 0.52, compared", "hann 0.74, compared"} <= set(said)
         assert not any("0.641" in text for text in said)
+
+
+def test_a_model_for_one_number_of_photons_is_scored_with_it(tmp_path: Path, run: str) -> None:
+    folder = write_scan(tmp_path / "data")
+    described = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**described, "photons": 1000.0}))
+    model = load_model(run)
+    data = {"dir": str(folder), "photons": [100.0, 100.0], "description": describe(folder)}
+    save_checkpoint(tmp_path / "run" / "best", model, epoch=1, metrics={}, data=data)
+    known = Baseline(hann_psnr=1, hann_ssim=1, hann_psnr_cutoff=0.44, hann_ssim_cutoff=0.34)
+    (tmp_path / "run" / "baseline.json").write_text(known.model_dump_json())
+    given = ["--panels", "0", "--data.dir", str(folder), "--checkpoint"]
+    main([*given, str(tmp_path / "run"), "--out", str(tmp_path / "few")])
+    main([*given, run, "--out", str(tmp_path / "all"), "--hann_psnr", "0.5", "--hann_ssim", "0.5"])
+    few, whole = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("few", "all"))
+    assert (few["photons"], few["hann_psnr_cutoff"]) == ([100, 100], 0.44)  # the run's: of this noise
+    assert whole["photons"] is None
+    ramps = [json.loads((tmp_path / name / "metrics.json").read_text())["ramp"]["psnr"] for name in ("few", "all")]
+    assert ramps[1] - ramps[0] == pytest.approx(10, abs=1)  # a tenth of the photons
+    main([*given, str(tmp_path / "run"), "--out", str(tmp_path / "more"), "--data.photons", "300", "600"])
+    more = json.loads((tmp_path / "more" / "evaluation.json").read_text())
+    assert more["photons"] == [300, 600]
+    assert more["hann_psnr_cutoff"] != 0.44
+
+
+@pytest.mark.parametrize(
+    ("recipe", "data"),
+    [
+        ("lodopab-sparse", {"every": 5}),
+        ("lodopab-limited", {"first_angles": 667}),
+        ("lodopab-low-photon", {"photons": (512.0, 512.0)}),
+    ],
+)
+def test_the_recipes_for_other_scans_differ_in_the_scan_alone(recipe: str, data: dict[str, Any]) -> None:
+    usual = on_recipe(TrainConfig, {"recipe": "lodopab-window"})
+    other = on_recipe(TrainConfig, {"recipe": recipe})
+    assert other == usual.model_copy(update={"recipe": recipe, "data": usual.data.model_copy(update=data)})
