@@ -6,12 +6,15 @@ validation part.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fbp_ray.errors import DataError
-from fbp_ray.settings import Frozen
+from fbp_ray.settings import Frozen, cache_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,10 +23,11 @@ if TYPE_CHECKING:
     from fbp_ray.some_angles import SomeAngles
 
 Figure = Literal["psnr", "ssim"]
-COARSE = tuple(round(0.1 * k, 2) for k in range(2, 11))
-PASSES = 2  # over the images, of a search
+STEP = 0.02
+CUTOFFS = range(10, 51)  # of STEP: 0.2 to 1
+PASSES = 3  # over the images, of a search; seldom more
+KEPT = "hann"  # the folder of the cache for cut-offs that were found
 CUTOFF_SAMPLES = 32  # the cut-offs are chosen on so many validation samples at most
-FINE = (-0.06, -0.04, -0.02, 0.02, 0.04, 0.06)
 
 
 class Quality(NamedTuple):
@@ -41,6 +45,7 @@ def quality(prediction: Tensor, target: Tensor) -> list[Quality]:
 
     from fbp_ray.metrics import FIXED_RANGE, psnr, ssim, where_ranged
 
+    prediction, target = prediction.double(), target.double()  # once for all four
     columns = (
         where_ranged(psnr(prediction, target), target),
         where_ranged(ssim(prediction, target), target),
@@ -115,7 +120,7 @@ def best_hann(
     geometry: ParallelBeam,
     over_processes: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> BestCutoffs:
-    """Searches the cut-offs 0.2, 0.3 .. 1.0, then in steps of 0.02 around the best.
+    """Searches the cut-offs 0.20, 0.22 .. 1.
 
     Args:
         pairs: gives batches of observation (B, A, D) and ground truth (B, H, W), anew at each call.
@@ -127,17 +132,16 @@ def best_hann(
     from fbp_ray.metrics import has_range, psnr, ssim
     from fbp_ray.model import fbp
 
-    def scores(cutoffs: Iterable[float]) -> dict[float, list[float]]:
-        """The sums of PSNR and SSIM over all images that have a range, and their number, for each cut-off."""
-        cutoffs = list(cutoffs)
+    def scores(cutoffs: list[float]) -> list[list[float]]:
+        """The sums of PSNR and SSIM over all images that have a range, for each cut-off."""
         sums: Tensor | None = None
         with torch.no_grad():
             for observation, target in pairs():
-                images = [fbp(observation, geometry, "hann", cutoff) for cutoff in cutoffs]
-                ranged = has_range(target)
+                ranged, exact = has_range(target), target.double()
+                images = (fbp(observation, geometry, "hann", cutoff).double() for cutoff in cutoffs)
                 figures = torch.stack(
                     [
-                        torch.stack([psnr(i, target)[ranged].sum(), ssim(i, target)[ranged].sum(), ranged.sum()])
+                        torch.stack([psnr(i, exact)[ranged].sum(), ssim(i, exact)[ranged].sum(), ranged.sum()])
                         for i in images
                     ]
                 )
@@ -147,13 +151,9 @@ def best_hann(
                 "there is no image to choose the Hann cut-off on: each has one value throughout; give validation "
                 "samples that show something"
             )
-        return dict(zip(cutoffs, sums.tolist(), strict=True))
+        return [row[:2] for row in sums.tolist()]
 
-    found = scores(COARSE)
-    around = {max(found, key=lambda cutoff: found[cutoff][figure]) for figure in (0, 1)}
-    found |= scores(sorted({round(c + step, 2) for c in around for step in FINE if round(c + step, 2) <= 1}))
-    by_psnr, by_ssim = (max(found, key=lambda cutoff: found[cutoff][figure]) for figure in (0, 1))
-    return BestCutoffs(by_psnr, by_ssim)
+    return BestCutoffs(*_highest(scores))
 
 
 def best_hann_alone(
@@ -166,19 +166,84 @@ def best_hann_alone(
 
     from fbp_ray.self_target import linear_risk
 
-    def risks(cutoffs: Iterable[float]) -> dict[float, float]:
-        cutoffs = list(cutoffs)
+    def scores(cutoffs: list[float]) -> list[list[float]]:
         sums = torch.zeros(len(cutoffs), dtype=torch.float64)
         with torch.no_grad():
             for sinogram in sinograms():
                 found = [linear_risk(hann(cutoff), sinogram, geometry).sum() for cutoff in cutoffs]
                 sums = sums.to(sinogram.device) + torch.stack(found)
-        return dict(zip(cutoffs, over_processes(sums).tolist(), strict=True))
+        return [[-risk] for risk in over_processes(sums).tolist()]
 
-    found = risks(COARSE)
-    coarse = min(found, key=lambda cutoff: found[cutoff])
-    found |= risks(sorted(c for step in FINE if (c := round(coarse + step, 2)) <= 1))
-    return min(found, key=lambda cutoff: found[cutoff])
+    return _highest(scores)[0]
+
+
+def _highest(scores: Callable[[list[float]], list[list[float]]]) -> list[float]:
+    """The cut-off at which each figure is highest, of those in steps of 0.02 from 0.2 to 1; each has one peak.
+
+    In steps of 0.2, of 0.1 about the best, at the peak of the parabola through those, and on from there while a
+    neighbour is better.
+
+    Args:
+        scores: the figures at some cut-offs, a row each.
+    """
+    found: dict[int, list[float]] = {}  # by the number of steps of STEP
+
+    def look(numbers: Iterable[int]) -> bool:
+        new = sorted({number for number in numbers if number in CUTOFFS} - found.keys())
+        if new:
+            found.update(zip(new, scores([round(STEP * number, 2) for number in new]), strict=True))
+        return bool(new)
+
+    def best() -> list[int]:
+        count = len(next(iter(found.values())))
+        return [max(found, key=lambda number: found[number][figure]) for figure in range(count)]
+
+    def peak(middle: int, figure: int) -> int:
+        if middle - 5 not in found or middle + 5 not in found:
+            return middle
+        low, centre, high = (found[middle + away][figure] for away in (-5, 0, 5))
+        curvature = low - 2 * centre + high
+        return middle + round(2.5 * (low - high) / curvature) if curvature < 0 else middle
+
+    look(range(CUTOFFS.start, CUTOFFS.stop, 10))
+    look(number + away for number in best() for away in (-5, 5))
+    peaks = [peak(number, figure) for figure, number in enumerate(best())]
+    look(number + away for number in peaks for away in (-1, 0, 1))
+    while look(number + away for number in best() for away in (-1, 1)):
+        pass
+    return [round(STEP * number, 2) for number in best()]
+
+
+def content_key(pairs: Iterable[tuple[Tensor, Tensor]], geometry: ParallelBeam) -> str:
+    """Names a scan and the samples that cut-offs are chosen on by their content, wherever it lies.
+
+    Args:
+        pairs: batches of observation (B, A, D) and ground truth (B, H, W).
+        geometry: theirs.
+    """
+    digest = hashlib.sha256(geometry.model_dump_json().encode())
+    for batch in pairs:
+        for sample in zip(*batch, strict=True):
+            for array in sample:
+                digest.update(array.cpu().numpy())
+    return digest.hexdigest()[:32]
+
+
+def known_cutoffs(key: str) -> BestCutoffs | None:
+    """What `keep_cutoffs` kept under this key; None for nothing, or nothing that can be used."""
+    try:
+        low, high = json.loads((cache_folder() / KEPT / f"{key}.json").read_text())
+        return BestCutoffs(float(low), float(high))
+    except (OSError, RuntimeError, ValueError, TypeError):
+        return None
+
+
+def keep_cutoffs(key: str, cutoffs: BestCutoffs) -> None:
+    """Keeps cut-offs for other runs on these data; where nothing can be written they are found again each time."""
+    from fbp_ray.storage import write_atomically
+
+    with contextlib.suppress(OSError, RuntimeError):  # the latter: there is no home folder
+        write_atomically(cache_folder() / KEPT / f"{key}.json", json.dumps(cutoffs))
 
 
 def hann(cutoff: float) -> Callable[[Tensor, SomeAngles], Tensor]:

@@ -82,6 +82,9 @@ def _upwards(photons: tuple[float, float]) -> tuple[float, float]:
     return photons
 
 
+PhotonRange = Annotated[tuple[Photons, Photons], BeforeValidator(_range), AfterValidator(_upwards)]
+
+
 class DataConfig(Frozen):
     """Where the data is, and how much of it to use."""
 
@@ -89,12 +92,17 @@ class DataConfig(Frozen):
         default=None, description="folder in the LoDoPaB-CT layout; without it the sample CT, made at first use"
     )
     every: Count = Field(default=1, description="use each so many of the angles: 4 trains on sparse scans of a quarter")
+    first_angles: Count | None = Field(
+        default=None,
+        description="use the first so many of the angles alone: 667 of 1000 over the half circle are a scan of 120 "
+        "degrees",
+    )
     train_samples: Count | None = Field(default=None, description="use the first so many training samples")
     validation_samples: Count | None = Field(default=None, description="use the first so many validation samples")
     cache: Literal["none", "memory", "half"] = Field(
         default="none", description="keep samples in memory, once per machine: as they are, or in half precision"
     )
-    photons: Annotated[tuple[Photons, Photons], BeforeValidator(_range), AfterValidator(_upwards)] | None = Field(
+    photons: PhotonRange | None = Field(
         default=None,
         description="draw the noise anew each epoch, with so many photons a ray, or from so many to so many (two "
         "numbers); without it the noise of the data",
@@ -443,7 +451,8 @@ class TrainConfig(Frozen):
 
     recipe: str = Field(
         default="quickstart",
-        description="the settings to start from: quickstart, lodopab-window, chest-low-dose or reference",
+        description="the settings to start from: quickstart, lodopab-window, lodopab-sparse, lodopab-limited, "
+        "lodopab-low-photon, chest-low-dose or reference",
     )
     target: Target = Field(
         default="truth",

@@ -236,6 +236,22 @@ class ParallelBeam(_Value):
             )
         return self._with(self.angles[start::n])
 
+    def part(self, first: int | None, every: int) -> ParallelBeam:
+        """The scan that keeps each so many of the `first` so many angles (None: of all), in the scan's order.
+
+        Raises:
+            GeometryError: there are fewer angles.
+        """
+        if first is None or first == self.num_angles:
+            return self if every == 1 else self.every(every)
+        if not 1 <= first <= self.num_angles:
+            raise GeometryError(f"the first {first} angles were asked for, of a scan that has {self.num_angles}")
+        if isinstance(self.angles, RegularAngles):
+            kept = self._with(self.angles.model_copy(update={"count": first}))
+        else:
+            kept = self._with(self.angles[:first])
+        return kept.part(None, every)
+
     def limited(self, first: float, last: float) -> ParallelBeam:
         """The scan that keeps the angles theta with `first <= theta < last`, in radians (limited angle)."""
         theta = self.theta

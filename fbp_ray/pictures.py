@@ -9,7 +9,8 @@ Dimensions: A angles, D detector cells, F frequencies; H, W the image's axes x a
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -17,14 +18,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from fbp_ray.baseline import Baseline, Quality
-from fbp_ray.config import TrackConfig
+from fbp_ray.config import TrackConfig, WindowName
 from fbp_ray.filters import BandWindow, analytic_window, frequencies, is_plain
 from fbp_ray.filters.adaptive import ENERGIES, VARIANCES
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.trackers import Pixels
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from fbp_ray.data import LoDoPaB
@@ -70,7 +70,8 @@ def panels(
             learned = model(observation)
         truth = sample.ground_truth if dataset.truth else None
         pictures[f"reconstruction/{index:04d}"] = strip(classic, learned, truth, f"FBP, Hann {cutoff:.2f}")
-    if (window := window_figure(model.filter, model.geometry.cells)) is not None:
+    cutoffs = sorted({baseline.hann_psnr_cutoff, baseline.hann_ssim_cutoff})
+    if (window := window_figure(model.filter, model.geometry.cells, cutoffs)) is not None:
         pictures["window"] = as_pixels(window)
     return pictures
 
@@ -101,22 +102,15 @@ def strip(classic: Tensor, learned: Tensor, truth: Tensor | None, classic_name: 
         truth = truth.detach().float().cpu()
         named[f"ground truth, {GREY.low:g} to {GREY.high:g}"] = _colour(truth, GREY)
         named[f"learned - truth, {scale}"] = _colour(learned - truth, DIFFERENCE)
-    times = -(-SMALLEST // min(learned.shape))
-    tiles = [pixels.repeat(times, axis=0).repeat(times, axis=1) for pixels in named.values()]
-    height, width = tiles[0].shape[:2]
-    canvas = Image.new("RGB", (len(tiles) * (width + GAP) - GAP, HEADER + height), "white")
-    draw = ImageDraw.Draw(canvas)
-    for column, (name, tile) in enumerate(zip(named, tiles, strict=True)):
-        left = column * (width + GAP)
-        draw.text((left + width // 2, HEADER // 2), name, "black", ImageFont.load_default(14), anchor="mm")
-        canvas.paste(Image.fromarray(tile), (left, HEADER))
-    return np.array(canvas)
+    return _tiles([list(named.items())], HEADER)
 
 
 def comparison(
     title: str, observation: Tensor, reconstructions: dict[str, tuple[Tensor, Quality]], ground_truth: Tensor
-) -> Figure:
-    """A figure of one sample: the observation, every reconstruction, the ground truth, and the signed differences.
+) -> Pixels:
+    """A picture of one sample: every reconstruction and the ground truth, the signed differences and the observation.
+
+    Every pixel of an image is one of the picture, or a square of them.
 
     Args:
         title: stands above it.
@@ -124,32 +118,53 @@ def comparison(
         reconstructions: for each method its image (H, W) and the image's quality.
         ground_truth: (H, W).
     """
-    columns = len(reconstructions) + 2
-    figure = blank_figure(3.1 * columns, 6.6)
-    axes: Any = figure.subplots(2, columns)
-    _show(axes[0, 0], observation, "observation", Scale(0, float(observation.max()), "viridis"))
-    axes[0, 0].set(aspect="auto", xlabel="angle", ylabel="detector cell")
-    axes[1, 0].set_axis_off()
-    for column, (method, (image, quality)) in enumerate(reconstructions.items(), start=1):
-        _show(axes[0, column], image, f"{method}\n{quality.psnr:.2f} dB, SSIM {quality.ssim:.4f}", GREY)
-        _show(axes[1, column], image - ground_truth, f"{method} - ground truth", DIFFERENCE)
-    _show(axes[0, -1], ground_truth, "ground truth", GREY)
-    axes[1, -1].set_axis_off()
-    figure.colorbar(axes[0, -1].images[0], ax=axes[0, -1], label="attenuation / MU_MAX")
-    figure.colorbar(axes[1, 1].images[0], ax=axes[1, -1], label="difference", location="left", shrink=0.9)
-    figure.suptitle(title)
-    return figure
+    images, differences = [], []
+    for method, (image, quality) in reconstructions.items():
+        images.append((f"{method}\n{quality.psnr:.2f} dB, SSIM {quality.ssim:.4f}", _colour(image, GREY)))
+        name = f"{method} - ground truth\n{DIFFERENCE.low:g} (blue) to {DIFFERENCE.high:g} (red)"
+        differences.append((name, _colour(image - ground_truth, DIFFERENCE)))
+    images.append((f"ground truth\n{GREY.low:g} (black) to {GREY.high:g} (white)", _colour(ground_truth, GREY)))
+    # As large as an image: the nearest of its values.
+    rows, columns = (
+        np.linspace(0, length - 1, size).round().astype(int)
+        for length, size in zip(observation.shape, ground_truth.shape, strict=True)
+    )
+    scan = _colour(observation[rows][:, columns], Scale(0, max(float(observation.max()), 1e-9), "viridis"))
+    differences.append((f"observation, 0 to {float(observation.max()):.3g}\nangles across, cells down", scan))
+    return _tiles([images, differences], 2 * HEADER, title)
 
 
-def window_figure(stage: nn.Module, cells: int) -> Figure | None:
-    """The learned window beside the analytic ones; None for a stage without one.
+def _tiles(rows: list[list[tuple[str, Pixels]]], header: int, title: str = "") -> Pixels:
+    """Tiles of one size in rows, each below its name, which has `header` pixels; enlarged by a whole number."""
+    height, width = rows[0][0][1].shape[:2]
+    times = -(-SMALLEST // min(height, width))
+    height, width = times * height, times * width
+    above = HEADER if title else 0
+    size = (len(rows[0]) * (width + GAP) - GAP, above + len(rows) * (header + height))
+    canvas = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(14)
+    draw.text((size[0] // 2, above // 2), title, "black", font, anchor="mm")
+    for row, tiles in enumerate(rows):
+        top = above + row * (header + height)
+        for column, (name, tile) in enumerate(tiles):
+            left = column * (width + GAP)
+            draw.text((left + width // 2, top + header // 2), name, "black", font, anchor="mm", align="center")
+            canvas.paste(Image.fromarray(tile.repeat(times, axis=0).repeat(times, axis=1)), (left, top + header))
+    return np.array(canvas)
+
+
+def window_figure(stage: nn.Module, cells: int, cutoffs: Iterable[float]) -> Figure | None:
+    """The learned window beside the analytic ones and the Hanns that it is compared with; None for a stage without one.
 
     Args:
         stage: a window (F,); one of (A, F) is also shown over the angles, one by noise with the gains of its bands.
         cells: D.
+        cutoffs: of the Hanns.
     """
+    hanns = {f"hann {cutoff:.2f}, compared": cutoff for cutoff in cutoffs}
     if isinstance(stage, BandWindow):
-        return _bands_figure(stage)
+        return _bands_figure(stage, hanns)
     if not is_plain(stage):
         return None
     weight = stage.window().detach().cpu().numpy()
@@ -158,9 +173,11 @@ def window_figure(stage: nn.Module, cells: int) -> Figure | None:
     figure = blank_figure(12.5 if by_angle else 7, 4.8)
     curves = figure.add_subplot(1, 2 if by_angle else 1, 1)
     curves.axhline(1.0, color="tab:gray", lw=1, ls="--", label="none (ramp)")
-    for name, cutoff in (("hann", 1.0), ("hamming", 1.0), ("cosine", 1.0), ("shepp-logan", 1.0), ("hann", 0.641)):
-        label = name if cutoff == 1 else f"{name} {cutoff}"
-        curves.plot(frequency, analytic_window(name, frequency, cutoff), lw=1, ls="--", label=label)  # type: ignore[arg-type]
+    names: tuple[WindowName, ...] = ("hann", "hamming", "cosine", "shepp-logan")
+    for name in names:
+        curves.plot(frequency, analytic_window(name, frequency), lw=1, ls="--", label=name)
+    for label, cutoff in hanns.items():
+        curves.plot(frequency, analytic_window("hann", frequency, cutoff), lw=1.5, label=label)
     mean = weight.mean(0) if by_angle else weight
     curves.plot(frequency, mean, "k", lw=2, label="learned (mean over the angles)" if by_angle else "learned")
     if by_angle:
@@ -177,13 +194,16 @@ def window_figure(stage: nn.Module, cells: int) -> Figure | None:
     return figure
 
 
-def _bands_figure(stage: BandWindow) -> Figure:
-    """The windows that divide the bands, and each band's gain by the noise and by what stands out of it."""
+def _bands_figure(stage: BandWindow, hanns: dict[str, float]) -> Figure:
+    """The windows of the bands beside the Hanns, and each band's gain by the noise and by what stands out of it."""
     gains = stage.gains.detach().cpu().numpy()
     figure = blank_figure(3.2 * (len(gains) + 1.4), 3.6)
     curves, *maps = figure.subplots(1, len(gains) + 1, width_ratios=[1.4] + [1.0] * len(gains))
     for number, window in enumerate(stage.windows().detach().cpu().numpy()):
         curves.plot(np.linspace(0, 1, len(window)), window, label=f"up to band {number}" if number else "always kept")
+    frequency = np.linspace(0, 1, 200)
+    for label, cutoff in hanns.items():
+        curves.plot(frequency, analytic_window("hann", frequency, cutoff), lw=1, ls="--", label=label)
     curves.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), title="bands")
     curves.grid(alpha=0.3)
     curves.legend(fontsize="small")
@@ -209,10 +229,13 @@ def blank_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
-def as_png(figure: Figure) -> bytes:
-    """The figure as the content of a PNG file."""
+def as_png(picture: Figure | Pixels) -> bytes:
+    """A figure, or pixels, as the content of a PNG file."""
     content = io.BytesIO()
-    figure.savefig(content, format="png")
+    if isinstance(picture, np.ndarray):
+        Image.fromarray(picture).save(content, format="png")
+    else:
+        picture.savefig(content, format="png")
     return content.getvalue()
 
 
@@ -230,9 +253,3 @@ def _colour(image: Tensor, scale: Scale) -> Pixels:
 
     levels = (image.T.numpy() - scale.low) / (scale.high - scale.low)
     return np.asarray(colormaps[scale.colours](levels, bytes=True)[..., :3])
-
-
-def _show(axes: Axes, image: Tensor, title: str, scale: Scale) -> None:
-    axes.imshow(image.T.cpu().numpy(), cmap=scale.colours, vmin=scale.low, vmax=scale.high, interpolation="nearest")
-    axes.set_title(title, fontsize="medium")
-    axes.set(xticks=[], yticks=[])

@@ -30,6 +30,11 @@ def expand_home(place: str) -> str:
     return os.path.expanduser(place)  # noqa: PTH111  Path would drop a slash of `s3://`
 
 
+def cache_folder() -> Path:
+    """Where fetched packages and what was found of data are kept; raises RuntimeError where there is no home folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fbp-ray"
+
+
 LocalPath = Annotated[Path, AfterValidator(lambda path: Path(expand_home(str(path))))]
 """A setting that is a path on this machine; `~` is the home folder."""
 

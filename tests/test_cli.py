@@ -81,7 +81,8 @@ def test_a_saved_configuration_is_a_configuration_file(tmp_path: Path) -> None:
         (("mine",), "'mine' belongs to no option"),
         (
             ("--recipe", "slow"),
-            "no recipe is called 'slow'; there are chest-low-dose, lodopab-window, quickstart, reference",
+            "no recipe is called 'slow'; there are chest-low-dose, lodopab-limited, lodopab-low-photon, "
+            "lodopab-sparse, lodopab-window, quickstart, reference",
         ),
         (("--recipe", "../secret"), "no recipe is called"),
         (("--config", "/nowhere.yaml"), "cannot be read"),

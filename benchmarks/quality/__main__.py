@@ -72,7 +72,8 @@ def main(argv: Sequence[str]) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "quality.md").write_text(f"{text}\n\n{about}\n")
     result = {
-        method.name: scored[method.name].as_dict()
+        method.name: scored[method.name].mean._asdict()
+        | {"interval": {name: scored[method.name].interval(name) for name in ("psnr", "ssim")}}
         | {"parameters": method.parameters, "milliseconds": milliseconds[method.name]}
         | apart[method.name].as_dict()
         for method in methods

@@ -1,4 +1,4 @@
-"""Confidence intervals over patients; noise and resolution apart, which PSNR mixes."""
+"""Noise and resolution apart, which PSNR mixes."""
 
 from __future__ import annotations
 
@@ -6,24 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-
-
-def interval(values: Array, patients: NDArray[np.generic], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """The bootstrap 95 % confidence interval of the mean over images.
-
-    Patients are drawn with replacement, each with all of their images, since images of one patient resemble each other.
-
-    Args:
-        values: a figure for each image.
-        patients: whose each image is.
-        draws: how often patients are drawn.
-        seed: of the draws.
-    """
-    _, who = np.unique(patients, return_inverse=True)
-    sums, counts = np.bincount(who, values), np.bincount(who)
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
-    low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def edge_mtf(image: Array, centre: tuple[float, float], radius: float, reach: float = 10.0) -> tuple[Array, Array]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from benchmarks.projector.report import markdown
 from benchmarks.quality.methods import Method
 from benchmarks.quality.phantom import INSERTS, Apart
-from benchmarks.quality.scores import BATCHES, Scores
+from benchmarks.quality.scores import BATCHES
+from fbp_ray.evaluate.scores import Scores
 
 
 def table(

@@ -4,47 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks.quality.measures import interval
 from benchmarks.quality.methods import Method
-from fbp_ray.baseline import BestCutoffs, Quality, best_hann, mean_quality, quality
+from fbp_ray.baseline import BestCutoffs, Quality, best_hann, quality
 from fbp_ray.data import LoDoPaB, patients_of
+from fbp_ray.evaluate.scores import Scores
 from fbp_ray.geometry import ParallelBeam
 
 BATCH = 8
 BATCHES = (1, 8, 32)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The figures of one method over a part."""
-
-    images: list[Quality]
-    patients: list[str] | None
-
-    @property
-    def mean(self) -> Quality:
-        """The mean of each figure over the images."""
-        return mean_quality(self.images)
-
-    def interval(self, figure: str) -> tuple[float, float] | None:
-        """The bootstrap 95 % interval over patients; None where there is one only, or the data do not tell them."""
-        if self.patients is None or len(set(self.patients)) < 2:
-            return None
-        return interval(np.array([getattr(image, figure) for image in self.images]), np.array(self.patients))
-
-    def as_dict(self) -> dict[str, Any]:
-        """For quality.json."""
-        return self.mean._asdict() | {"interval": {name: self.interval(name) for name in ("psnr", "ssim")}}
 
 
 def best_cutoffs(data: Path, geometry: ParallelBeam) -> BestCutoffs:

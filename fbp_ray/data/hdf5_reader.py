@@ -29,6 +29,9 @@ VIRTUAL_BLOCK = 8
 AGAIN = "download it again, or simulate the data again"
 
 
+ALL = slice(None)
+
+
 class Stored(NamedTuple):
     """How a file stores its data set `data`."""
 
@@ -99,19 +102,19 @@ class Hdf5Reader:
 
     Args:
         paths: the files.
-        every: take each so many of axis 1, the angles of a sinogram.
+        angles: which of axis 1, the angles of a sinogram, to take; all by default.
     """
 
-    def __init__(self, paths: Sequence[Path], every: int = 1) -> None:
+    def __init__(self, paths: Sequence[Path], angles: slice = ALL) -> None:
         self.paths = list(paths)
-        self.every = every
+        self.angles = angles
         self._forget_open_files()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"paths": self.paths, "every": self.every}
+        return {"paths": self.paths, "angles": self.angles}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.paths, self.every = state["paths"], state["every"]
+        self.paths, self.angles = state["paths"], state["angles"]
         self._forget_open_files()
 
     def _forget_open_files(self) -> None:
@@ -132,10 +135,10 @@ class Hdf5Reader:
             with self._lock:  # HDF5 reads for one thread at a time anyway, and a file must not be closed meanwhile
                 opened = self._opened(file)
                 # All of a row is read: HDF5 is slow at taking a part of a chunk.
-                whole = into if self.every == 1 else np.empty((len(into), *opened.data.shape[1:]), np.float32)
+                whole = into if self.angles == ALL else np.empty((len(into), *opened.data.shape[1:]), np.float32)
                 opened.data.read_direct(whole, np.s_[row : last + 1])
-                if self.every > 1:
-                    np.copyto(into, whole[:, :: self.every])
+                if self.angles != ALL:
+                    np.copyto(into, whole[:, self.angles])
                 opened.check_length()
         except (OSError, TypeError, ValueError) as error:  # the latter: a file of another shape has taken its place
             rows = f"row {row}" if row == last else f"one of the rows {row} to {last}"

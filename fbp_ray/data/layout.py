@@ -115,7 +115,7 @@ def check_data(data: DataConfig, target: Target = "truth") -> ParallelBeam:
     """The geometry of the folder that settings name, which has what a training reads.
 
     Raises:
-        ConfigError: no folder is named, the scan has fewer angles than `every` skips, or no noise can be drawn.
+        ConfigError: no folder is named, the scan has fewer angles than are kept or skipped, or no noise can be drawn.
         DataError: the folder, a part or its ground truth is missing.
     """
     if data.dir is None:
@@ -136,11 +136,12 @@ def check_data(data: DataConfig, target: Target = "truth") -> ParallelBeam:
                 "ground truth"
             )
     geometry = geometry_of(data.dir)
-    if data.every > geometry.num_angles:
-        raise ConfigError(
-            f"--data.every {data.every} is more than the {geometry.num_angles} angles of the scans in {data.dir}; "
-            "choose a smaller one"
-        )
+    for name, number in (("first_angles", data.first_angles or 1), ("every", data.every)):
+        if number > geometry.num_angles:
+            raise ConfigError(
+                f"--data.{name} {number} is more than the {geometry.num_angles} angles of the scans in {data.dir}; "
+                "choose a smaller one"
+            )
     return geometry
 
 
@@ -159,18 +160,18 @@ def photons_of(folder: str | Path) -> float | None:
     return float(photons) if isinstance(photons, int | float) and photons > 0 else None
 
 
-def patients_of(folder: str | Path, part: str, samples: int) -> list[str] | None:
+def patients_of(folder: str | Path, part: str, samples: int, whole: bool = False) -> list[str] | None:
     """Whose each of the first samples of a part is; None where the folder does not say.
 
     Raises:
-        DataError: the list has fewer lines than there are samples.
+        DataError: the list has fewer lines than there are samples, or more where they are the `whole` part.
     """
     file = Path(folder) / f"patient_ids_rand_{part}.csv"
     if not file.is_file():
         return None
     lines = file.read_text(encoding="utf-8").split()
-    if len(lines) < samples:
+    if len(lines) < samples or (whole and len(lines) > samples):
         raise DataError(
-            f"{file} has {len(lines)} lines, but there are {samples} samples; give all of them, or remove the file"
+            f"{file} has {len(lines)} lines, but there are {samples} samples; give one a sample, or remove the file"
         )
     return lines[:samples]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fbp_ray.data.hdf5_reader import AGAIN, Array, Hdf5Reader, Stored, inspect
+from fbp_ray.data.hdf5_reader import AGAIN, ALL, Array, Hdf5Reader, Stored, inspect
 from fbp_ray.data.layout import file_name, find_observations
 from fbp_ray.data.sampler import IntArray, blocks_of
 from fbp_ray.errors import DataError, GeometryError
@@ -54,6 +54,7 @@ class LoDoPaB(Dataset[Sample]):
         samples: take the first so many (a fair subset: the order is random), all by default.
         every: take each so many of the angles, from the first on; `geometry` becomes that of the samples.
         truth: False reads no ground truth, which need not be there.
+        first_angles: of the first so many of the angles alone, all by default.
 
     Raises:
         DataError: the folder or a file is missing or damaged, there are fewer than `samples`, or a ground-truth file
@@ -78,11 +79,13 @@ class LoDoPaB(Dataset[Sample]):
         samples: int | None = None,
         every: int = 1,
         truth: bool = True,
+        first_angles: int | None = None,
     ) -> None:
         self.folder = Path(expand_home(str(folder)))
         self.part = part
-        self.geometry = geometry if every == 1 else geometry.every(every)
+        self.geometry = geometry.part(first_angles, every)
         self.every = every
+        self.first_angles = first_angles
         self.truth = truth
         self.image_shape = geometry.image_shape if truth else (0, 0)
         self._ends: list[int] = []  # the samples of all files up to each one
@@ -111,7 +114,9 @@ class LoDoPaB(Dataset[Sample]):
                 "all; ask for fewer, or leave out `samples` to take all"
             )
         self.blocks = blocks_of(counts, rows_per_block)
-        self._observations = Hdf5Reader(observations, every)
+        self._observations = Hdf5Reader(
+            observations, ALL if first_angles is None and every == 1 else slice(None, first_angles, every)
+        )
         self._ground_truths = Hdf5Reader(ground_truths)
 
     def __len__(self) -> int:

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from fbp_ray.baseline import CUTOFF_SAMPLES, PASSES, Baseline, BestCutoffs, Quality, best_hann, mean_quality, quality
+from fbp_ray.baseline import (
+    CUTOFF_SAMPLES,
+    PASSES,
+    Baseline,
+    BestCutoffs,
+    Quality,
+    best_hann,
+    content_key,
+    keep_cutoffs,
+    known_cutoffs,
+    quality,
+)
 from fbp_ray.checkpoint import Manifest, check_geometry, find_checkpoint, load_model, read_manifest
 from fbp_ray.cli import progress
-from fbp_ray.data import LoDoPaB, describe, geometry_of
+from fbp_ray.config import DataConfig
+from fbp_ray.data import LoDoPaB, describe, geometry_of, patients_of
 from fbp_ray.data.layout import find_observations, has_truth
 from fbp_ray.errors import DataError, RunError
 from fbp_ray.evaluate import EvaluateConfig
+from fbp_ray.evaluate.scores import DRAWS, IMAGES, PUBLISHED, SEED, Interval, Scores, Set
+from fbp_ray.evaluate.submission import PART, write_submission
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.own import own_metrics
 from fbp_ray.pictures import as_png, comparison, evenly_spaced, window_figure
 from fbp_ray.settings import as_json, as_text
 from fbp_ray.shipped import shipped_models
 from fbp_ray.storage import Folder, open_folder
+from fbp_ray.train.noise import FixedNoise, Noise
 from fbp_ray.versions import versions
 
 BATCH = 8  # images at a time: enough to keep the kernels busy, small enough for any machine
@@ -48,18 +66,22 @@ class Method(NamedTuple):
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Evaluates a model, writes the results and prints them.
+    """Evaluates a model, writes the results and prints them; or writes a submission.
 
     Raises:
         FbpRayError: the checkpoint or the data cannot be used, or the output folder has results already.
     """
     checkpoint = find_checkpoint(config.checkpoint)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if config.submission is not None:
+        _submit(config, checkpoint, config.submission, device)
+        return
     beside = open_folder("runs") / config.checkpoint if config.checkpoint in shipped_models() else checkpoint.parent
     out = open_folder(config.out) if config.out else beside / f"evaluation-{config.split}"
     check_out(out, config.overwrite)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(checkpoint, device)
     dataset = open_part(config, checkpoint, config.split)
+    patients = _patients(dataset, whole=config.protocol is not None)
     best = _best_cutoffs(config, checkpoint, device)
     cutoffs = BestCutoffs(config.hann_psnr or best.psnr, config.hann_ssim or best.ssim)
     methods = _methods(model, cutoffs, config)
@@ -76,7 +98,7 @@ def evaluate(config: EvaluateConfig) -> None:
                 columns = [metric(images, target).tolist() for metric in metrics.values()]
                 own[name] += zip(*columns, strict=True) if columns else [()] * len(target)
                 advance(len(target))
-    means = {name: mean_quality(of_images) for name, of_images in qualities.items()}
+    scores = {name: Scores(of_images, patients) for name, of_images in qualities.items()}
     own_means = {name: tuple(map(fmean, zip(*rows, strict=True))) for name, rows in own.items()}
     without_range = sum(math.isnan(row.psnr) for row in qualities["ramp"])
     about = {
@@ -84,32 +106,40 @@ def evaluate(config: EvaluateConfig) -> None:
         "epoch": read_manifest(checkpoint).epoch,
         "data": str(dataset.folder.absolute()),
         "every": dataset.every,
+        "first_angles": dataset.first_angles,
+        "photons": _photons(config, read_manifest(checkpoint)),
         "split": config.split,
+        "protocol": config.protocol,
         "samples": len(dataset),
         "samples_without_range": without_range,
+        "patients": None if patients is None else len(set(patients)),
+        "intervals_95": {name: of.intervals() for name, of in scores.items()},
         "hann_psnr_cutoff": cutoffs.psnr,
         "hann_ssim_cutoff": cutoffs.ssim,
         "versions": versions(),
     }
     pictures = _draw(dataset, config.panels, methods, qualities, device)
-    if (window := window_figure(model.filter, model.geometry.cells)) is not None:
+    compared = sorted({cutoffs.psnr, cutoffs.ssim})
+    if (window := window_figure(model.filter, model.geometry.cells, compared)) is not None:
         pictures["window.png"] = as_png(window)
 
     for name, content in pictures.items():
         out.write(name, content)
-    out.write("images.csv", _as_csv(dataset, qualities, own, tuple(metrics)))
+    out.write("images.csv", _as_csv(dataset, patients, qualities, own, tuple(metrics)))
     out.write("evaluation.json", as_json(about))
     out.write(
         "metrics.json",
         as_json(
-            {name: mean._asdict() | dict(zip(metrics, own_means[name], strict=True)) for name, mean in means.items()}
+            {name: of.mean._asdict() | dict(zip(metrics, own_means[name], strict=True)) for name, of in scores.items()}
         ),
     )
     for name in out.names():
         if name.endswith(".png") and name not in pictures:  # of the evaluation that is overwritten
             out.remove(name)
     console = Console(soft_wrap=True)
-    console.print(_table(f"{config.split} part, {len(dataset)} images", methods, means, own_means, tuple(metrics)))
+    console.print(_table(config, len(dataset), methods, scores, own_means, tuple(metrics)))
+    if config.protocol:
+        _print_published(console, dataset)
     if without_range:
         have, them = ("has", "it") if without_range == 1 else ("have", "them")
         console.print(
@@ -119,6 +149,45 @@ def evaluate(config: EvaluateConfig) -> None:
         )
     console.print(f"figures  {out}/metrics.json, {out}/images.csv", highlight=False)
     console.print("pictures " + ", ".join(f"{out}/{name}" for name in pictures), highlight=False)
+
+
+def _submit(config: EvaluateConfig, checkpoint: Folder, path: Path, device: torch.device) -> None:
+    """Writes a submission, and says that it is whole."""
+    model = load_model(checkpoint, device)
+    dataset = open_part(config, checkpoint, PART)
+    if describe(dataset.folder) is None and len(dataset) != IMAGES["challenge"]:
+        raise DataError(
+            f"{dataset.folder} has {len(dataset)} observations of the challenge, which has {IMAGES['challenge']}; add "
+            "the files that are missing"
+        )
+    with progress("Reconstructing", len(dataset)) as advance, torch.no_grad():
+
+        def images() -> Iterator[NDArray[np.float32]]:
+            for batch in DataLoader(dataset, BATCH):
+                yield model(batch.observation.to(device)).float().cpu().numpy()
+                advance(len(batch.index))
+
+        write_submission(path, images(), len(dataset), model.geometry.image_shape, config.overwrite)
+    print(f"{len(dataset)} images written to {path}")
+
+
+def _patients(dataset: LoDoPaB, whole: bool) -> list[str] | None:
+    """Whose each image is; None where the folder does not say, or not rightly, and it need not (`whole`).
+
+    Raises:
+        DataError: the list of the whole part is missing, or of another length.
+    """
+    if not whole:
+        with contextlib.suppress(DataError):
+            return patients_of(dataset.folder, dataset.part, len(dataset))
+        return None
+    patients = patients_of(dataset.folder, dataset.part, len(dataset), whole=True)
+    if patients is None:
+        raise DataError(
+            f"{dataset.folder} has no patient_ids_rand_{dataset.part}.csv, without which there are no intervals over "
+            "patients; add the file of the data set, or leave out --protocol"
+        )
+    return patients
 
 
 def check_out(out: Folder, overwrite: bool) -> None:
@@ -148,18 +217,31 @@ def open_part(config: EvaluateConfig, checkpoint: Folder, part: str) -> LoDoPaB:
     """
     manifest = read_manifest(checkpoint)
     folder = data_folder(config, manifest)
-    geometry, every = manifest.model.geometry, config.data.every or 1
+    geometry, every, first = manifest.model.geometry, config.data.every, config.data.first_angles
+    truth = part != PART
     if folder.is_dir():
         geometry = geometry_of(folder)
-        if config.data.every is None and geometry != manifest.model.geometry:
-            every = manifest.data.get("every", 1)
-        check_geometry(checkpoint, geometry.every(every))
-    if folder.is_dir() and find_observations(folder, part) and not has_truth(folder, part):
+        if geometry != manifest.model.geometry:
+            every = every or manifest.data.get("every")
+            first = first or manifest.data.get("first_angles")
+        check_geometry(checkpoint, geometry.part(first, every or 1))
+    if truth and folder.is_dir() and find_observations(folder, part) and not has_truth(folder, part):
         raise DataError(
             f"{folder} has no ground_truth_{part}_*.hdf5, which PSNR and SSIM need; add it, evaluate on other data of "
             "this geometry (--data.dir DIR), or reconstruct without figures: fbp_ray.load_model"
         )
-    return LoDoPaB(folder, part, geometry, config.data.samples if part == config.split else None, every)
+    samples = config.data.samples if part == config.split else None
+    given = (folder, part, geometry, samples, every or 1, truth, first)
+    photons = _photons(config, manifest)
+    if photons is None or not truth:
+        return LoDoPaB(*given)
+    return FixedNoise(Noise(DataConfig(dir=folder, photons=photons), geometry.part(first, every or 1)), *given)
+
+
+def _photons(config: EvaluateConfig, manifest: Manifest) -> tuple[float, float] | None:
+    """The photons of the noise that is drawn anew; None where it is the data's own."""
+    low, high = config.data.photons or manifest.data.get("photons") or (0, 1)
+    return (low, high) if low == high or config.data.photons else None
 
 
 def _best_cutoffs(config: EvaluateConfig, checkpoint: Folder, device: torch.device) -> BestCutoffs:
@@ -168,27 +250,41 @@ def _best_cutoffs(config: EvaluateConfig, checkpoint: Folder, device: torch.devi
         return BestCutoffs(config.hann_psnr, config.hann_ssim)
     manifest, run = read_manifest(checkpoint), checkpoint.parent
     trained_on, folder = manifest.data, data_folder(config, manifest)
-    same = folder.absolute() == Path(trained_on.get("dir", "")) and describe(folder) == trained_on.get("description")
-    same = same and trained_on.get("photons") is None  # its noise was drawn anew
+    described = describe(folder)
+    # What was simulated by the same request is the same anywhere.
+    same = folder.absolute() == Path(trained_on.get("dir", "")) or (described is not None and "request" in described)
+    same = same and described == trained_on.get("description")
+    same = same and list(_photons(config, manifest) or ()) == list(trained_on.get("photons") or ())
     known = Baseline.model_validate_json(as_text(run.read("baseline.json"))) if run.has("baseline.json") else None
     if same and known is not None and known.hann_psnr is not None:
         return BestCutoffs(known.hann_psnr_cutoff, known.hann_ssim_cutoff)
     try:
         validation = open_part(config, checkpoint, "validation")
         chosen = Subset(validation, range(min(CUTOFF_SAMPLES, len(validation))))
+
+        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in DataLoader(chosen, BATCH):
+                yield batch.observation.to(device), batch.ground_truth.to(device)
+
+        key = content_key(pairs(), validation.geometry)
+        if (kept := known_cutoffs(key)) is not None:
+            return kept
         with progress("Choosing the Hann cut-offs", PASSES * len(chosen)) as advance:
-
-            def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-                for batch in DataLoader(chosen, BATCH):
-                    yield batch.observation.to(device), batch.ground_truth.to(device)
-                    advance(len(batch.index))
-
-            return best_hann(pairs, validation.geometry)
+            best = best_hann(lambda: _counted(pairs(), advance), validation.geometry)
+        keep_cutoffs(key, best)
+        return best
     except DataError as error:
         raise DataError(
             f"the Hann cut-offs are chosen on the validation part, which cannot be used: {error}\n       "
             "give both instead: --hann_psnr C --hann_ssim C"
         ) from None
+
+
+def _counted(pairs: Iterator[tuple[Tensor, Tensor]], advance: Callable[[int], None]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same, counted by `advance` when done with."""
+    for pair in pairs:
+        yield pair
+        advance(len(pair[0]))
 
 
 def _methods(model: LearnableFBP, cutoffs: BestCutoffs, config: EvaluateConfig) -> dict[str, Method]:
@@ -214,49 +310,103 @@ def _draw(
     for index in evenly_spaced(len(dataset), count):
         sample = dataset[index]
         observation = sample.observation[None].to(device)
+        better = max(("hann_psnr", "hann_ssim"), key=lambda name: qualities[name][index].psnr_fr)  # never nan
         with torch.no_grad():
             images = {
-                methods[name].title: (methods[name].reconstruct(observation)[0].cpu(), qualities[name][index])
-                for name in ("hann_ssim", "learned")
+                title: (methods[name].reconstruct(observation)[0].cpu(), qualities[name][index])
+                for name, title in ((better, methods[better].title), ("learned", methods["learned"].title))
             }
-        figure = comparison(dataset.name(index), sample.observation, images, sample.ground_truth)
-        pictures[f"image_{index:04d}.png"] = as_png(figure)
+        title = f"{dataset.name(index)}, beside the Hann that has the higher PSNR here"
+        pictures[f"image_{index:04d}.png"] = as_png(comparison(title, sample.observation, images, sample.ground_truth))
     return pictures
 
 
 def _as_csv(
-    dataset: LoDoPaB, qualities: dict[str, list[Quality]], own: dict[str, list[tuple[float, ...]]], titles: Titles
+    dataset: LoDoPaB,
+    patients: list[str] | None,
+    qualities: dict[str, list[Quality]],
+    own: dict[str, list[tuple[float, ...]]],
+    titles: Titles,
 ) -> str:
     """A row for every image and method."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "name", "method", *Quality._fields, *titles])
+    writer.writerow(["image", "name", "method", *Quality._fields, *titles, *(["patient"] if patients else [])])
     for index in range(len(dataset)):
+        patient = [patients[index]] if patients else []
         for name, rows in qualities.items():
-            writer.writerow([index, dataset.name(index), name, *rows[index], *own[name][index]])
+            writer.writerow([index, dataset.name(index), name, *rows[index], *own[name][index], *patient])
     return text.getvalue()
 
 
+DECIMALS = dict(zip(Quality._fields, (3, 4, 3, 4), strict=True))
+
+
 def _table(
-    title: str,
+    config: EvaluateConfig,
+    count: int,
     methods: dict[str, Method],
-    means: dict[str, Quality],
+    scores: dict[str, Scores],
     own: dict[str, tuple[float, ...]],
     titles: Titles,
 ) -> Table:
-    def add_row(name: str, figures: Iterable[float], sign: str = "") -> None:
-        decimals = (3, 4, 3, 4, *(4 for _ in titles))
-        table.add_row(name, *(f"{figure:{sign}.{places}f}" for figure, places in zip(figures, decimals, strict=True)))
+    """The means of every method, and the learned one's gains; with intervals where the protocol asks for them."""
 
-    table = Table(title=title, caption=FOOT)
+    def cell(figure: float, places: int, sign: str = "", between: Interval | None = None) -> str:
+        text = f"{figure:{sign}.{places}f}"
+        if between is None:
+            return text
+        places -= 1
+        return f"{text} ({between[0]:{sign}.{places}f} to {between[1]:{sign}.{places}f})"
+
+    def interval(name: str, figure: str, beside: Scores | None = None) -> Interval | None:
+        return scores[name].interval(figure, beside) if config.protocol else None
+
+    title = f"{config.split} part, {count} images"
+    caption = FOOT
+    if config.protocol and (patients := scores["ramp"].patients) is not None:
+        number = len(set(patients))
+        title += f" of {number} patient{'s'[: number != 1]}"
+        caption += (
+            f"\nin brackets: 95 % confidence intervals, bootstrap over patients ({DRAWS} draws, seed {SEED})"
+            if number > 1
+            else "\none patient: there are no intervals over patients"
+        )
+    table = Table(title=title, caption=caption)
     table.add_column("method")
     for column in ("PSNR dB", "SSIM", "PSNR-FR dB", "SSIM-FR", *titles):
         table.add_column(column, justify="right")
     for name, method in methods.items():
-        add_row(method.title, (*means[name], *own[name]))
+        mean = scores[name].mean._asdict()
+        cells = (cell(mean[figure], places, "", interval(name, figure)) for figure, places in DECIMALS.items())
+        table.add_row(method.title, *cells, *(cell(figure, 4) for figure in own[name]))
     table.add_section()
+    learned = scores["learned"].mean._asdict()
     for name in ("hann_psnr", "hann_ssim"):
-        pairs = zip((*means["learned"], *own["learned"]), (*means[name], *own[name]), strict=True)
-        gain = [ours - theirs for ours, theirs in pairs]
-        add_row("gain over " + methods[name].title.removeprefix("FBP, "), gain, "+")
+        theirs = scores[name].mean._asdict()
+        cells = (
+            cell(learned[figure] - theirs[figure], places, "+", interval("learned", figure, scores[name]))
+            for figure, places in DECIMALS.items()
+        )
+        gains = (cell(one - other, 4, "+") for one, other in zip(own["learned"], own[name], strict=True))
+        table.add_row("gain over " + methods[name].title.removeprefix("FBP, "), *cells, *gains)
     return table
+
+
+def _print_published(console: Console, dataset: LoDoPaB) -> None:
+    """What has been published, and whether it can be compared with."""
+    genuine = describe(dataset.folder) is None and dataset.part == "test" and len(dataset) == IMAGES["test"]
+    comparable = "the same images" if genuine else "not comparable: these are other images"
+    headings: dict[Set, str] = {
+        "test": f"published on the public test part of LoDoPaB-CT, {IMAGES['test']} images ({comparable})",
+        "challenge": f"published on the challenge set, {IMAGES['challenge']} images (not comparable: other images)",
+    }
+    for on, heading in headings.items():
+        rows = [row for row in PUBLISHED if row.on == on]
+        table = Table(title=heading, caption="source: " + "; ".join(dict.fromkeys(row.source for row in rows)))
+        table.add_column("method")
+        for column in ("PSNR dB", "SSIM"):
+            table.add_column(column, justify="right")
+        for row in rows:
+            table.add_row(f"{row.method} (published)", f"{row.psnr:.2f}", f"{row.ssim:.3f}")
+        console.print(table)

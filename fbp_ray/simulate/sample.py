@@ -33,6 +33,7 @@ import nrrd
 import numpy as np
 
 from fbp_ray.errors import DataError, RunError
+from fbp_ray.settings import cache_folder
 from fbp_ray.simulate.dicom import dicom_slices
 from fbp_ray.simulate.sources import Origin, Part, Slice, Source
 
@@ -145,11 +146,6 @@ def sample() -> Source:
         tuple(scan.origin for scan in SCANS),
         split="each part has its own patients",
     )
-
-
-def cache_folder() -> Path:
-    """Where fetched packages are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fbp-ray"
 
 
 def _slices_of(scan: Scan) -> list[Slice]:

@@ -35,9 +35,9 @@ def open_parts(config: TrainConfig) -> tuple[LoDoPaB, LoDoPaB]:
             "not; leave it out: the loss is monitored"
         )
     needed = config.target == "truth" or (data.photons is not None and not thins(data))
-    training = LoDoPaB(data.dir, "train", geometry, data.train_samples, data.every, truth=needed)
+    training = LoDoPaB(data.dir, "train", geometry, data.train_samples, data.every, needed, data.first_angles)
     there = has_truth(data.dir, "validation")
-    validation = (data.dir, "validation", geometry, data.validation_samples, data.every, there)
+    validation = (data.dir, "validation", geometry, data.validation_samples, data.every, there, data.first_angles)
     if data.photons is None:
         return training, LoDoPaB(*validation)
     return training, FixedNoise(Noise(data, training.geometry), *validation)
@@ -124,6 +124,7 @@ def describe_parts(config: ResolvedConfig, training_set: LoDoPaB, validation_set
     return {
         "dir": str(config.data.dir),
         "every": config.data.every,
+        "first_angles": config.data.first_angles,
         "photons": config.data.photons,
         "train_samples": len(training_set),
         "validation_samples": len(validation_set),

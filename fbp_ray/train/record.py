@@ -18,7 +18,17 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Subset
 
-from fbp_ray.baseline import CUTOFF_SAMPLES, Baseline, best_hann, best_hann_alone, hann
+from fbp_ray.baseline import (
+    CUTOFF_SAMPLES,
+    Baseline,
+    BestCutoffs,
+    best_hann,
+    best_hann_alone,
+    content_key,
+    hann,
+    keep_cutoffs,
+    known_cutoffs,
+)
 from fbp_ray.checkpoint import (
     Checkpoint,
     check_geometry,
@@ -133,7 +143,7 @@ def measure_baseline(
             cutoff = best_hann_alone(lambda: (pair[0] for pair in share(samples)), geometry, process.add_up)
             found = dict.fromkeys(("hann_risk_cutoff", "hann_psnr_cutoff", "hann_ssim_cutoff"), cutoff)
         if dataset.truth:
-            best = best_hann(lambda: ((pair[0], pair[1]) for pair in share(samples)), geometry, process.add_up)
+            best = _best_hann(dataset, share, samples, process)
             found |= {"hann_psnr_cutoff": best.psnr, "hann_ssim_cutoff": best.ssim}
         return found
 
@@ -163,6 +173,25 @@ def measure_baseline(
     if process.rank == 0:
         run.write_json(BASELINE, found.model_dump())
     return found
+
+
+def _best_hann(
+    dataset: LoDoPaB, share: Callable[[int], Iterator[Sequence[Tensor]]], samples: int, process: Process
+) -> BestCutoffs:
+    """As `best_hann`, on the first samples of the validation part, where it is not known of these already."""
+
+    def look_up() -> tuple[str, BestCutoffs | None]:
+        first = (dataset[index] for index in range(min(samples, len(dataset))))
+        key = content_key(((one.observation[None], one.ground_truth[None]) for one in first), dataset.geometry)
+        return key, known_cutoffs(key)
+
+    key, kept = process.from_first(look_up)
+    if kept is not None:
+        return BestCutoffs(*kept)
+    best = best_hann(lambda: ((pair[0], pair[1]) for pair in share(samples)), dataset.geometry, process.add_up)
+    if process.rank == 0:
+        keep_cutoffs(key, best)
+    return best
 
 
 def _is_whole(known: dict[str, float | None]) -> bool:

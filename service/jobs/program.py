@@ -117,6 +117,8 @@ def new_job(body: JobRequest, storage: str, key: str | None, places: Places) -> 
     pack(request)
     config: dict[str, Any] = request.setdefault("config", {})
     if isinstance(body, EvaluateJob):
+        if body.config.submission is not None:
+            raise ConfigError("a job writes no submission; use python -m fbp_ray.evaluate --submission FILE.zip")
         place = config["out"] = _place(config.get("out"), f"{storage}/evaluate-{id}", places)
         config["checkpoint"] = places.resolve_model(config["checkpoint"])
     else:

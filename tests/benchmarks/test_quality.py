@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.quality.measures import edge_mtf, interval, noise_power
+from benchmarks.quality.measures import edge_mtf, noise_power
 from benchmarks.quality.methods import Method, classic
 from benchmarks.quality.phantom import Apart, look_apart
 from benchmarks.quality.report import table
 from benchmarks.quality.scores import score, time_in_turns
 from fbp_ray.baseline import BestCutoffs
 from fbp_ray.data import LoDoPaB
+from fbp_ray.evaluate.scores import interval
 from fbp_ray.geometry import ParallelBeam, RegularAngles
 from fbp_ray.metrics import psnr
 from fbp_ray.model import fbp

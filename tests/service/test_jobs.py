@@ -205,6 +205,7 @@ def test_one_key_sent_at_once_is_one_job(service: Service) -> None:
         ),
         ({"kind": "evaluate", "config": {"checkpoint": "/cluster/nowhere"}}, ["no checkpoint"]),
         ({"kind": "evaluate", "config": {}}, ["checkpoint"]),
+        ({"kind": "evaluate", "config": {"checkpoint": "runs/x", "submission": "/tmp/x.zip"}}, ["no submission"]),
     ],
 )
 def test_what_cannot_be_is_refused(service: Service, body: dict[str, Any], words: list[str]) -> None:
