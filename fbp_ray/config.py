@@ -36,8 +36,12 @@ WindowKind = Literal[
 ]
 
 
-NetworkKind = Literal["identity", "unet"]
-NETWORK_SETTINGS: dict[str, tuple[NetworkKind, ...]] = {"residual": ("unet",)}
+NetworkKind = Literal["identity", "tiny", "unet"]
+NETWORK_SETTINGS: dict[str, tuple[NetworkKind, ...]] = {
+    "residual": ("unet",),
+    "channels": ("tiny",),
+    "dilations": ("tiny",),
+}
 """Settings of a network, and the kinds that take them."""
 
 Options = dict[str, Any]
@@ -216,13 +220,19 @@ class PostprocessingConfig(Frozen):
 
     kind: Annotated[str, own_or("networks", get_args(NetworkKind))] = Field(
         default="identity",
-        description="identity: nothing; unet: the published U-Net for LoDoPaB-CT; or a network of your own, "
-        "PACKAGE.MODULE:CLASS",
+        description="identity: nothing; tiny: a few thousand parameters, at the cost of an FBP; unet: the published "
+        "U-Net for LoDoPaB-CT; or a network of your own, PACKAGE.MODULE:CLASS",
     )
     options: Options = Field(default={}, description="settings of a network of your own, NAME=VALUE")
     residual: bool = Field(
         default=True,
         description="unet: it is added to the image, and nothing at the start; false as published: it gives the image",
+    )
+    channels: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=16, description="tiny: channels of its convolutions; multiples of 16 are fast on a CPU"
+    )
+    dilations: Annotated[tuple[Annotated[int, Field(ge=1, le=32)], ...], Field(min_length=1, max_length=32)] = Field(
+        default=(1, 2, 1), description="tiny: the dilation of each convolution between the first and the last"
     )
 
     @model_validator(mode="after")
@@ -451,8 +461,8 @@ class TrainConfig(Frozen):
 
     recipe: str = Field(
         default="quickstart",
-        description="the settings to start from: quickstart, lodopab-window, lodopab-sparse, lodopab-limited, "
-        "lodopab-low-photon, chest-low-dose or reference",
+        description="the settings to start from: quickstart, lodopab-window, lodopab-tiny, lodopab-sparse, "
+        "lodopab-limited, lodopab-low-photon, chest-low-dose or reference",
     )
     target: Target = Field(
         default="truth",

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from fbp_ray.config import PostprocessingConfig, WindowConfig, WindowName
-from fbp_ray.errors import GeometryError
+from fbp_ray.errors import ConfigError, GeometryError
 from fbp_ray.filters import TableWindow, analytic_window, build_filter, filter_projections, frequencies
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.networks import build_network
@@ -82,17 +82,9 @@ class LearnableFBP(nn.Module):
         check_array(sinogram, geometry, "sinogram")
         batch = _at_least_float32(sinogram).reshape(math.prod(sinogram.shape[:-2]), *geometry.sinogram_shape)
         filtered = self.filter(batch) if some is None else self._filtered(batch, some)
-        if filtered.shape[1:] != geometry.sinogram_shape:
-            raise GeometryError(
-                f"the window {self.config.window.kind} made {tuple(filtered.shape[1:])} of sinograms "
-                f"{geometry.sinogram_shape}; it has to keep their shape"
-            )
+        _check_made(f"the window {self.config.window.kind}", filtered, "sinograms", geometry.sinogram_shape)
         image = self._network(backproject(filtered, geometry, storage_dtype, interpolate=True))
-        if image.shape[1:] != self.geometry.image_shape:
-            raise GeometryError(
-                f"the network {self.config.postprocessing.kind} made images {tuple(image.shape[1:])} of images "
-                f"{self.geometry.image_shape}; it has to keep their shape"
-            )
+        _check_made(f"the network {self.config.postprocessing.kind}", image, "images", self.geometry.image_shape)
         return image.to(sinogram.dtype).reshape(*sinogram.shape[:-2], *self.geometry.image_shape)
 
     def _network(self, image: Tensor) -> Tensor:
@@ -113,10 +105,27 @@ class LearnableFBP(nn.Module):
         stage = self._filters[some].to(sinogram.device).train(self.training)
         weights = self.filter.state_dict(keep_vars=True)
         for name, own in stage.state_dict().items():
+            theirs = weights[name]
             for axis in range(own.ndim):
-                if own.shape[axis] != weights[name].shape[axis]:  # a table by angle
+                sizes = own.shape[axis], theirs.shape[axis]
+                if sizes == (some.num_angles, self.geometry.num_angles):  # a table by angle
                     weights[name] = some.take(weights[name], axis)
+                elif sizes[0] != sizes[1]:
+                    raise ConfigError(
+                        f"the window {self.config.window.kind}, made for some of the angles, cannot have its weights: "
+                        f"{name} is {tuple(own.shape)} for {some.num_angles} angles, {tuple(theirs.shape)} for all "
+                        f"{self.geometry.num_angles}; let each axis have an entry for each angle, or as many always"
+                    )
         return functional_call(stage, weights, sinogram)  # type: ignore[no-any-return]
+
+
+def _check_made(stage: str, made: object, of: str, shape: tuple[int, int]) -> None:
+    """Raises GeometryError where a stage, which may be somebody's own, gives something else than it has to."""
+    if not isinstance(made, Tensor) or not made.is_floating_point():
+        came = str(made.dtype) if isinstance(made, Tensor) else f"a {type(made).__name__}"
+        raise GeometryError(f"{stage} made {came} of {of}; it has to give a tensor of floating-point numbers")
+    if made.shape[1:] != shape:
+        raise GeometryError(f"{stage} made {tuple(made.shape[1:])} of {of} {shape}; it has to keep their shape")
 
 
 @contextmanager

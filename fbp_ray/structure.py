@@ -79,9 +79,9 @@ class _Similarity(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, prediction: Tensor, target: Tensor, c1: Tensor, c2: Tensor, window: Window) -> Tensor:
         wanted = ctx.needs_input_grad[0]
-        found = torch.empty(len(prediction), dtype=torch.float64)
+        found = torch.empty(len(prediction), dtype=torch.float64, device="cpu")
         shape = prediction.shape if wanted else (len(prediction), 0, 0)
-        gradient = torch.empty(shape, dtype=torch.float64)
+        gradient = torch.empty(shape, dtype=torch.float64, device="cpu")
         weights = np.asarray(window.weights)
         arrays = [tensor.detach().contiguous().numpy() for tensor in (prediction, target)]
         kernel, results, gradients = _kernel(), found.numpy()[:, None], gradient.numpy()

@@ -82,7 +82,8 @@ def test_a_saved_configuration_is_a_configuration_file(tmp_path: Path) -> None:
         (
             ("--recipe", "slow"),
             "no recipe is called 'slow'; there are chest-low-dose, lodopab-limited, lodopab-low-photon, "
-            "lodopab-sparse, lodopab-window, quickstart, reference",
+            "lodopab-sparse, lodopab-tiny, "
+            "lodopab-window, quickstart, reference",
         ),
         (("--recipe", "../secret"), "no recipe is called"),
         (("--config", "/nowhere.yaml"), "cannot be read"),

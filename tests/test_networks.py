@@ -55,6 +55,12 @@ def unet(geometry: ParallelBeam = TINY, **settings: Any) -> LearnableFBP:
     return LearnableFBP(ModelConfig(geometry=geometry, window=window, postprocessing=network))
 
 
+def tiny(geometry: ParallelBeam = TINY, **settings: Any) -> LearnableFBP:
+    network = PostprocessingConfig(kind="tiny", **settings)
+    window = WindowConfig(kind="fixed", init="hann")
+    return LearnableFBP(ModelConfig(geometry=geometry, window=window, postprocessing=network))
+
+
 def published(seed: int = 0, channels: tuple[int, ...] = CHANNELS) -> dict[str, Tensor]:
     """Random weights under the names and in the shapes of the published ones, written down from their description."""
     random = torch.Generator().manual_seed(seed)
@@ -169,6 +175,52 @@ def test_a_residual_unet_starts_as_the_fbp_and_every_weight_is_learned() -> None
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("shape", [(17, 17), (24, 9), (1, 1)])
+def test_a_tiny_network_is_convolutions_on_parts_of_two_by_two_pixels(shape: tuple[int, int]) -> None:
+    geometry = TINY.model_copy(update={"image_shape": shape})
+    model = tiny(geometry, channels=5, dilations=(1, 3))
+    sinogram = torch.rand(2, *TINY.sinogram_shape)
+    assert torch.equal(model(sinogram), fbp(sinogram, geometry))
+    for parameter in model.postprocessing.parameters():
+        torch.nn.init.normal_(parameter)
+    state, image = dict(model.postprocessing.named_parameters()), torch.rand(3, *shape)
+    padded = F.pad(image[:, None], (0, -shape[1] % 2, 0, -shape[0] % 2), mode="replicate")
+    parts = torch.cat([padded[..., i::2, j::2] for i in (0, 1) for j in (0, 1)], dim=1)
+
+    def convolve(x: Tensor, name: str, apart: int = 1) -> Tensor:
+        return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=apart, dilation=apart)
+
+    h = convolve(parts, "first").relu()
+    for number, apart in enumerate((1, 3)):
+        h = (h + convolve(h, f"blocks.{number}", apart)).relu()
+    change = convolve(h, "last")
+    expected = padded.clone()
+    for number, (i, j) in enumerate((i, j) for i in (0, 1) for j in (0, 1)):
+        expected[:, 0, i::2, j::2] += change[:, number]
+    found = model.postprocessing(image)
+    torch.testing.assert_close(found, expected[:, 0, : shape[0], : shape[1]], rtol=1e-5, atol=1e-3)
+
+
+def test_the_recipe_has_fewer_than_10_000_parameters() -> None:
+    config = parse(TrainConfig, ["--postprocessing.kind", "tiny"], "train").postprocessing
+    assert sum(parameter.numel() for parameter in build_network(config, TINY).parameters()) == 8132
+
+
+def test_a_tiny_network_trains_and_leaves_as_it_is(scan: Path, tmp_path: Path) -> None:
+    network = {"kind": "tiny", "channels": 4, "dilations": [2]}
+    for target in ("truth", "self"):
+        made = run(tmp_path / target, settings(scan, postprocessing=network, target=target))
+        model = load_model(made.best)
+        assert model.postprocessing.last.weight.any()
+        assert model.config.postprocessing.dilations == (2,)
+    export(["--checkpoint", str(made), "--out", str(tmp_path / "export"), "--to", "torch"])
+    program, sinogram = (
+        torch.export.load(tmp_path / "export" / "model.pt2").module(),
+        torch.rand(3, *TINY.sinogram_shape),
+    )
+    torch.testing.assert_close(program(sinogram), model(sinogram), rtol=1e-5, atol=1e-5)
+
+
 def test_an_image_has_at_least_two_pixels_at_the_coarsest_scale() -> None:
     unet(TINY.model_copy(update={"image_shape": (3, 17)})).train()(torch.rand(1, *TINY.sinogram_shape))
     with pytest.raises(GeometryError, match=r"of \(16, 16\) no more than one pixel.*at least 17 pixels along one axis"):
@@ -187,7 +239,12 @@ def test_an_image_has_at_least_two_pixels_at_the_coarsest_scale() -> None:
             ("--postprocessing.kind", "unet", "--postprocessing.options", "size=5"),
             "options are those of a network of your",
         ),
-        (("--postprocessing.kind", "vnet"), "must be 'identity', 'unet' or one of your own"),
+        (
+            ("--postprocessing.kind", "unet", "--postprocessing.channels", "8"),
+            "channels is a setting of tiny, but kind is unet",
+        ),
+        (("--postprocessing.kind", "tiny", "--postprocessing.dilations", "0"), "postprocessing.dilations.* greater"),
+        (("--postprocessing.kind", "vnet"), "must be 'identity', 'tiny', 'unet' or one of your own"),
     ],
 )
 def test_settings_that_a_network_does_not_take_are_refused(words: tuple[str, ...], message: str) -> None:
@@ -256,7 +313,7 @@ def test_two_workers_validate_with_the_statistics_that_are_saved(scan: Path, tmp
 def test_a_network_after_a_window_that_is_not_learned_trains(scan: Path) -> None:
     fixed = {"kind": "fixed", "init": "hann"}
     check(settings(scan, window=fixed))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"learns nothing.*--postprocessing\.kind unet"):
+    with pytest.raises(ConfigError, match=r"learns nothing.*--postprocessing\.kind tiny"):
         check(settings(scan, window=fixed, postprocessing={}))  # type: ignore[arg-type]
 
 
@@ -363,6 +420,6 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
 def test_a_manifest_from_before_there_were_networks_loads(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, LearnableFBP(ModelConfig(geometry=TINY)))
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["model"]["postprocessing"].pop("residual") is True
+    manifest["model"]["postprocessing"] = {"kind": "identity"}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert load_model(tmp_path).config == ModelConfig(geometry=TINY)

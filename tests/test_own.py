@@ -89,6 +89,7 @@ def test_the_example_of_the_page_is_swept_on_ray(
     assert load_model(best).filter.size == 5
 
 
+NONE = dict.fromkeys(("l1", "edge", "log_mse", "local_ssim"), 0)
 MORE = """
 import torch
 from pydantic import BaseModel, Field
@@ -117,6 +118,30 @@ class Broken(Gain):
         return image / (1 // 0)
 
 
+class Whole(Gain):
+    def forward(self, image):
+        return (self.gain * image).long()
+
+
+class Nothing(Gain):
+    def forward(self, image):
+        self.gain * image
+
+
+class Endless(Gain):
+    def forward(self, image):
+        return self.gain * image / 0
+
+
+class Quarter(nn.Module):
+    def __init__(self, geometry, settings):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(geometry.num_angles // 4))
+
+    def forward(self, image):
+        return self.gain.mean() * image
+
+
 class Unmade(Gain):
     def __init__(self, geometry, settings):
         super().__init__(geometry, settings)
@@ -136,6 +161,10 @@ class Power:
 
 def bias(prediction, target):
     return (prediction - target).mean((-2, -1))
+
+
+def detached(prediction, target):
+    return (prediction.detach() - target).abs().mean()
 
 
 def each(prediction, target):
@@ -216,6 +245,20 @@ def test_a_power_of_one_is_the_mean_absolute_error(more: str) -> None:
         ({"loss": {"own": {"MORE:MORE": 1}}}, "has no MORE; a loss term or a metric is"),
         ({"postprocessing": {"kind": "MORE:Cut"}}, "the network MORE:Cut made .* has to keep their shape"),
         ({"window": {"kind": "MORE:Cut"}}, r"the window MORE:Cut made \(59, 67\) of .* has to keep their shape"),
+        ({"window": {"kind": "MORE:Whole"}}, "the window MORE:Whole made torch.int64 of sinograms; it has to give"),
+        ({"window": {"kind": "MORE:Nothing"}}, "the window MORE:Nothing made a NoneType of sinograms"),
+        (
+            {"window": {"kind": "MORE:Endless"}},
+            "MORE:Endless makes values of the first .* not finite; look at its code",
+        ),
+        (
+            {"loss": {"own": {"MORE:detached": 1}, **NONE}},
+            "the loss has no gradient: MORE:detached takes the prediction out",
+        ),
+        (
+            {"window": {"kind": "MORE:Quarter"}, "target": "self"},
+            r"cannot have its weights: gain is \(13,\) for 52 angles, \(15,\) for all 60",
+        ),
         ({"window": {"kind": "MORE:Broken"}}, "MORE:Broken failed on the first training sample: ZeroDivisionError"),
         ({"window": {"kind": "MORE:Unmade"}}, "MORE:Unmade cannot be made: ZeroDivisionError"),
         ({"postprocessing": {"kind": "MORE:bias"}}, "a stage is a subclass of torch.nn.Module"),

@@ -19,7 +19,7 @@ from torch.nn import functional
 from fbp_ray.filters.bands import TILE, tile_means
 
 _ROWS = 32  # of tiles, at least, that an estimate takes in: its error is a percent then
-_FEWEST, _MOST = 1.0, 1e9
+FEWEST, MOST = 1.0, 1e9
 """Bounds of an estimate: a sinogram without noise would give no limit."""
 
 
@@ -41,14 +41,14 @@ def log_variance(sinogram: Tensor, unit: float, photons: Tensor) -> Tensor:
 def estimated_photons(sinogram: Tensor, unit: float) -> Tensor:
     """(B, A, D) -> (B,): the photons of a ray that meets nothing, from the noise of the sinogram itself."""
     if sinogram.shape[-1] < 3:
-        return sinogram.new_full((sinogram.shape[0],), _MOST)
+        return sinogram.new_full((sinogram.shape[0],), MOST)
     if (rows := sinogram.shape[-2] // TILE) >= 2 * _ROWS:
         together = sinogram[:, : rows * TILE].reshape(sinogram.shape[0], rows, TILE, -1)
         sinogram = together[:, :: rows // _ROWS].flatten(1, 2)
     curvature = sinogram[..., 2:] - 2 * sinogram[..., 1:-1] + sinogram[..., :-2]
     variance = tile_means(curvature.square()) * (unit**2 / 6)
     inverse = variance * torch.exp(-unit * tile_means(sinogram[..., 1:-1]))
-    return (1 / inverse.flatten(1).median(1).values.clamp(min=1 / _MOST)).clamp(min=_FEWEST)
+    return (1 / inverse.flatten(1).median(1).values.clamp(min=1 / MOST)).clamp(min=FEWEST)
 
 
 def smoothed(values: Tensor) -> Tensor:

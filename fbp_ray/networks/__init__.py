@@ -1,5 +1,6 @@
 """Networks after the backprojection: modules that map images (B, H, W) to images (B, H, W).
 
+tiny   a few thousand parameters, at the cost of an FBP
 unet   the published U-Net for LoDoPaB-CT
 """
 
@@ -12,12 +13,14 @@ from torch import nn
 
 from fbp_ray.config import PostprocessingConfig
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.networks.tiny import Tiny
 from fbp_ray.networks.unet import UNet
 from fbp_ray.own import own_stage
 from fbp_ray.own_names import is_own
 
 _NETWORKS: dict[str, Callable[[PostprocessingConfig, ParallelBeam], nn.Module]] = {
     "identity": nn.Identity,  # whatever the arguments
+    "tiny": Tiny,
     "unet": UNet,
 }
 

@@ -76,7 +76,6 @@ def train(
             earlier epochs stay.
     """
     device = process.device
-    torch.manual_seed(config.train.seed)
     training_set, validation_set = open_parts(config)
     geometry = training_set.geometry
     process.check_same("the number of samples", (len(training_set), len(validation_set)))
@@ -89,6 +88,7 @@ def train(
     if process.rank == 0 and not run.folder.has(BASELINE):
         report(Doing("measuring the classic FBP on the validation part"))
     baseline = measure_baseline(run, validation_set, validation, process, config.target)
+    torch.manual_seed(config.train.seed)  # whatever was drawn for the baseline, which may be known already
     model = build_model(config, geometry, baseline.start_cutoff).to(device)
     average = Average(model, config.train.ema)
     optimizer = make_optimiser(model, config.optim)

@@ -105,16 +105,15 @@ def build_model(config: TrainConfig, geometry: ParallelBeam, cutoff: float = 1.0
         what = "frozen" if config.window.frozen else config.window.kind
         raise ConfigError(
             f"a {what} window learns nothing; use --window.kind spline or adaptive, or a network after it: "
-            "--postprocessing.kind"
+            "--postprocessing.kind tiny"
         )
     return model
 
 
 def known_photons(config: TrainConfig) -> float | None:
     """Those of the training's data, None where they are not known or differ from sample to sample."""
-    assert config.data.dir is not None
     if config.data.photons is None:
-        return photons_of(config.data.dir)
+        return photons_of(config.data.dir) if config.data.dir else None
     low, high = config.data.photons
     return low if low == high else None
 

@@ -7,6 +7,7 @@ import sys
 from datetime import datetime
 
 import torch
+from torch import Tensor
 
 from fbp_ray.baseline import Baseline
 from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_start, load_training, read_manifest
@@ -14,6 +15,7 @@ from fbp_ray.config import TrainConfig
 from fbp_ray.data import LoDoPaB
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
+from fbp_ray.filters import noise
 from fbp_ray.least_squares import SOLVABLE
 from fbp_ray.losses import composite_loss
 from fbp_ray.metrics import has_range
@@ -130,6 +132,7 @@ def check(config: ResolvedConfig, workers: int | None = None) -> None:
     model = build_model(config, training.geometry)
     drawing(config, training.geometry)
     check_values(training, validation)
+    check_photons(model, training)
     try:
         _try_out(config, model, training)
     except FbpRayError:
@@ -149,15 +152,48 @@ def check(config: ResolvedConfig, workers: int | None = None) -> None:
 
 def _try_out(config: TrainConfig, model: LearnableFBP, training: LoDoPaB) -> None:
     """Uses what a step and a validation use, once."""
-    image = torch.zeros(1, *training.geometry.image_shape)
+    image = torch.zeros(1, *training.geometry.image_shape, requires_grad=True)
     if model.config.own_code:  # what it gives is not known
-        image = model(training[0].observation[None]).detach()
+        observation = training[0].observation[None]
+        image = model(observation)
+        if config.target == "self":
+            seen = splits(training.geometry)[0].seen
+            model(seen.take(observation), some=seen)
+        _refuse_not_finite(image, " or ".join(model.config.own_code))
     if config.target == "truth":
-        composite_loss(image, image, config.loss)
+        loss = composite_loss(image, image.detach(), config.loss).total
+        if config.loss.own:
+            _refuse_not_finite(loss, " or ".join(config.loss.own))
+        if not loss.requires_grad:
+            raise ConfigError(
+                f"the loss has no gradient: {' or '.join(config.loss.own)} takes the prediction out of the graph "
+                "(detach, numpy, no_grad); compute it in torch's operations"
+            )
     else:
         splits(training.geometry)
+    image = image.detach()
     for metric in own_metrics(config.metrics).values():
         metric(image, image)
+
+
+def _refuse_not_finite(made: Tensor, by: str) -> None:
+    if not made.isfinite().all():
+        raise ConfigError(f"{by} makes values of the first training sample that are not finite; look at its code")
+
+
+def check_photons(model: LearnableFBP, training: LoDoPaB) -> None:
+    """Raises ConfigError where a window by noise has to estimate the photons of a ray, and the data show no noise."""
+    window = model.config.window
+    if window.kind not in ("ray_noise", "adaptive") or window.photons != "estimate":
+        return
+    seen = {0, len(training) // 2, len(training) - 1}
+    found = [float(noise.estimated_photons(training[index].observation[None], window.unit)) for index in sorted(seen)]
+    if all(not noise.FEWEST < photons < noise.MOST for photons in found):
+        raise ConfigError(
+            f"the photons of a ray, by which {window.kind} knows its noise, cannot be estimated from the sinograms in "
+            f"{training.folder}: they seem to be {found[0]:.3g}. Say how many there were, --window.photons N, and what "
+            f"attenuation (1/m) the value 1 stands for, --window.unit, now {window.unit:g}; or use --window.kind spline"
+        )
 
 
 def check_values(training: LoDoPaB, validation: LoDoPaB) -> None:
@@ -212,7 +248,7 @@ def check_settings(config: TrainConfig) -> None:
     if config.window.kind in ("fixed", "zeng") and config.postprocessing.kind == "identity":
         raise ConfigError(
             f"a {config.window.kind} window learns nothing; use --window.kind spline or adaptive, or a network after "
-            "it: --postprocessing.kind unet"
+            "it: --postprocessing.kind tiny"
         )
 
 

@@ -286,10 +286,10 @@ def test_a_request_that_nobody_waits_for_or_that_takes_too_long_leaves_the_queue
 
     async def ask() -> int:
         await app(scope, receive, send)  # the batches are not started: nothing is ever computed
-        return sum(not piece.image.cancelled() for piece in app.state.batcher._waiting)
+        return sum(not piece.image.cancelled() for request in app.state.batcher._requests for piece in request)
 
     assert asyncio.run(asyncio.wait_for(ask(), 20)) == 0
-    assert len(app.state.batcher._waiting) == 3
+    assert app.state.batcher._waiting() == 3
     assert sent[0]["status"] == status
     app.state.database.close()
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -266,6 +267,19 @@ def with_photons(scan: Path, folder: Path, photons: float) -> Path:
     text = (scan / "dataset.json").read_text()
     (folder / "dataset.json").write_text(text.replace("{", f'{{"photons": {photons}, ', 1))
     return folder
+
+
+@pytest.mark.parametrize(("unit", "values"), [(81.35858, 0.0), (1e-3, 1.0)])
+def test_photons_that_cannot_be_estimated_have_to_be_told(
+    blind: Path, tmp_path: Path, unit: float, values: float
+) -> None:
+    data = shutil.copytree(blind, tmp_path / "data")
+    with h5py.File(data / "observation_train_000.hdf5", "a") as file:
+        file["data"][:] *= values
+    window = {"kind": "adaptive", "unit": unit}
+    with pytest.raises(ConfigError, match=r"cannot be estimated .*--window.photons N.*--window.unit, now"):
+        check(settings(data, window=window))
+    check(settings(data, window=window | {"photons": 1000}))
 
 
 def test_few_angles_are_warned_of(blind: Path, tmp_path: Path) -> None:
