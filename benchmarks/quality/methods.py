@@ -34,8 +34,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "ray_noise": {"window": {"kind": "ray_noise"}},
     "adaptive": {"window": {"kind": "adaptive"}},
     "adaptive-self": {"window": {"kind": "adaptive"}, "target": "self"},
+    "tiny": {"recipe": "lodopab-tiny"},
+    "tiny-32": {"recipe": "lodopab-tiny", "postprocessing": {"channels": 32}},
+    "tiny-self": {"recipe": "lodopab-tiny", "target": "self"},
 }
 """The settings of each training, beside those of the recipe."""
+
+LONGER = 3  # times the epochs of a window, for a window with a network
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,12 @@ def train_all(kinds: Sequence[str], data: Path, storage: Path, epochs: int) -> d
 
 def _settings(kind: str, data: Path, storage: Path, epochs: int) -> dict[str, Any]:
     own = KINDS[kind]
+    times = LONGER if own.get("recipe") == "lodopab-tiny" else 1
     return {
-        **own,
         "recipe": "lodopab-window",
+        **own,
         "data": {"dir": str(data), "cache": "memory"},
-        "train": {"epochs": epochs, "patience": 0, **own.get("train", {})},
+        "train": {"epochs": times * epochs, "patience": 0, **own.get("train", {})},
         "run": {"name": f"{kind}-{epochs}", "storage": str(storage)},
         "track": {"to": "none"},
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import struct
 import threading
 import zipfile
 import zlib
@@ -117,6 +118,22 @@ def _sent(content: Callable[[], bytes]) -> Attack:
     return lambda port, _: _send(port, content())
 
 
+def _pipelined(port: int, over: threading.Event) -> None:
+    """Requests with long heads without end, before any is answered."""
+    request = b"GET /models HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"a" * 17_000 + b"\r\n\r\n"
+    with _connected(port) as wire, suppress(OSError):
+        for _ in range(2000):
+            wire.sendall(request)
+            if over.is_set():
+                return
+
+
+def _long_list() -> bytes:
+    """A .zip of 60 MB whose list of entries seems to be all of it."""
+    begin = b"PK\x03\x04" + bytes(60_000_000)
+    return begin + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(begin), 0, 0)
+
+
 def _json(path: str, document: object) -> Attack:
     return _post(lambda: json.dumps(document).encode(), path, "Content-Type: application/json")
 
@@ -132,6 +149,8 @@ ATTACKS: dict[str, Attack] = {
     "an HDF5 of chunks (1, 8)": _post(lambda: _chunks((1, 8))),
     "an HDF5 of chunks (1, 1)": _post(lambda: _chunks((1, 1))),
     "30 idle connections": _idle,
+    "requests before answers": _pipelined,
+    "an archive that is all list": _post(_long_list),
     "1.4 million tiny headers": _sent(lambda: _START + b"a: b\r\n" * 1_400_000),
     "a URL of 39 MB": _sent(lambda: b"GET /" + b"b" * 39_000_000 + b" HTTP/1.1\r\n\r\n"),
     "deep JSON": _post(lambda: b"[" * 250_000, "/jobs", "Content-Type: application/json"),
