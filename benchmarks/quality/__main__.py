@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from benchmarks.projector.machine import OtherPrograms, machine, versions
 from benchmarks.quality.methods import KINDS, Method, classic, learned, train_all
-from benchmarks.quality.phantom import look_apart
+from fbp_ray.evaluate.phantom import look_apart
 from benchmarks.quality.report import plot, table
 from benchmarks.quality.scores import best_cutoffs, score, time_in_turns
 from fbp_ray.cli import parse, run_program
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
     others = OtherPrograms()
     milliseconds = time_in_turns(methods, part, options.rounds)
     disturbed = others.cores()
-    apart = {method.name: look_apart(method, geometry, photons_of(options.data)) for method in methods}
+    apart = {method.name: look_apart(method.reconstruct, geometry, photons_of(options.data)) for method in methods}
 
     text = table(methods, scored, milliseconds, apart)
     facts = ", ".join(f"{name} {value}" for name, value in (machine() | versions()).items())
