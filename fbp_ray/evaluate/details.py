@@ -1,7 +1,7 @@
 """What an evaluation leaves for its report beside the figures: time, noise, resolution, and three images as they are.
 
-    measured.json   milliseconds an image, noise power spectra, transfer functions, which images are kept
-    images.npz      of these the ground truth and the reconstructions, (n, H, W) float16
+measured.json   milliseconds an image, noise power spectra, transfer functions, which images are kept
+images.npz      of these the ground truth and the reconstructions, (n, H, W) float16
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-
 caption { text-align: left; font-weight: 600; padding: .3em 0; }
 td, th { padding: .25em .7em; text-align: right; vertical-align: top; border-bottom: 1px solid #e2e2e2; }
 thead th { border-bottom: 1px solid #777; vertical-align: bottom; } tbody th { font-weight: normal; }
-tbody th, th:first-child, td.text { text-align: left; }
+tbody th, th:first-child, .words td, .words th { text-align: left; }
 tr.best { font-weight: bold; } tr.best th { font-weight: bold; } tr.failed { color: #a00; }
 tr.apart td, tr.apart th { border-top: 1px solid #777; }
 dl { display: grid; grid-template-columns: minmax(6em, max-content) 1fr; gap: .2em 1em; margin: 1em 0; }
@@ -89,7 +89,11 @@ def _identity(name: str) -> str:
 
 
 def table(
-    caption: str, headings: Sequence[object], rows: Iterable[Sequence[object]], classes: Sequence[str] = ()
+    caption: str,
+    headings: Sequence[object],
+    rows: Iterable[Sequence[object]],
+    classes: Sequence[str] = (),
+    text: bool = False,
 ) -> Html:
     """A table that scrolls sideways where there is no room; the first cell of a row is its heading.
 
@@ -98,6 +102,7 @@ def table(
         headings: of the columns.
         rows: their cells.
         classes: of the rows, in order; there may be fewer.
+        text: the cells are words, not numbers.
     """
     columns = [element("th", heading, scope="col") for heading in headings]
     body = []
@@ -105,9 +110,8 @@ def table(
         row = [element("th", first, scope="row"), *(element("td", cell) for cell in cells)]
         kind = classes[number] if number < len(classes) else ""
         body.append(element("tr", *row, class_=kind) if kind else element("tr", *row))
-    inner = element(
-        "table", element("caption", caption), element("thead", element("tr", *columns)), element("tbody", *body)
-    )
+    inside = element("caption", caption), element("thead", element("tr", *columns)), element("tbody", *body)
+    inner = element("table", *inside, class_="words") if text else element("table", *inside)
     return element("div", inner, class_="table", role="region", tabindex="0", aria_label=caption)
 
 
@@ -130,10 +134,15 @@ def picture(content: bytes, described: str, caption: object = "") -> Html:
         described: what it shows, for those who do not see it.
         caption: stands below it.
     """
+    image = bare_picture(content, described)
+    return element("figure", image, element("figcaption", caption)) if caption else element("figure", image)
+
+
+def bare_picture(content: bytes, described: str) -> Html:
+    """As `picture`, without a caption and room for one."""
     kind = "png" if content.startswith(b"\x89PNG") else "svg+xml"
     source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    image = Html(f'<img alt="{html.escape(described)}" src="{source}">')
-    return element("figure", image, element("figcaption", caption)) if caption else element("figure", image)
+    return Html(f'<img alt="{html.escape(described)}" src="{source}">')
 
 
 def row(*content: object) -> Html:
