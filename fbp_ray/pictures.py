@@ -44,6 +44,7 @@ GREY = Scale(0.0, 0.45, "gray")  # attenuation / MU_MAX: air is 0, water 0.246, 
 DIFFERENCE = Scale(-0.08, 0.08, "RdBu_r")  # blue for too little, red for too much
 GAP = 6  # pixels between the images of a strip
 HEADER = 24  # pixels above them, for their names
+ANALYTIC: tuple[WindowName, ...] = ("hann", "hamming", "cosine", "shepp-logan")
 SMALLEST = 240  # smaller images are enlarged to at least so many pixels a side, or their names would not fit
 
 
@@ -220,8 +221,7 @@ def window_charts(stage: nn.Module, cells: int, cutoffs: Iterable[float]) -> lis
 def _analytic(axes: Any, frequency: NDArray[np.float64], hanns: dict[str, float]) -> None:
     """The analytic windows, thin, and the Hanns that are compared."""
     axes.axhline(1.0, color="tab:gray", lw=1, ls="--", label="none (ramp)")
-    names: tuple[WindowName, ...] = ("hann", "hamming", "cosine", "shepp-logan")
-    for name in names:
+    for name in ANALYTIC:
         axes.plot(frequency, analytic_window(name, frequency), lw=1, ls="--", label=name)
     for label, cutoff in hanns.items():
         axes.plot(frequency, analytic_window("hann", frequency, cutoff), lw=1.5, label=label)
@@ -237,11 +237,14 @@ def _bands_charts(stage: BandWindow, hanns: dict[str, float]) -> list[Chart]:
             label = f"up to band {number}" if number else "always kept"
             axes.plot(np.linspace(0, 1, len(window)), window, label=label)
         frequency = np.linspace(0, 1, 200)
+        for name in ANALYTIC:
+            label = ", ".join(ANALYTIC) if name == ANALYTIC[0] else None
+            axes.plot(frequency, analytic_window(name, frequency), color="0.7", lw=1, ls=":", label=label)
         for label, cutoff in hanns.items():
             axes.plot(frequency, analytic_window("hann", frequency, cutoff), lw=1, ls="--", label=label)
         axes.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), title="bands")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="x-small")
 
     def of_band(number: int, gain: NDArray[np.float32], axes: Any) -> Any:
         axes.set_title(f"gain of band {number}")

@@ -140,5 +140,6 @@ def kept_images(
             }
         )
     content = io.BytesIO()
-    np.savez(content, **{name: np.stack(rows) for name, rows in arrays.items()})
+    stacked: dict[str, Any] = {name: np.stack(rows) for name, rows in arrays.items()}
+    np.savez(content, **stacked)
     return about, content.getvalue()

@@ -141,8 +141,8 @@ def evaluate(config: EvaluateConfig) -> None:
     few = torch.stack([dataset[index].observation for index in range(min(BATCH, len(dataset)))]).to(device)
     compared = {name: method.reconstruct for name, method in methods.items() if name != "ramp"}
     with torch.no_grad():
-        took = {name: milliseconds(one.reconstruct, times[name], few, BATCH) for name, one in methods.items()}
-    measured = measure(compared, took, BATCH, model.geometry, known, device)
+        each = {name: milliseconds(one.reconstruct, times[name], few, BATCH) for name, one in methods.items()}
+    measured = measure(compared, each, BATCH, model.geometry, known, device)
     measured["shown"], kept = kept_images(
         dataset, {name: compared[name] for name in ("hann_psnr", "learned")}, qualities, patients, device
     )

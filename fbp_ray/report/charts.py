@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fbp_ray.pictures import GREY, Chart, as_svg, blank_figure
+from fbp_ray.pictures import as_svg, blank_figure, window_charts
 from fbp_ray.report.page import Html, picture, row
 from fbp_ray.report.subject import Evaluation, Subject
 
@@ -43,11 +43,9 @@ def plain(text: str) -> str:
 
 def windows(subject: Subject) -> list[Html]:
     """The window beside the analytic ones; none where there is no window that can be drawn."""
-    from fbp_ray.pictures import window_charts
-
     if subject.model is None:
         return []
-    found: list[Chart] = window_charts(subject.model.filter, subject.model.geometry.cells, subject.cutoffs)
+    found = window_charts(subject.model.filter, subject.model.geometry.cells, subject.cutoffs)
     return [chart(one.draw, f"{one.title} of {subject.name}", one.title) for one in found]
 
 
@@ -145,7 +143,7 @@ def profile(lines: Mapping[str, Any], described: str) -> Html:
         for number, (label, values) in enumerate(lines.items()):
             style = {"color": "0.6", "lw": 3} if label == "ground truth" else {"color": f"C{number}", "lw": 1}
             axes.plot(np.arange(len(values)), values, label=label, **style)
-        axes.set(xlabel="pixel along x", ylabel="attenuation / MU_MAX", ylim=(GREY.low - 0.02, None))
+        axes.set(xlabel="pixel along x", ylabel="attenuation / MU_MAX")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
 

@@ -47,9 +47,7 @@ def differences(subjects: Sequence[Subject]) -> list[str]:
         )
     evaluated = [one.evaluation.about for one in subjects if one.evaluation]
     if len({_evaluated(about) for about in evaluated}) > 1:
-        said.append(
-            "The runs were evaluated on different images or noise: neither their figures nor their gains can be compared."
-        )
+        said.append("The runs were evaluated on different images or noise: their figures cannot be compared.")
     if {bool(one.config.get("target") == "self") for one in subjects if one.config} == {True, False}:
         said.append("Some runs learned without ground truth: their loss is another figure than that of the others.")
     return said
@@ -114,11 +112,9 @@ def quality(subjects: Sequence[Subject]) -> Html:
             cells = [f"{about.get('split')}, {about.get('samples')} images", *figures, ms]
         else:
             parts.append(element("div", element("p", label(subjects, one)), missing(one, "Quality on the test part")))
-        rows.append(
-            (label(subjects, one), validation[0][0], validation[0][1], validation[1][0], validation[1][1], *cells)
-        )
-    heads = ("run", *("validation PSNR dB", "over Hann", "validation SSIM", "over Hann"), "evaluated on")
-    heads += ("PSNR dB", "over Hann", "SSIM", "over Hann", "ms an image")
+        rows.append((label(subjects, one), *validation[0], *validation[1], *cells))
+    gains = ("PSNR dB", "over Hann", "SSIM", "over Hann")
+    heads = ("run", *(f"validation {one}" for one in gains), "evaluated on", *gains, "ms an image")
     return joined(
         [table("The learned FBPs", heads, rows), *parts, *_classic(subjects), *published(_all_published(subjects))]
     )

@@ -26,7 +26,7 @@ nav ul { display: flex; flex-wrap: wrap; gap: .2em 1.2em; list-style: none; padd
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 caption { text-align: left; font-weight: 600; padding: .3em 0; }
 td, th { padding: .25em .7em; text-align: right; vertical-align: top; border-bottom: 1px solid #e2e2e2; }
-thead th { border-bottom: 1px solid #777; vertical-align: bottom; } tbody th { font-weight: normal; }
+thead th { border-bottom: 1px solid #777; vertical-align: bottom; } tbody th { font-weight: normal; min-width: 8em; }
 tbody th, th:first-child, .words td, .words th { text-align: left; }
 tr.best { font-weight: bold; } tr.best th { font-weight: bold; } tr.failed { color: #a00; }
 tr.apart td, tr.apart th { border-top: 1px solid #777; }
@@ -35,14 +35,14 @@ dt { color: #555; } dd { margin: 0; }
 .row { display: flex; flex-wrap: wrap; gap: 1em; align-items: flex-start; }
 figure { margin: 0 0 .8em; max-width: 100%; } figcaption { font-size: .85em; color: #333; }
 img { max-width: 100%; height: auto; display: block; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 270px), 1fr)); gap: .8em; }
-.tiles figure { max-width: 400px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: .8em; }
 .tiles img { width: 100%; } .tile { position: relative; }
 .line { position: absolute; left: 0; right: 0; border-top: 1px dashed #d97706; }
 pre { font-size: .8em; line-height: 1.35; white-space: pre-wrap; background: #f6f6f6; padding: .8em; }
 @media (max-width: 600px) { body { font-size: 15px; padding: .8em; } td, th { padding: .25em .45em; font-size: .87em; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5em; } }
-@media print { body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; } h2, h3 { break-after: avoid; }
+@media print { body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; }
+  h2, h3 { break-after: avoid; }
   figure, tr, .tiles { break-inside: avoid; } .tiles { grid-template-columns: repeat(3, 1fr); }
   .table { overflow: visible; } td, th { padding: .15em .4em; font-size: 8pt; } pre { background: none; padding: 0; } }
 """

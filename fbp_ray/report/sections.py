@@ -143,8 +143,8 @@ def quality(subject: Subject) -> Html:
         parts: list[object] = [missing(subject, "Quality on the test part")]
         if (run := subject.summary) and run.psnr and run.ssim:
             psnr, ssim = ((number(b.value, p), number(b.gain, p, "+")) for b, p in ((run.psnr, 3), (run.ssim, 4)))
-            rows = [("best weights", psnr[0], ssim[0]), ("gain over the best Hann", psnr[1], ssim[1])]
-            parts.append(table("On the validation part", ("", "PSNR dB", "SSIM"), rows))
+            found = [("best weights", psnr[0], ssim[0]), ("gain over the best Hann", psnr[1], ssim[1])]
+            parts.append(table("On the validation part", ("", "PSNR dB", "SSIM"), found))
         return joined([*parts, *published(False)])
     about = evaluation.about
     parts = []
@@ -161,7 +161,7 @@ def quality(subject: Subject) -> Html:
             )
         )
     own = [name for name in evaluation.metrics.get("learned", {}) if name not in DECIMALS]
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (evaluation.title(name), *_cells(evaluation, name, own), _milliseconds(evaluation, name))
         for name in evaluation.metrics
     ]
@@ -231,12 +231,11 @@ def published(same: bool) -> Iterable[Html]:
 def learning_curves(subject: Subject) -> Html:
     """The curves of history.csv."""
     if not subject.history:
-        why = (
-            "converted weights"
-            if subject.data.get("converted")
-            else "weights without their run, or a run without a finished epoch"
-        )
-        return element("p", f"There is no history: these are {why}.")
+        if subject.data.get("converted"):
+            why = "the weights were converted from those of another program"
+        else:
+            why = "no epoch has been finished" if subject.config else "these are weights without their run"
+        return element("p", f"There is no history: {why}.")
     parts: list[object] = [charts.curves({subject.name: subject})]
     if not any("validation_psnr" in one for one in subject.history):
         parts.append(element("p", "The validation part has no ground truth, so there is neither PSNR nor SSIM."))
@@ -265,7 +264,7 @@ def images(subject: Subject) -> Html:
     parts: list[object] = [
         element(
             "p",
-            f"The images with the highest, the median and the lowest gain in PSNR over {evaluation.title('hann_psnr')}. "
+            f"Those with the highest, the median and the lowest gain over {evaluation.title('hann_psnr')}, in PSNR. "
             f"Grey runs from {GREY.low:g} (black) to {GREY.high:g} (white); differences from {DIFFERENCE.low:g} (blue, "
             f"too little) to {DIFFERENCE.high:g} (red, too much); all in attenuation / MU_MAX.",
         )
@@ -291,21 +290,21 @@ def _image(evaluation: Evaluation, about: dict[str, Any], place: int) -> Html:
         what = f"{title} - ground truth"
         differences.append(_tile(as_tile(image - truth, DIFFERENCE), f"{what}, {called}", what))
         lines[title] = image[:, line]
+    along = charts.profile(lines, f"profile of {called} along x, at y = {line} of {truth.shape[1]}")
     patient = f", patient {about['patient']}" if about.get("patient") else ""
     heading = f"{str(about['what']).capitalize()}: {number(about['gain'], 2, '+')} dB"
     return joined(
         [
             element("h3", heading),
             element("p", f"{about['name']}{patient}", class_="note"),
-            element("div", *tiles, *differences, class_="tiles"),
-            charts.profile(lines, f"profile of {called} along x, at y = {line} of {truth.shape[1]}"),
+            element("div", *tiles, along, *differences, class_="tiles"),
         ]
     )
 
 
-def _tile(content: bytes, described: str, caption: str, over: Html = Html()) -> Html:
+def _tile(content: bytes, described: str, caption: str, *over: Html) -> Html:
     return element(
-        "figure", element("div", bare_picture(content, described), over, class_="tile"), element("figcaption", caption)
+        "figure", element("div", bare_picture(content, described), *over, class_="tile"), element("figcaption", caption)
     )
 
 
@@ -319,9 +318,9 @@ def noise_and_resolution(subject: Subject) -> Html:
     parts: list[object] = [
         element(
             "p",
-            "Measured on a disc of water with two round inserts, scanned several times with this geometry"
+            "Measured on a disc of water with two round inserts, scanned several times"
             + (f" and {measured['photons']:g} photons a ray" if measured.get("photons") else "")
-            + ". A method that depends on the sinogram is not linear: what it does to this disc it need not do elsewhere.",
+            + ". A method that depends on the sinogram is not linear: it may treat other images otherwise.",
         ),
         charts.noise_and_edges([(evaluation.title(name), evaluation, name) for name in names]),
     ]
@@ -386,8 +385,8 @@ def data_and_versions(subject: Subject) -> Html:
         ]
         parts.append(table("Origins", ("patient", "collection", "licence", "reference"), rows, text=True))
     trained, evaluated = subject.versions, about.get("versions") or {}
-    rows = [(name, trained.get(name, "-"), evaluated.get(name, "-")) for name in {**trained, **evaluated}]
-    parts.append(table("Versions", ("", "trained with", "evaluated with"), rows, text=True))
+    with_what = [(name, trained.get(name, "-"), evaluated.get(name, "-")) for name in {**trained, **evaluated}]
+    parts.append(table("Versions", ("", "trained with", "evaluated with"), with_what, text=True))
     return joined(parts)
 
 

@@ -145,16 +145,12 @@ def _read(
 
     known = summary(run) if run else None
     folder = RunFolder(run) if run else None
-    config = (
-        attempt(lambda: dict(yaml.safe_load(run.read("config.yaml"))), "config.yaml")
-        if _has(run, "config.yaml")
-        else None
-    )
-    baseline = (
-        attempt(lambda: Baseline.model_validate_json(as_text(run.read("baseline.json"))), "baseline.json")
-        if _has(run, "baseline.json")
-        else None
-    )
+    config = baseline = None
+    if run and run.has("config.yaml"):
+        config = attempt(lambda: dict(yaml.safe_load(run.read("config.yaml"))), "config.yaml")
+    if run and run.has("baseline.json"):
+        content = attempt(lambda: as_text(run.read("baseline.json")), "baseline.json")
+        baseline = attempt(lambda: Baseline.model_validate_json(content or ""), "baseline.json")
     history = attempt(folder.read_history, "history.csv") if folder else None
     versions = attempt(lambda: folder.read_json("versions.json"), "versions.json") if folder else None
     manifest = attempt(lambda: read_manifest(checkpoint), "the checkpoint") if checkpoint else None
@@ -200,7 +196,3 @@ def _json(folder: Folder, name: str, problems: list[str]) -> dict[str, Any]:
 
 def _is_run(folder: Folder) -> bool:
     return folder.has("config.yaml") or folder.has("status.json")
-
-
-def _has(folder: Folder | None, name: str) -> bool:
-    return folder is not None and folder.has(name)
