@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -238,8 +238,8 @@ def _bands_charts(stage: BandWindow, hanns: dict[str, float]) -> list[Chart]:
             axes.plot(np.linspace(0, 1, len(window)), window, label=label)
         frequency = np.linspace(0, 1, 200)
         for name in ANALYTIC:
-            label = ", ".join(ANALYTIC) if name == ANALYTIC[0] else None
-            axes.plot(frequency, analytic_window(name, frequency), color="0.7", lw=1, ls=":", label=label)
+            shared = ", ".join(ANALYTIC) if name == ANALYTIC[0] else None
+            axes.plot(frequency, analytic_window(name, frequency), color="0.7", lw=1, ls=":", label=shared)
         for label, cutoff in hanns.items():
             axes.plot(frequency, analytic_window("hann", frequency, cutoff), lw=1, ls="--", label=label)
         axes.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), title="bands")
@@ -263,11 +263,11 @@ def _bands_charts(stage: BandWindow, hanns: dict[str, float]) -> list[Chart]:
     return [Chart("the windows of the bands", curves, 4.48), *maps]
 
 
-def blank_figure(width: float, height: float) -> Figure:
+def blank_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """A figure of so many inches that does not use pyplot, so any thread may draw it."""
     from matplotlib.figure import Figure  # here, not above: a training imports this module and may never draw
 
-    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+    return Figure(figsize=(width, height), dpi=110, layout=layout)
 
 
 def as_png(picture: Figure | Pixels) -> bytes:

@@ -26,7 +26,7 @@ Reconstruct = Callable[[Tensor], Tensor]
 
 MEASURED, IMAGES = "measured.json", "images.npz"
 ROUNDS, BRIEFLY = 3, 0.3  # rounds of a timing of its own, and seconds after which no other begins
-MOST_SCANS, LEAST_SCANS, SCANNING = 16, 4, 0.6  # of the phantom; seconds that they may take a method
+MOST_SCANS, LEAST_SCANS, SCANNING = 8, 4, 0.4  # of the phantom; seconds that they may take a method
 
 
 def timed(reconstruct: Reconstruct, sinograms: Tensor) -> tuple[Tensor, float]:
