@@ -27,7 +27,7 @@ EDGES = {"high": "1000 HU", "low": "100 HU"}
 def chart(draw: Callable[[Any], Any], described: str, caption: object = "") -> Html:
     """A chart of one pair of axes, which `draw` is given; what it returns is explained by a colour bar."""
     figure = blank_figure(*SIZE, layout=None)
-    figure.subplots_adjust(left=0.16, bottom=0.15, right=0.97, top=0.91)  # to work it out takes as long as to draw
+    figure.subplots_adjust(left=0.18, bottom=0.15, right=0.97, top=0.91)  # to work it out takes as long as to draw
     axes: Any = figure.subplots()
     drawn = draw(axes)
     if drawn is not None:

@@ -131,8 +131,8 @@ def _classic(subjects: Sequence[Subject]) -> list[Html]:
         for name in one.evaluation.metrics if one.evaluation else ():
             if one.evaluation and name != "learned":
                 figures = (number(one.evaluation.figure(name, f), p) for f, p in (("psnr", 3), ("ssim", 4)))
-                rows.append((label(subjects, one), one.evaluation.title(name), *figures))
-    return [table("What they are compared with", ("evaluation of", "method", "PSNR dB", "SSIM"), rows)] if rows else []
+                rows.append((f"{label(subjects, one)}: {one.evaluation.title(name)}", *figures))
+    return [table("What they are compared with", ("run and method", "PSNR dB", "SSIM"), rows)] if rows else []
 
 
 def learning_curves(named: Mapping[str, Subject]) -> Html:

@@ -27,7 +27,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-
 caption { text-align: left; font-weight: 600; padding: .3em 0; }
 td, th { padding: .25em .7em; text-align: right; vertical-align: top; border-bottom: 1px solid #e2e2e2; }
 thead th { border-bottom: 1px solid #777; vertical-align: bottom; } tbody th { font-weight: normal; min-width: 8em; }
-tbody th, th:first-child, .words td, .words th { text-align: left; }
+tbody th, th:first-child, .words td, .words th { text-align: left; } .words td { min-width: 7em; }
 tr.best { font-weight: bold; } tr.best th { font-weight: bold; } tr.failed { color: #a00; }
 tr.apart td, tr.apart th { border-top: 1px solid #777; }
 dl { display: grid; grid-template-columns: minmax(6em, max-content) 1fr; gap: .2em 1em; margin: 1em 0; }
