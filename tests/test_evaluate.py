@@ -23,6 +23,8 @@ from fbp_ray.storage import copy_folder, open_folder
 from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, write_scan
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -35,6 +35,8 @@ from tests.support.scans import COARSE, write_scan
 
 Files = dict[str, bytes]
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
