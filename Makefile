@@ -12,7 +12,7 @@ help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
 		printf '  make %-14s %s\n' "$$name" "$$text"; done
 
-train: .venv/installed  ## get sample CT, simulate low-dose scans, train, evaluate, show where the pictures are
+train: .venv/installed  ## get sample CT, simulate low-dose scans, train, evaluate, show where the report is
 	$(BIN)/python -m fbp_ray.train --run.name $(NAME)
 	$(BIN)/python -m fbp_ray.evaluate --checkpoint runs/$(NAME)
 

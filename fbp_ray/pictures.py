@@ -8,12 +8,14 @@ Dimensions: A angles, D detector cells, F frequencies; H, W the image's axes x a
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
@@ -42,6 +44,7 @@ GREY = Scale(0.0, 0.45, "gray")  # attenuation / MU_MAX: air is 0, water 0.246, 
 DIFFERENCE = Scale(-0.08, 0.08, "RdBu_r")  # blue for too little, red for too much
 GAP = 6  # pixels between the images of a strip
 HEADER = 24  # pixels above them, for their names
+ANALYTIC: tuple[WindowName, ...] = ("hann", "hamming", "cosine", "shepp-logan")
 SMALLEST = 240  # smaller images are enlarged to at least so many pixels a side, or their names would not fit
 
 
@@ -154,8 +157,33 @@ def _tiles(rows: list[list[tuple[str, Pixels]]], header: int, title: str = "") -
     return np.array(canvas)
 
 
+class Chart(NamedTuple):
+    """A drawing that needs axes to be drawn into."""
+
+    title: str
+    draw: Callable[[Any], Any]
+    """Given the axes, it draws; returns what a colour bar explains, or None."""
+
+    width: float
+    """Of the axes beside those of others."""
+
+
 def window_figure(stage: nn.Module, cells: int, cutoffs: Iterable[float]) -> Figure | None:
-    """The learned window beside the analytic ones and the Hanns that it is compared with; None for a stage without one.
+    """The charts of a window side by side; None for a stage without one. Arguments as for `window_charts`."""
+    charts = window_charts(stage, cells, cutoffs)
+    if not charts:
+        return None
+    widths = [chart.width for chart in charts]
+    figure = blank_figure(sum(widths), 3.6 if len(charts) > 2 else 4.8)
+    every: Any = figure.subplots(1, len(charts), width_ratios=widths, squeeze=False)[0]
+    explained = [(axes, chart.draw(axes)) for axes, chart in zip(every, charts, strict=True)]
+    if maps := [(axes, drawn) for axes, drawn in explained if drawn is not None]:
+        figure.colorbar(maps[-1][1], ax=[axes for axes, _ in maps])
+    return figure
+
+
+def window_charts(stage: nn.Module, cells: int, cutoffs: Iterable[float]) -> list[Chart]:
+    """The learned window beside the analytic ones and the Hanns that it is compared with; none for a stage without one.
 
     Args:
         stage: a window (F,); one of (A, F) is also shown over the angles, one by noise with the gains of its bands.
@@ -164,69 +192,82 @@ def window_figure(stage: nn.Module, cells: int, cutoffs: Iterable[float]) -> Fig
     """
     hanns = {f"hann {cutoff:.2f}, compared": cutoff for cutoff in cutoffs}
     if isinstance(stage, BandWindow):
-        return _bands_figure(stage, hanns)
+        return _bands_charts(stage, hanns)
     if not is_plain(stage):
-        return None
+        return []
     weight = stage.window().detach().cpu().numpy()
     by_angle = weight.ndim == 2
     frequency = frequencies(cells)
-    figure = blank_figure(12.5 if by_angle else 7, 4.8)
-    curves = figure.add_subplot(1, 2 if by_angle else 1, 1)
-    curves.axhline(1.0, color="tab:gray", lw=1, ls="--", label="none (ramp)")
-    names: tuple[WindowName, ...] = ("hann", "hamming", "cosine", "shepp-logan")
-    for name in names:
-        curves.plot(frequency, analytic_window(name, frequency), lw=1, ls="--", label=name)
-    for label, cutoff in hanns.items():
-        curves.plot(frequency, analytic_window("hann", frequency, cutoff), lw=1.5, label=label)
-    mean = weight.mean(0) if by_angle else weight
-    curves.plot(frequency, mean, "k", lw=2, label="learned (mean over the angles)" if by_angle else "learned")
-    if by_angle:
-        low, high = np.percentile(weight, [5, 95], axis=0)
-        curves.fill_between(frequency, low, high, color="k", alpha=0.2, label="learned, 5 to 95 % of the angles")
-        axes = figure.add_subplot(1, 2, 2)
+
+    def curves(axes: Any) -> None:
+        _analytic(axes, frequency, hanns)
+        mean = weight.mean(0) if by_angle else weight
+        axes.plot(frequency, mean, "k", lw=2, label="learned (mean over the angles)" if by_angle else "learned")
+        if by_angle:
+            low, high = np.percentile(weight, [5, 95], axis=0)
+            axes.fill_between(frequency, low, high, color="k", alpha=0.2, label="learned, 5 to 95 % of the angles")
+        axes.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), ylim=(-0.1, 1.4))
+        axes.legend(fontsize="small")
+
+    def over_angles(axes: Any) -> Any:
         extent = (0.0, 1.0, 0.0, float(len(weight)))
-        picture = axes.imshow(weight, aspect="auto", origin="lower", extent=extent, cmap="viridis", vmin=0, vmax=1.4)
         axes.set(title="learned weight", xlabel="frequency / Nyquist", ylabel="angle")
-        figure.colorbar(picture, ax=axes)
-    curves.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), ylim=(-0.1, 1.4))
-    curves.grid(alpha=0.3)
-    curves.legend(fontsize="small")
-    return figure
+        return axes.imshow(weight, aspect="auto", origin="lower", extent=extent, cmap="viridis", vmin=0, vmax=1.4)
+
+    charts = [Chart("the window", curves, 6.25 if by_angle else 7)]
+    return [*charts, Chart("the weight by angle and frequency", over_angles, 6.25)] if by_angle else charts
 
 
-def _bands_figure(stage: BandWindow, hanns: dict[str, float]) -> Figure:
+def _analytic(axes: Any, frequency: NDArray[np.float64], hanns: dict[str, float]) -> None:
+    """The analytic windows, thin, and the Hanns that are compared."""
+    axes.axhline(1.0, color="tab:gray", lw=1, ls="--", label="none (ramp)")
+    for name in ANALYTIC:
+        axes.plot(frequency, analytic_window(name, frequency), lw=1, ls="--", label=name)
+    for label, cutoff in hanns.items():
+        axes.plot(frequency, analytic_window("hann", frequency, cutoff), lw=1.5, label=label)
+    axes.grid(alpha=0.3)
+
+
+def _bands_charts(stage: BandWindow, hanns: dict[str, float]) -> list[Chart]:
     """The windows of the bands beside the Hanns, and each band's gain by the noise and by what stands out of it."""
     gains = stage.gains.detach().cpu().numpy()
-    figure = blank_figure(3.2 * (len(gains) + 1.4), 3.6)
-    curves, *maps = figure.subplots(1, len(gains) + 1, width_ratios=[1.4] + [1.0] * len(gains))
-    for number, window in enumerate(stage.windows().detach().cpu().numpy()):
-        curves.plot(np.linspace(0, 1, len(window)), window, label=f"up to band {number}" if number else "always kept")
-    frequency = np.linspace(0, 1, 200)
-    for label, cutoff in hanns.items():
-        curves.plot(frequency, analytic_window("hann", frequency, cutoff), lw=1, ls="--", label=label)
-    curves.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), title="bands")
-    curves.grid(alpha=0.3)
-    curves.legend(fontsize="small")
-    picture = None
-    for number, (axes, gain) in enumerate(zip(maps, gains, strict=True), start=1):
+
+    def curves(axes: Any) -> None:
+        for number, window in enumerate(stage.windows().detach().cpu().numpy()):
+            label = f"up to band {number}" if number else "always kept"
+            axes.plot(np.linspace(0, 1, len(window)), window, label=label)
+        frequency = np.linspace(0, 1, 200)
+        for name in ANALYTIC:
+            shared = ", ".join(ANALYTIC) if name == ANALYTIC[0] else None
+            axes.plot(frequency, analytic_window(name, frequency), color="0.7", lw=1, ls=":", label=shared)
+        for label, cutoff in hanns.items():
+            axes.plot(frequency, analytic_window("hann", frequency, cutoff), lw=1, ls="--", label=label)
+        axes.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), title="bands")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="x-small")
+
+    def of_band(number: int, gain: NDArray[np.float32], axes: Any) -> Any:
         axes.set_title(f"gain of band {number}")
         if gain.shape[1] == 1:
             axes.plot(np.linspace(*VARIANCES), gain[:, 0], "k")
             axes.set(xlabel="log10 variance of a ray", ylim=(-0.1, 2))
-            continue
+            return None
         extent = (*ENERGIES[:2], *VARIANCES[:2])
-        picture = axes.imshow(gain, aspect="auto", origin="lower", extent=extent, cmap="viridis", vmin=0, vmax=2)
         axes.set(xlabel="log10 energy / noise", ylabel="log10 variance of a ray")
-    if picture is not None:
-        figure.colorbar(picture, ax=maps)
-    return figure
+        return axes.imshow(gain, aspect="auto", origin="lower", extent=extent, cmap="viridis", vmin=0, vmax=2)
+
+    maps = [
+        Chart(f"the gain of band {number}", functools.partial(of_band, number, gain), 3.2)
+        for number, gain in enumerate(gains, start=1)
+    ]
+    return [Chart("the windows of the bands", curves, 4.48), *maps]
 
 
-def blank_figure(width: float, height: float) -> Figure:
+def blank_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """A figure of so many inches that does not use pyplot, so any thread may draw it."""
     from matplotlib.figure import Figure  # here, not above: a training imports this module and may never draw
 
-    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+    return Figure(figsize=(width, height), dpi=110, layout=layout)
 
 
 def as_png(picture: Figure | Pixels) -> bytes:
@@ -236,6 +277,30 @@ def as_png(picture: Figure | Pixels) -> bytes:
         Image.fromarray(picture).save(content, format="png")
     else:
         picture.savefig(content, format="png")
+    return content.getvalue()
+
+
+def as_svg(figure: Figure) -> bytes:
+    """A figure as the content of an SVG file that depends on the figure alone."""
+    from matplotlib import rc_context
+
+    content = io.BytesIO()
+    with rc_context({"svg.hashsalt": "fbp-ray"}):
+        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
+    return content.getvalue()
+
+
+def as_tile(image: NDArray[np.floating[Any]], scale: Scale) -> bytes:
+    """An image (H, W) as the content of a PNG of 256 colours, enlarged by a whole number where it is small."""
+    from matplotlib import colormaps
+
+    levels = np.nan_to_num((image.T.astype(np.float32) - scale.low) / (scale.high - scale.low))
+    times = -(-SMALLEST // min(image.shape))
+    shown = Image.fromarray((255 * levels.clip(0, 1)).round().astype(np.uint8).repeat(times, 0).repeat(times, 1))
+    if scale.colours != GREY.colours:
+        shown.putpalette(colormaps[scale.colours](range(256), bytes=True)[:, :3].tobytes())
+    content = io.BytesIO()
+    shown.save(content, format="png")
     return content.getvalue()
 
 

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Collection
 from contextlib import suppress
 from importlib import metadata
+from pathlib import Path
 
 from packaging.requirements import Requirement
 
@@ -21,6 +22,14 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
 
 
 def unmet_requirements(names: Collection[str] | None = None) -> dict[str, str]:

@@ -32,6 +32,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations draw no page, which takes a second: tests/test_report.py looks at it."""
+    monkeypatch.setattr("fbp_ray.evaluate.program.write_report", lambda folder: f"{folder}/report.html")
+
+
 @pytest.fixture(scope="session")
 def own_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder for modules, where Python finds them, and Ray's workers too."""

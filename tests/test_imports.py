@@ -40,7 +40,9 @@ ORDER = (
     ("trackers",),
     ("pictures",),
     ("run", "simulate"),
-    ("train", "evaluate", "runs"),
+    ("runs",),
+    ("report",),
+    ("train", "evaluate"),
     ("sweep", "doctor", "solve", "export", "convert"),
 )
 
@@ -95,6 +97,7 @@ def test_options_are_read_before_anything_heavy_is_imported(tmp_path: Path) -> N
         "fbp_ray.convert": ["--unet", "weights.txt", "--out", "runs/none"],
         "fbp_ray.simulate": ["--phantoms", "0"],
         "fbp_ray.doctor": ["--quick=perhaps"],
+        "fbp_ray.report": ["runs/mine", "--out", "page.pdf"],
         "fbp_ray.runs": ["--storage", str(tmp_path / "nowhere")],
         "sweeps.learning_rate": ["--sweep.trials", "0"],
         "sweeps.loss_weights": ["--loss.l1", "-1"],

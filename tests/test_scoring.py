@@ -23,17 +23,19 @@ from fbp_ray.config import TrainConfig
 from fbp_ray.data import describe
 from fbp_ray.errors import CheckpointError, ConfigError, DataError, GeometryError, RunError
 from fbp_ray.evaluate import main
-from fbp_ray.evaluate.scores import IMAGES, PUBLISHED, Published
 from fbp_ray.evaluate.submission import main as check
 from fbp_ray.evaluate.submission import write_submission
 from fbp_ray.filters import WindowConfig
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.pictures import window_figure
+from fbp_ray.report.published import IMAGES, PUBLISHED, Published
 from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, write_scan
 
 Files = dict[str, bytes]
+
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from fbp_ray.versions import processor
+
 _PACKAGES = (
     "fbp-ray", "torch", "numba", "numpy", "triton", "astra-toolbox", "scikit-image", "torchtomo", "diffct",
 )  # fmt: skip
@@ -19,7 +21,7 @@ def machine() -> dict[str, str | int]:
     """The processor, the cores that this process may use, torch's threads, the GPU if any, the system."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found: dict[str, str | int] = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores,
         "threads": torch.get_num_threads(),
         "torch's vectors": torch.backends.cpu.get_cpu_capability(),
@@ -69,10 +71,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"

@@ -21,13 +21,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from benchmarks.projector.machine import OtherPrograms, machine, versions
 from benchmarks.quality.methods import KINDS, Method, classic, learned, train_all
-from benchmarks.quality.phantom import look_apart
 from benchmarks.quality.report import plot, table
 from benchmarks.quality.scores import best_cutoffs, score, time_in_turns
 from fbp_ray.cli import parse, run_program
 from fbp_ray.config import split_names
 from fbp_ray.data import LoDoPaB, geometry_of, photons_of
 from fbp_ray.errors import ConfigError
+from fbp_ray.evaluate.phantom import look_apart
 
 
 class Options(BaseModel):
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
     others = OtherPrograms()
     milliseconds = time_in_turns(methods, part, options.rounds)
     disturbed = others.cores()
-    apart = {method.name: look_apart(method, geometry, photons_of(options.data)) for method in methods}
+    apart = {method.name: look_apart(method.reconstruct, geometry, photons_of(options.data)) for method in methods}
 
     text = table(methods, scored, milliseconds, apart)
     facts = ", ".join(f"{name} {value}" for name, value in (machine() | versions()).items())

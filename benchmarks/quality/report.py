@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchmarks.projector.report import markdown
 from benchmarks.quality.methods import Method
-from benchmarks.quality.phantom import INSERTS, Apart
 from benchmarks.quality.scores import BATCHES
+from fbp_ray.evaluate.phantom import INSERTS, Apart
 from fbp_ray.evaluate.scores import Scores
 
 

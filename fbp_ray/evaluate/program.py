@@ -33,16 +33,20 @@ from fbp_ray.baseline import (
 )
 from fbp_ray.checkpoint import Manifest, check_geometry, find_checkpoint, load_model, read_manifest
 from fbp_ray.cli import progress
-from fbp_ray.config import DataConfig
+from fbp_ray.config import DataConfig, WindowConfig
 from fbp_ray.data import LoDoPaB, describe, geometry_of, patients_of
-from fbp_ray.data.layout import find_observations, has_truth
+from fbp_ray.data.layout import find_observations, has_truth, photons_of
 from fbp_ray.errors import DataError, RunError
 from fbp_ray.evaluate import EvaluateConfig
-from fbp_ray.evaluate.scores import DRAWS, IMAGES, PUBLISHED, SEED, Interval, Scores, Set
+from fbp_ray.evaluate.details import IMAGES as KEPT
+from fbp_ray.evaluate.details import MEASURED, kept_images, measure, milliseconds, timed
+from fbp_ray.evaluate.scores import DRAWS, SEED, Interval, Scores
 from fbp_ray.evaluate.submission import PART, write_submission
-from fbp_ray.model import LearnableFBP, fbp
+from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.own import own_metrics
 from fbp_ray.pictures import as_png, comparison, evenly_spaced, window_figure
+from fbp_ray.report.program import write_report
+from fbp_ray.report.published import IMAGES, PUBLISHED, are_the_published_images, headings
 from fbp_ray.settings import as_json, as_text
 from fbp_ray.shipped import shipped_models
 from fbp_ray.storage import Folder, open_folder
@@ -84,16 +88,20 @@ def evaluate(config: EvaluateConfig) -> None:
     patients = _patients(dataset, whole=config.protocol is not None)
     best = _best_cutoffs(config, checkpoint, device)
     cutoffs = BestCutoffs(config.hann_psnr or best.psnr, config.hann_ssim or best.ssim)
-    methods = _methods(model, cutoffs, config)
+    photons = _photons(config, read_manifest(checkpoint))
+    known = photons_of(dataset.folder) if photons is None else photons[0] if photons[0] == photons[1] else None
+    methods = _methods(model, cutoffs, config, known, device)
 
     qualities: dict[str, list[Quality]] = {name: [] for name in methods}  # of each image, by method
     metrics = own_metrics(config.metrics)
     own: dict[str, list[tuple[float, ...]]] = {name: [] for name in methods}
+    times: dict[str, list[float]] = {name: [] for name in methods}  # milliseconds an image of each whole batch
     with progress("Scoring", len(dataset) * len(methods)) as advance, torch.no_grad():
         for batch in DataLoader(dataset, BATCH):
             observation, target = batch.observation.to(device), batch.ground_truth.to(device)
             for name, method in methods.items():
-                images = method.reconstruct(observation)
+                images, took = timed(method.reconstruct, observation)
+                times[name] += [took] * (len(target) == BATCH)
                 qualities[name] += quality(images, target)
                 columns = [metric(images, target).tolist() for metric in metrics.values()]
                 own[name] += zip(*columns, strict=True) if columns else [()] * len(target)
@@ -107,24 +115,42 @@ def evaluate(config: EvaluateConfig) -> None:
         "data": str(dataset.folder.absolute()),
         "every": dataset.every,
         "first_angles": dataset.first_angles,
-        "photons": _photons(config, read_manifest(checkpoint)),
+        "photons": photons,
+        "photons_known": known,
+        "same_as_published": are_the_published_images(dataset.part, len(dataset), describe(dataset.folder)),
         "split": config.split,
         "protocol": config.protocol,
         "samples": len(dataset),
         "samples_without_range": without_range,
         "patients": None if patients is None else len(set(patients)),
         "intervals_95": {name: of.intervals() for name, of in scores.items()},
+        "gains_95": {
+            name: {figure: scores["learned"].interval(figure, scores[name]) for figure in Quality._fields}
+            for name in methods
+            if name != "learned"
+        },
+        "titles": {name: method.title for name, method in methods.items()},
         "hann_psnr_cutoff": cutoffs.psnr,
         "hann_ssim_cutoff": cutoffs.ssim,
         "versions": versions(),
     }
     pictures = _draw(dataset, config.panels, methods, qualities, device)
-    compared = sorted({cutoffs.psnr, cutoffs.ssim})
-    if (window := window_figure(model.filter, model.geometry.cells, compared)) is not None:
+    if (window := window_figure(model.filter, model.geometry.cells, sorted({*cutoffs}))) is not None:
         pictures["window.png"] = as_png(window)
+
+    few = torch.stack([dataset[index].observation for index in range(min(BATCH, len(dataset)))]).to(device)
+    compared = {name: method.reconstruct for name, method in methods.items() if name != "ramp"}
+    with torch.no_grad():
+        each = {name: milliseconds(one.reconstruct, times[name], few, BATCH) for name, one in methods.items()}
+    measured = measure(compared, each, BATCH, model.geometry, known, device)
+    measured["shown"], kept = kept_images(
+        dataset, {name: compared[name] for name in ("hann_psnr", "learned")}, qualities, patients, device
+    )
 
     for name, content in pictures.items():
         out.write(name, content)
+    out.write(KEPT, kept)
+    out.write(MEASURED, as_json(measured))
     out.write("images.csv", _as_csv(dataset, patients, qualities, own, tuple(metrics)))
     out.write("evaluation.json", as_json(about))
     out.write(
@@ -136,6 +162,7 @@ def evaluate(config: EvaluateConfig) -> None:
     for name in out.names():
         if name.endswith(".png") and name not in pictures:  # of the evaluation that is overwritten
             out.remove(name)
+    report = write_report(out)
     console = Console(soft_wrap=True)
     console.print(_table(config, len(dataset), methods, scores, own_means, tuple(metrics)))
     if config.protocol:
@@ -149,6 +176,7 @@ def evaluate(config: EvaluateConfig) -> None:
         )
     console.print(f"figures  {out}/metrics.json, {out}/images.csv", highlight=False)
     console.print("pictures " + ", ".join(f"{out}/{name}" for name in pictures), highlight=False)
+    console.print(f"report   {report}", highlight=False)
 
 
 def _submit(config: EvaluateConfig, checkpoint: Folder, path: Path, device: torch.device) -> None:
@@ -287,17 +315,24 @@ def _counted(pairs: Iterator[tuple[Tensor, Tensor]], advance: Callable[[int], No
         advance(len(pair[0]))
 
 
-def _methods(model: LearnableFBP, cutoffs: BestCutoffs, config: EvaluateConfig) -> dict[str, Method]:
-    """The methods that are compared, by their names in metrics.json."""
+def _methods(
+    model: LearnableFBP, cutoffs: BestCutoffs, config: EvaluateConfig, photons: float | None, device: torch.device
+) -> dict[str, Method]:
+    """The methods that are compared, by their names in metrics.json; None for photons that are not known."""
 
     def hann(cutoff: float, given: float | None, best: str) -> Method:
         title = f"FBP, Hann {cutoff:.2f} ({'given' if given else best})"
         return Method(title, lambda observation: fbp(observation, model.geometry, "hann", cutoff))
 
+    window = WindowConfig(
+        kind="zeng", init="hann", cutoff=cutoffs.psnr, photons=photons or "estimate", unit=model.config.window.unit
+    )
+    zeng = LearnableFBP(ModelConfig(geometry=model.geometry, window=window)).eval().to(device)
     return {
         "ramp": Method("FBP, ramp", lambda observation: fbp(observation, model.geometry, "none")),
         "hann_psnr": hann(cutoffs.psnr, config.hann_psnr, "best PSNR"),
         "hann_ssim": hann(cutoffs.ssim, config.hann_ssim, "best SSIM"),
+        "zeng": Method(f"zeng, Hann {cutoffs.psnr:.2f}", zeng),
         "learned": Method("learned FBP", model),
     }
 
@@ -395,13 +430,8 @@ def _table(
 
 def _print_published(console: Console, dataset: LoDoPaB) -> None:
     """What has been published, and whether it can be compared with."""
-    genuine = describe(dataset.folder) is None and dataset.part == "test" and len(dataset) == IMAGES["test"]
-    comparable = "the same images" if genuine else "not comparable: these are other images"
-    headings: dict[Set, str] = {
-        "test": f"published on the public test part of LoDoPaB-CT, {IMAGES['test']} images ({comparable})",
-        "challenge": f"published on the challenge set, {IMAGES['challenge']} images (not comparable: other images)",
-    }
-    for on, heading in headings.items():
+    genuine = are_the_published_images(dataset.part, len(dataset), describe(dataset.folder))
+    for on, heading in headings(genuine).items():
         rows = [row for row in PUBLISHED if row.on == on]
         table = Table(title=heading, caption="source: " + "; ".join(dict.fromkeys(row.source for row in rows)))
         table.add_column("method")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import time
 from contextlib import nullcontext
 from types import TracebackType
@@ -18,6 +16,7 @@ from rich.table import Table
 from fbp_ray.baseline import Figure
 from fbp_ray.cli import clock
 from fbp_ray.pictures import as_png, blank_figure
+from fbp_ray.report.page import Html, element, page, picture, section, table
 from fbp_ray.sweep.config import Metric
 from fbp_ray.sweep.folder import FINISHED, Outcome, Results
 from fbp_ray.sweep.space import Parameters
@@ -197,12 +196,6 @@ def short(parameter: Any) -> str:
     return f"{parameter:.3g}" if isinstance(parameter, float) else str(parameter)
 
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1100px; padding: 0 1em; color: #222; }
-table { border-collapse: collapse; margin: 1em 0; } td, th { padding: .2em .7em; text-align: right; }
-th { border-bottom: 1px solid #888; } tr.best { font-weight: bold; } tr.front td:first-child::after { content: " *"; }
-tr.failed { color: #a00; } td.reason { text-align: left; } img { max-width: 100%; margin: 1em 0; }
-"""
 CAPTIONS = {
     "pareto.png": "What PSNR costs in SSIM",
     "parameters.png": "What each setting does",
@@ -221,35 +214,30 @@ def as_page(name: str, results: Results, plots: dict[str, bytes], settings: str)
         settings: of the best trial, as YAML; "" where there is none.
     """
     baseline = results.baseline
-    parts = [
-        f"<h1>{html.escape(name)}</h1>",
-        f"<p>{len(results.outcomes)} trials, ranked by {results.metric} on the validation part. The best Hann has "
+    about = (
+        f"{len(results.outcomes)} trials, ranked by {results.metric} on the validation part. The best Hann has "
         f"{baseline.hann_psnr:.3f} dB (cut-off {baseline.hann_psnr_cutoff:.2f}) and SSIM "
         f"{baseline.hann_ssim:.4f} (cut-off {baseline.hann_ssim_cutoff:.2f}). "
-        "A star: no other trial is better in both PSNR and SSIM.</p>",
-        _html_table(results),
-    ]
-    for file, content in plots.items():
-        picture = base64.b64encode(content).decode()
-        parts.append(f'<h2>{CAPTIONS[file]}</h2><img alt="{CAPTIONS[file]}" src="data:image/png;base64,{picture}">')
+        "A star: no other trial is better in both PSNR and SSIM."
+    )
+    parts = [element("p", about), _html_table(results)]
+    parts += [section(CAPTIONS[file], picture(content, CAPTIONS[file])) for file, content in plots.items()]
     if settings:
-        parts.append(f"<h2>The settings of the best</h2><pre>{html.escape(settings)}</pre>")
-    head = f'<meta charset="utf-8"><title>{html.escape(name)}</title><style>{STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
+        parts.append(section("The settings of the best", element("pre", settings)))
+    return page(name, *parts)
 
 
-def _html_table(results: Results) -> str:
-    headings = [*_headings(results), "best epoch", "epochs", "seconds", "status", ""]
-    rows = ["<tr>" + "".join(f"<th>{html.escape(heading)}</th>" for heading in headings) + "</tr>"]
+def _html_table(results: Results) -> Html:
+    headings = [*_headings(results), "best epoch", "epochs", "seconds", "status", "why"]
+    rows, classes = [], []
     for rank, outcome in enumerate(results.ranked_and_others):
-        cells = [*_cells(results, outcome), str(outcome.best_epoch or ""), str(outcome.epochs)]
-        cells += [f"{outcome.seconds:.1f}", outcome.status]
-        kinds = ["best"] * (rank == 0 and bool(results.objectives)) + ["front"] * (outcome.number in results.front)
-        kinds += ["failed"] * (outcome.status == "failed")
-        row = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        reason = f'<td class="reason">{html.escape(outcome.reason)}</td>'
-        rows.append(f'<tr class="{" ".join(kinds)}">{row}{reason}</tr>')
-    return f"<table>{''.join(rows)}</table>"
+        name, *cells = _cells(results, outcome)
+        name += " *" if outcome.number in results.front else ""
+        cells += [str(outcome.best_epoch or ""), str(outcome.epochs), f"{outcome.seconds:.1f}", outcome.status]
+        rows.append([name, *cells, outcome.reason])
+        best = rank == 0 and bool(results.objectives)
+        classes.append("best" if best else "failed" if outcome.status == "failed" else "")
+    return table("The trials", headings, rows, classes)
 
 
 def draw_plots(results: Results) -> dict[str, bytes]:
