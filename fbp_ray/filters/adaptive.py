@@ -241,7 +241,8 @@ class ZengWindow(TableWindow):
             relative = torch.exp(lowest + number * spacing - median)[:, 0]  # (B, 1)
             # k steps of a small size a: (1 - a w / f)^k = exp(-k a w / f)
             falls = math.log(2) * ZENG_HALF * relative / self.frequency.clamp(min=1e-6)
-            for sample, window in enumerate(1 - torch.exp(-falls)):
-                whole = filter_projections(sinogram[sample : sample + 1], response * window)
-                filtered[sample] += torch.where(level[sample] == number, whole[0], 0)
+            # Each sample has a window of its own: as angles of one scan they are filtered at once.
+            windows = (response * (1 - torch.exp(-falls))[:, None]).expand(*sinogram.shape[:2], -1)
+            whole = filter_projections(sinogram.reshape(1, -1, sinogram.shape[-1]), windows.flatten(0, 1))
+            filtered += torch.where(level == number, whole.reshape(sinogram.shape), 0)
         return filtered

@@ -7,8 +7,9 @@ from typing import Any
 
 from fbp_ray.report import charts
 from fbp_ray.report.page import Html, contents, element, joined, page, row, section, table, warning
-from fbp_ray.report.sections import data_of, gain_of, learned_from, missing, network_of, number, published, window_of
+from fbp_ray.report.quality import gain_of, missing, number, published
 from fbp_ray.report.subject import Subject
+from fbp_ray.report.words import data_of, learned_from, network_of, window_of
 from fbp_ray.settings import flatten
 
 SEEN = ("split", "samples", "every", "first_angles", "photons", "photons_known")
