@@ -55,12 +55,13 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
 @pytest.fixture(scope="session")
 def url(app: FastAPI, trained: Path) -> Iterator[str]:
     """The service, with the trained model as `best`, on a port of its own."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, ws="none"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
-    while not server.started and thread.is_alive():
+    while not server.started:
+        assert thread.is_alive()
         thread.join(0.05)
+    port = server.servers[0].sockets[0].getsockname()[1]
     with Client(f"http://127.0.0.1:{port}", OPERATE) as service:
         while not service.ready():
             thread.join(0.05)
