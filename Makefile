@@ -17,7 +17,7 @@ train: .venv/installed  ## get sample CT, simulate low-dose scans, train, evalua
 	$(BIN)/python -m fbp_ray.evaluate --checkpoint runs/$(NAME)
 
 test: .venv/installed lint  ## style, types and tests
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 serve: .venv/installed  ## answer reconstructions and run jobs over HTTP, on http://127.0.0.1:8000
 	$(BIN)/python -m service --log text
