@@ -326,7 +326,10 @@ case "${0##*/} $*" in
   scontrol*) printf 'node1\\nnode2\\nnode3\\n' ;;
   *' hostname '*) echo '127.0.1.1 10.9.8.7' ;;
   *' start '*) exec sleep 60 ;;
-  *' - '*) cat > /dev/null ;;
+  *' - '*)  # waits for as many nodes as its last argument says
+    cat > /dev/null
+    for wanted; do :; done
+    until [ "$(grep -c ' start ' "$CALLS")" -ge "$wanted" ]; do sleep 0.05; done ;;
 esac
 """
 
