@@ -236,9 +236,9 @@ def read_manifest(place: Place, name: str = MANIFEST) -> Manifest:
     return _manifest(folder, name)
 
 
-def check_geometry(place: Place, geometry: ParallelBeam) -> None:
-    """Raises CheckpointError when the checkpoint was trained for another geometry than that of the data."""
-    theirs = read_manifest(place).model.geometry
+def check_geometry(place: Place, manifest: Manifest, geometry: ParallelBeam) -> None:
+    """Raises CheckpointError when the checkpoint at a place was trained for another geometry than that of the data."""
+    theirs = manifest.model.geometry
     if theirs != geometry:
         raise CheckpointError(
             f"{place} was trained for another geometry than that of the data:\n       checkpoint {theirs}\n"

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field
 
 from fbp_ray.cli import parse, run_program
-from fbp_ray.config import Count, WindowName
+from fbp_ray.config import Count
 from fbp_ray.data.layout import geometry_of
 from fbp_ray.errors import CheckpointError, DataError, RunError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.settings import Frozen, LocalPath
+from fbp_ray.stage_settings import WindowName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,8 +81,8 @@ def converted(config: ConvertConfig, geometry: ParallelBeam) -> LearnableFBP:
         CheckpointError: the file cannot be read, holds no single state dict, or one of another architecture.
         GeometryError: the geometry's images are too small for the network.
     """
-    from fbp_ray.config import PostprocessingConfig, WindowConfig
     from fbp_ray.model import LearnableFBP, ModelConfig
+    from fbp_ray.stage_settings import PostprocessingConfig, WindowConfig
 
     window = WindowConfig(kind="fixed", init=config.window, cutoff=config.cutoff)
     network = PostprocessingConfig(kind="unet", residual=False)

@@ -9,14 +9,16 @@
 
 The last two are what is reported: a noisy image weighs no more than a clean one. An image whose target has one value
 throughout has neither, and counts as 0. Images are (B, H, W) with values about [0, 1]. Every term is a mean over the
-batch, so batches of different sizes combine by their sizes. A term is a function in `_TERMS` and a field of
-`fbp_ray.config.LossConfig`; terms of somebody's own come from `fbp_ray.own`.
+batch, so batches of different sizes combine by their sizes. A term is a function in `_TERMS` or `_REPORTED` and a field
+of `fbp_ray.config.LossConfig`; terms of somebody's own come from `fbp_ray.own`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -43,13 +45,16 @@ class Loss(NamedTuple):
     parts: dict[str, Tensor]
 
 
-def composite_loss(prediction: Tensor, target: Tensor, config: LossConfig) -> Loss:
+def composite_loss(
+    prediction: Tensor, target: Tensor, config: LossConfig, known: Mapping[str, Tensor] = MappingProxyType({})
+) -> Loss:
     """The weighted sum of the terms whose weight is not 0.
 
     Args:
         prediction: (B, H, W).
         target: (B, H, W), values in [0, 1].
         config: the weights.
+        known: psnr and ssim of each image, (B,), where they have been worked out already.
 
     Raises:
         ConfigError: the images are too small for MS-SSIM and its weight is not 0; or a term of somebody's own cannot be
@@ -60,17 +65,19 @@ def composite_loss(prediction: Tensor, target: Tensor, config: LossConfig) -> Lo
     if prediction.dtype != torch.float64:  # half precision is too coarse for differences
         prediction, target = prediction.float(), target.float()
     with torch.autocast(prediction.device.type, enabled=False):
-        terms = [(title, weight, term(prediction, target)) for title, weight, term in _terms(config)]
+        terms = [(title, weight, term(prediction, target)) for title, weight, term in _terms(config, known)]
         total = torch.stack([weight * part for _, weight, part in terms]).sum()
     return Loss(total, {title: part.detach() for title, _, part in terms})
 
 
-def _terms(config: LossConfig) -> Iterator[tuple[str, float, Figure]]:
+def _terms(config: LossConfig, known: Mapping[str, Tensor]) -> Iterator[tuple[str, float, Figure]]:
     """The terms whose weight is not 0, with what they are called and their weights."""
     for name, weight in config.weights.items():
         if weight > 0:
-            own = name in config.own
-            yield own_title(name) if own else name, weight, own_term(name, config.options) if own else _TERMS[name]
+            if name in config.own:
+                yield own_title(name), weight, own_term(name, config.options)
+            else:
+                yield name, weight, partial(_REPORTED[name], known) if name in _REPORTED else _TERMS[name]
 
 
 def _l1(prediction: Tensor, target: Tensor) -> Tensor:
@@ -114,27 +121,24 @@ def _edge(prediction: Tensor, target: Tensor) -> Tensor:
     return along_x.abs().mean() + along_y.abs().mean()
 
 
-def _log_mse(prediction: Tensor, target: Tensor) -> Tensor:
-    return _over_ranged(lambda p, t: -psnr(p, t) / 10, prediction, target)
+def _log_mse(known: Mapping[str, Tensor], prediction: Tensor, target: Tensor) -> Tensor:
+    return _over_ranged(psnr, known.get("psnr"), lambda figures: -figures / 10, prediction, target)
 
 
-def _local_ssim(prediction: Tensor, target: Tensor) -> Tensor:
-    return _over_ranged(lambda p, t: 1 - ssim(p, t), prediction, target)
+def _local_ssim(known: Mapping[str, Tensor], prediction: Tensor, target: Tensor) -> Tensor:
+    return _over_ranged(ssim, known.get("ssim"), lambda figures: 1 - figures, prediction, target)
 
 
-def _over_ranged(figure: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, target: Tensor) -> Tensor:
+def _over_ranged(
+    figure: Figure, known: Tensor | None, loss: Callable[[Tensor], Tensor], prediction: Tensor, target: Tensor
+) -> Tensor:
     """The mean over the batch; the others are taken out first, since their gradient would be no number."""
     ranged = has_range(target)
     if not ranged.any():
         return 0 * prediction.sum()
-    return (figure(prediction[ranged], target[ranged]).sum() / len(target)).to(target.dtype)
+    figures = figure(prediction[ranged], target[ranged]) if known is None else known[ranged]
+    return (loss(figures).sum() / len(target)).to(target.dtype)
 
 
-_TERMS: dict[str, Figure] = {
-    "l1": _l1,
-    "ms_ssim": _ms_ssim,
-    "edge": _edge,
-    "mse": _mse,
-    "log_mse": _log_mse,
-    "local_ssim": _local_ssim,
-}
+_TERMS: dict[str, Figure] = {"l1": _l1, "ms_ssim": _ms_ssim, "edge": _edge, "mse": _mse}
+_REPORTED = {"log_mse": _log_mse, "local_ssim": _local_ssim}

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from fbp_ray.config import PostprocessingConfig, WindowConfig, WindowName
 from fbp_ray.errors import ConfigError, GeometryError
 from fbp_ray.filters import TableWindow, analytic_window, build_filter, filter_projections, frequencies
 from fbp_ray.geometry import ParallelBeam
@@ -23,6 +22,7 @@ from fbp_ray.networks import build_network
 from fbp_ray.own_names import is_own
 from fbp_ray.projector import backproject, check_array
 from fbp_ray.settings import Frozen
+from fbp_ray.stage_settings import PostprocessingConfig, WindowConfig, WindowName
 
 if TYPE_CHECKING:
     from fbp_ray.some_angles import SomeAngles

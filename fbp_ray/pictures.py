@@ -20,10 +20,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from fbp_ray.baseline import Baseline, Quality
-from fbp_ray.config import TrackConfig, WindowName
+from fbp_ray.config import TrackConfig
 from fbp_ray.filters import BandWindow, analytic_window, frequencies, is_plain
 from fbp_ray.filters.adaptive import ENERGIES, VARIANCES
 from fbp_ray.model import LearnableFBP, fbp
+from fbp_ray.stage_settings import WindowName
 from fbp_ray.trackers import Pixels
 
 if TYPE_CHECKING:

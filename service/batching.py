@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from fbp_ray import networks
-from fbp_ray.config import WindowName
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, fbp
+from fbp_ray.stage_settings import WindowName
 from service.memory import Memory
 from service.observability import Metrics
 from service.problems import Problem

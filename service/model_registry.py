@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 from fbp_ray.checkpoint import Checkpoint, read_model, write_checkpoint
-from fbp_ray.config import WindowName
 from fbp_ray.errors import CheckpointError, FbpRayError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.run import RunFolder
 from fbp_ray.shipped import CHEST_LOW_DOSE, open_place
+from fbp_ray.stage_settings import WindowName
 from fbp_ray.storage import Folder, LocalFolder
 from service.batching import CLASSIC_FBP, Engine, classic, learned
 from service.database import Database

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
-from fbp_ray.config import WindowName
+from fbp_ray.stage_settings import WindowName
 from service.access import Reconstruct, token_of
 from service.batching import UNIT, Engine
 from service.body_limits import read_body

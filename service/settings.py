@@ -10,9 +10,9 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, SecretStr
 
 from fbp_ray.cli import parse_with_environment
-from fbp_ray.config import WindowName
 from fbp_ray.errors import ConfigError
 from fbp_ray.settings import Frozen, LocalPath, PlaceName, as_text
+from fbp_ray.stage_settings import WindowName
 
 PREFIX = "FBPRAY"
 Count = Annotated[int, Field(ge=1)]

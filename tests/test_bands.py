@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fbp_ray.config import WindowConfig
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.filters import BandWindow, build_filter, fft_length
 from fbp_ray.filters.bands import apply_gains, reference_bands, reference_sum, tile_means
@@ -21,6 +20,7 @@ from fbp_ray.filters.noise import estimated_photons, log_variance
 from fbp_ray.geometry import ParallelBeam, RegularAngles
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.projector import project
+from fbp_ray.stage_settings import WindowConfig
 
 SCAN = ParallelBeam(
     angles=RegularAngles(count=90, first=0.0, step=np.pi / 90),

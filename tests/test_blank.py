@@ -130,7 +130,7 @@ def test_a_validation_loss_that_overflows_ends_the_run_and_keeps_what_was_there(
 ) -> None:
     original = loop.composite_loss
 
-    def overflowing(prediction: torch.Tensor, target: torch.Tensor, config: Any) -> Any:
+    def overflowing(prediction: torch.Tensor, target: torch.Tensor, config: Any, known: Any = ()) -> Any:
         loss = original(prediction, target, config)
         overflow = not prediction.requires_grad and (tmp_path / "runs/scan/last/manifest.json").exists()
         return loss._replace(total=loss.total * math.inf) if overflow else loss

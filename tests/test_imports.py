@@ -27,6 +27,7 @@ CORE = (
 )
 ORDER = (
     ("angles", "errors", "memory", "own_names", "settings", "threads", "versions"),
+    ("stage_settings",),
     ("config",),
     ("geometry",),
     ("projector", "own", "some_angles"),

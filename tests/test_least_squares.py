@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fbp_ray.config import StartWindowConfig, WindowConfig
+from fbp_ray.config import StartWindowConfig
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.errors import ConfigError
 from fbp_ray.geometry import ParallelBeam, RegularAngles
 from fbp_ray.least_squares import solve
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.projector import project
+from fbp_ray.stage_settings import WindowConfig
 
 SCAN = ParallelBeam(
     angles=RegularAngles(count=120, first=0.01, step=np.pi / 120),

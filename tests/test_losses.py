@@ -34,6 +34,9 @@ def test_the_terms_of_the_reported_figures_leave_out_images_without_a_range() ->
     blank = torch.full_like(target, 0.2)
     both = composite_loss(prediction.repeat(2, 1, 1), torch.cat([target, blank]), only(log_mse=1, local_ssim=1))
     assert both.parts["log_mse"] == pytest.approx(loss.parts["log_mse"] / 2)
+    pair = prediction.repeat(2, 1, 1), torch.cat([target, blank])
+    known = {"psnr": psnr(*pair), "ssim": ssim(*pair)}
+    assert torch.equal(composite_loss(*pair, only(log_mse=1, local_ssim=1), known).total, both.total)
     predicted = prediction.clone().requires_grad_()
     composite_loss(predicted, blank, only(log_mse=1, local_ssim=1)).total.backward()
     assert torch.equal(predicted.grad, torch.zeros_like(predicted))

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from fbp_ray.checkpoint import load_model, read_manifest
 from fbp_ray.cli import parse
-from fbp_ray.config import PostprocessingConfig, TrainConfig, WindowConfig
+from fbp_ray.config import TrainConfig
 from fbp_ray.convert import main as convert
 from fbp_ray.convert import read_state
 from fbp_ray.errors import CheckpointError, ConfigError, DataError, FbpRayError, GeometryError, RunError
@@ -30,6 +30,7 @@ from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.networks import build_network
 from fbp_ray.run import RunFolder
 from fbp_ray.runs import list_runs
+from fbp_ray.stage_settings import PostprocessingConfig, WindowConfig
 from fbp_ray.train.events import Event, Step
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process

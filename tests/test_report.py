@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from fbp_ray.baseline import Baseline
-from fbp_ray.config import PostprocessingConfig, TrainConfig
+from fbp_ray.config import TrainConfig
 from fbp_ray.errors import CheckpointError, ConfigError, RunError
 from fbp_ray.evaluate import main as evaluate
 from fbp_ray.evaluate.details import chosen
@@ -20,6 +20,7 @@ from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.report import main
 from fbp_ray.report.published import PUBLISHED
 from fbp_ray.run import RunFolder
+from fbp_ray.stage_settings import PostprocessingConfig
 from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, write_scan
 

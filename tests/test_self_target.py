@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from fbp_ray.baseline import best_hann_alone, hann
-from fbp_ray.config import WindowConfig
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.errors import ConfigError
 from fbp_ray.geometry import ParallelBeam, RegularAngles
@@ -18,6 +17,7 @@ from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.projector import project
 from fbp_ray.self_target import self_loss, self_risk
 from fbp_ray.some_angles import FOLDS, drawn_split, splits
+from fbp_ray.stage_settings import WindowConfig
 from tests.support.scans import smooth_images
 
 SCAN = ParallelBeam(

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from fbp_ray.baseline import BestCutoffs
 from fbp_ray.checkpoint import load_model
-from fbp_ray.config import WindowConfig
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.run import RunFolder
+from fbp_ray.stage_settings import WindowConfig
 from fbp_ray.train import train
 from fbp_ray.train.cluster import cluster
 

@@ -24,7 +24,6 @@ from fbp_ray.versions import processor
 
 Reconstruct = Callable[[Tensor], Tensor]
 
-MEASURED, IMAGES = "measured.json", "images.npz"
 ROUNDS, BRIEFLY = 3, 0.3  # rounds of a timing of its own, and seconds after which no other begins
 MOST_SCANS, LEAST_SCANS, SCANNING = 8, 4, 0.4  # of the phantom; seconds that they may take a method
 
@@ -126,9 +125,8 @@ def kept_images(
             continue
         sample = dataset[index]
         arrays["truth"].append(sample.ground_truth.half().numpy())
-        with torch.no_grad():
-            for name, reconstruct in methods.items():
-                arrays[name].append(reconstruct(sample.observation[None].to(device))[0].half().cpu().numpy())
+        for name, reconstruct in methods.items():
+            arrays[name].append(reconstruct(sample.observation[None].to(device))[0].half().cpu().numpy())
         about.append(
             {
                 "what": what,

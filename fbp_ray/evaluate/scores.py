@@ -55,9 +55,9 @@ class Scores:
         values = self._column(figure) - (0 if beside is None else beside._column(figure))
         return interval(values, np.array(self.patients))
 
-    def intervals(self) -> dict[str, Interval | None]:
+    def intervals(self, beside: Scores | None = None) -> dict[str, Interval | None]:
         """Those of all figures by name."""
-        return {figure: self.interval(figure) for figure in Quality._fields}
+        return {figure: self.interval(figure, beside) for figure in Quality._fields}
 
     def _column(self, figure: str) -> Array:
         return np.array([getattr(image, figure) for image in self.images])

@@ -11,13 +11,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fbp_ray.config import WindowConfig, WindowKind, WindowName
 from fbp_ray.filters.adaptive import BandWindow, ZengWindow
 from fbp_ray.filters.filtering import fft_length, filter_projections, frequencies, ramp
 from fbp_ray.filters.windows import SmoothWindow, TableWindow, analytic_window, cosine_basis, is_plain, spline_basis
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.own import own_stage
 from fbp_ray.own_names import is_own
+from fbp_ray.stage_settings import WindowConfig, WindowKind, WindowName
 
 __all__ = [
     "BandWindow",

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fbp_ray.config import WindowConfig, WindowName
 from fbp_ray.filters.bands import (
     BlockGains,
     apply_gains,
@@ -37,6 +36,7 @@ from fbp_ray.filters.filtering import filter_projections, frequencies, ramp, sho
 from fbp_ray.filters.noise import estimated_photons, log_variance, smoothed
 from fbp_ray.filters.windows import TableWindow, analytic_window, spline_basis
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.stage_settings import WindowConfig, WindowName
 
 CUTOFFS = (0.25, 0.5, 0.75, 1.0, 1.4)
 """Of the windows that divide the bands, in multiples of the configured cut-off."""

@@ -10,7 +10,7 @@ up to there
     hann         cos^2(pi f / 2c)
 
 (Kak and Slaney 1988, section 3.3; Shepp and Logan 1974). A learned window starts as one of these. A new kind of window
-is a stage in this module, a branch in `build_filter` and a name in `fbp_ray.config.WindowKind`.
+is a stage in this module, a branch in `build_filter` and a name in `fbp_ray.stage_settings.WindowKind`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fbp_ray.config import WindowName
 from fbp_ray.errors import ConfigError
 from fbp_ray.filters.filtering import filter_projections, ramp
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.stage_settings import WindowName
 
 Array = NDArray[np.float64]
 ANGLE_KNOTS = 9  # of a window that changes smoothly along the angle

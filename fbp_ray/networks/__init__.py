@@ -11,12 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from fbp_ray.config import PostprocessingConfig
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.networks.tiny import Tiny
 from fbp_ray.networks.unet import UNet
 from fbp_ray.own import own_stage
 from fbp_ray.own_names import is_own
+from fbp_ray.stage_settings import PostprocessingConfig
 
 _NETWORKS: dict[str, Callable[[PostprocessingConfig, ParallelBeam], nn.Module]] = {
     "identity": nn.Identity,  # whatever the arguments

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fbp_ray.config import PostprocessingConfig
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.stage_settings import PostprocessingConfig
 
 PART = 2  # pixels along either axis that become channels
 BYTES = 6  # of memory, for a pixel and a channel, without gradients

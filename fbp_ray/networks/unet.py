@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from fbp_ray.config import PostprocessingConfig
 from fbp_ray.errors import GeometryError
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.stage_settings import PostprocessingConfig
 
 CHANNELS = (32, 32, 64, 64, 128)
 """Of each scale, the finest first; each has half the pixels of the one before, rounded up."""

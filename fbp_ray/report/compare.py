@@ -18,7 +18,7 @@ SEEN = ("split", "samples", "every", "first_angles", "photons", "photons_known")
 
 def comparison_page(subjects: Sequence[Subject]) -> str:
     """The page of several runs."""
-    named = {charts.plain(f"{chr(ord('A') + i) if i < 26 else i} {one.name}"): one for i, one in enumerate(subjects)}
+    named = {charts.plain(label): one for label, one in labelled(subjects)}
     parts = {
         "The runs": the_runs(subjects),
         "Quality": quality(subjects),
@@ -33,10 +33,10 @@ def comparison_page(subjects: Sequence[Subject]) -> str:
     return page(f"{len(subjects)} runs compared", *notes, contents(parts), *sections)
 
 
-def label(subjects: Sequence[Subject], one: Subject) -> str:
-    """A letter and the run's name."""
-    place = next(i for i, other in enumerate(subjects) if other is one)
-    return f"{chr(ord('A') + place) if place < 26 else place} {one.name}"
+def labelled(subjects: Sequence[Subject]) -> list[tuple[str, Subject]]:
+    """Each run with a letter and its name."""
+    letters = [chr(ord("A") + place) if place < 26 else str(place) for place in range(len(subjects))]
+    return [(f"{letter} {one.name}", one) for letter, one in zip(letters, subjects, strict=True)]
 
 
 def differences(subjects: Sequence[Subject]) -> list[str]:
@@ -68,14 +68,14 @@ def _evaluated(about: Mapping[str, Any]) -> str:
 def the_runs(subjects: Sequence[Subject]) -> Html:
     """What each run is."""
     rows = []
-    for one in subjects:
+    for label, one in labelled(subjects):
         run = one.summary
         epochs = "" if run is None or run.epochs is None else f"{run.epochs_done} of {run.epochs}"
         count = "-" if one.parameters is None else f"{one.parameters}"
         state = "weights" if run is None else run.state
         rows.append(
             (
-                label(subjects, one),
+                label,
                 state,
                 epochs,
                 window_of(one),
@@ -92,7 +92,7 @@ def the_runs(subjects: Sequence[Subject]) -> Html:
 def quality(subjects: Sequence[Subject]) -> Html:
     """One table of all runs: the validation part, and the evaluations."""
     rows, parts = [], []
-    for one in subjects:
+    for label, one in labelled(subjects):
         run, evaluation = one.summary, one.evaluation
         best = [run.psnr if run else None, run.ssim if run else None]
         validation = [
@@ -112,8 +112,8 @@ def quality(subjects: Sequence[Subject]) -> Html:
             ms = number(evaluation.measured.get("milliseconds", {}).get("learned"), 1)
             cells = [f"{about.get('split')}, {about.get('samples')} images", *figures, ms]
         else:
-            parts.append(element("div", element("p", label(subjects, one)), missing(one, "Quality on the test part")))
-        rows.append((label(subjects, one), *validation[0], *validation[1], *cells))
+            parts.append(element("div", element("p", label), missing(one, "Quality on the test part")))
+        rows.append((label, *validation[0], *validation[1], *cells))
     gains = ("PSNR dB", "over Hann", "SSIM", "over Hann")
     heads = ("run", *(f"validation {one}" for one in gains), "evaluated on", *gains, "ms an image")
     return joined(
@@ -128,11 +128,12 @@ def _all_published(subjects: Sequence[Subject]) -> bool:
 def _classic(subjects: Sequence[Subject]) -> list[Html]:
     """The methods that nothing was learned for, of each evaluation."""
     rows = []
-    for one in subjects:
-        for name in one.evaluation.metrics if one.evaluation else ():
-            if one.evaluation and name != "learned":
-                figures = (number(one.evaluation.figure(name, f), p) for f, p in (("psnr", 3), ("ssim", 4)))
-                rows.append((f"{label(subjects, one)}: {one.evaluation.title(name)}", *figures))
+    for label, one in labelled(subjects):
+        evaluation = one.evaluation
+        for name in evaluation.metrics if evaluation else ():
+            if evaluation and name != "learned":
+                figures = (number(evaluation.figure(name, f), p) for f, p in (("psnr", 3), ("ssim", 4)))
+                rows.append((f"{label}: {evaluation.title(name)}", *figures))
     return [table("What they are compared with", ("run and method", "PSNR dB", "SSIM"), rows)] if rows else []
 
 
@@ -150,12 +151,10 @@ def learning_curves(named: Mapping[str, Subject]) -> Html:
 
 def windows(subjects: Sequence[Subject]) -> Html:
     """The windows of each run, side by side."""
-    parts = []
-    for one in subjects:
+    parts: list[Html] = []
+    for label, one in labelled(subjects):
         found = charts.windows(one)
-        parts.append(
-            joined([element("h3", label(subjects, one)), row(*found) if found else element("p", "no window to draw")])
-        )
+        parts += [element("h3", label), row(*found) if found else element("p", "no window to draw")]
     return joined(parts)
 
 
@@ -184,4 +183,4 @@ def settings(subjects: Sequence[Subject]) -> Html:
             rows.append((name, *values))
     if not rows:
         return element("p", "None of those that are known.")
-    return table("Settings", ("setting", *(label(subjects, one) for one in subjects)), rows, text=True)
+    return table("Settings", ("setting", *(label for label, _ in labelled(subjects))), rows, text=True)

@@ -23,12 +23,14 @@ from fbp_ray.storage import Folder, Place, open_folder
 
 T = TypeVar("T")
 
-EVALUATION = "evaluation.json"
+EVALUATION, METRICS, MEASURED, KEPT = "evaluation.json", "metrics.json", "measured.json", "images.npz"
+"""The files of an evaluation that a report reads."""
+
 PREFERRED = ("evaluation-test", "evaluation-validation", "evaluation-train")
 
 
 class Evaluation(NamedTuple):
-    """An evaluation's files: evaluation.json, metrics.json, measured.json and images.npz."""
+    """What is in an evaluation's files."""
 
     folder: Folder
     about: dict[str, Any]
@@ -173,13 +175,13 @@ def _read(
 
 def _read_evaluation(folder: Folder, problems: list[str]) -> Evaluation:
     images: dict[str, NDArray[np.floating[Any]]] = {}
-    if folder.has("images.npz"):
+    if folder.has(KEPT):
         try:
-            archive = np.load(io.BytesIO(folder.read("images.npz")), allow_pickle=False)
+            archive = np.load(io.BytesIO(folder.read(KEPT)), allow_pickle=False)
             images = {name: archive[name] for name in archive.files}
         except Exception as error:  # of zip files and arrays almost anything is raised
-            problems.append(f"{folder}/images.npz cannot be read ({type(error).__name__}); evaluate again")
-    about, metrics, measured = (_json(folder, name, problems) for name in (EVALUATION, "metrics.json", "measured.json"))
+            problems.append(f"{folder}/{KEPT} cannot be read ({type(error).__name__}); evaluate again")
+    about, metrics, measured = (_json(folder, name, problems) for name in (EVALUATION, METRICS, MEASURED))
     return Evaluation(folder, about, metrics, measured, images)
 
 

@@ -245,14 +245,15 @@ def _validate(
             figures: dict[str, Tensor] = {}
             if data.dataset.truth:
                 prediction = model(observation)
-                figures = {name: where_ranged(of(prediction, target), target) for name, of in FIGURES.items()}
+                found = {name: of(prediction, target) for name, of in FIGURES.items()}
+                figures = {name: where_ranged(values, target) for name, values in found.items()}
                 figures |= {name: of(prediction, target) for name, of in metrics.items()}
             if config.target == "self":
                 index = torch.as_tensor(batch.index)
                 risk = self_risk(lambda rays, some: model(rays, some=some), observation, index, data.dataset.geometry)
                 figures = {"loss": risk, **figures}
             else:
-                loss = composite_loss(prediction, target, config.loss)
+                loss = composite_loss(prediction, target, config.loss, found)
                 figures = {"loss": loss.total, **loss.parts, **figures}
             sums.add(len(observation), figures)
     return sums.means()

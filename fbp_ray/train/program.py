@@ -146,7 +146,7 @@ def check(config: ResolvedConfig, workers: int | None = None) -> None:
         ) from error
     check_settings(config)
     if config.init.checkpoint is not None:
-        check_geometry(config.init.checkpoint, training.geometry)
+        check_geometry(config.init.checkpoint, read_manifest(config.init.checkpoint), training.geometry)
         check_start(config)
 
 

@@ -103,8 +103,9 @@ def resume(
 
     if config.init.checkpoint is not None:
         folder = find_checkpoint(config.init.checkpoint)
-        check_geometry(folder, model.geometry)
-        if load_start(model, folder, read_manifest(folder)) and process.rank == 0:
+        manifest = read_manifest(folder)
+        check_geometry(folder, manifest, model.geometry)
+        if load_start(model, folder, manifest) and process.rank == 0:
             warn(
                 f"{config.init.checkpoint} has no network: the window starts from it, and "
                 f"{config.postprocessing.kind} anew"
