@@ -2,9 +2,9 @@
 
     python -m benchmarks.golden
 
-Those of the data and of the run by the mean squared error are version 0.1.0's; the others were recorded when MS-SSIM got
-a kernel, which rounds differently. They hold for one kind of processor and one set of versions: torch's FFTs and the
-projector's vectors round differently on others. There, run it before and after a change and compare the two.
+Those of the data and of the run by the mean squared error are version 0.1.0's; the others were recorded when MS-SSIM
+got a kernel, which rounds differently. They hold for one kind of processor and one set of versions: torch's FFTs and
+the projector's vectors round differently on others. There, run it before and after a change and compare the two.
 """
 
 from __future__ import annotations
