@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fbp_ray.geometry import ParallelBeam
-    from fbp_ray.some_angles import SomeAngles
+    from fbp_ray.some_angles import SomeAngles, SomePhotons
+    from fbp_ray.split import Split
 
 Figure = Literal["psnr", "ssim"]
 STEP = 0.02
@@ -157,11 +158,17 @@ def best_hann(
 
 
 def best_hann_alone(
-    sinograms: Callable[[], Iterable[Tensor]],
-    geometry: ParallelBeam,
+    scans: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    split: Split,
     over_processes: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> float:
-    """As `best_hann`, the cut-off of the least mean squared error as it is estimated without ground truth."""
+    """As `best_hann`, the cut-off of the least mean squared error as it is estimated without ground truth.
+
+    Args:
+        scans: gives batches of observation (B, A, D) and the samples' numbers (B,), anew at each call.
+        split: how scans are split.
+        over_processes: as for `best_hann`.
+    """
     import torch
 
     from fbp_ray.self_target import linear_risk
@@ -169,8 +176,8 @@ def best_hann_alone(
     def scores(cutoffs: list[float]) -> list[list[float]]:
         sums = torch.zeros(len(cutoffs), dtype=torch.float64)
         with torch.no_grad():
-            for sinogram in sinograms():
-                found = [linear_risk(hann(cutoff), sinogram, geometry).sum() for cutoff in cutoffs]
+            for sinogram, index in scans():
+                found = [linear_risk(hann(cutoff), sinogram, index, split).sum() for cutoff in cutoffs]
                 sums = sums.to(sinogram.device) + torch.stack(found)
         return [[-risk] for risk in over_processes(sums).tolist()]
 
@@ -246,8 +253,8 @@ def keep_cutoffs(key: str, cutoffs: BestCutoffs) -> None:
         write_atomically(cache_folder() / KEPT / f"{key}.json", json.dumps(cutoffs))
 
 
-def hann(cutoff: float) -> Callable[[Tensor, SomeAngles], Tensor]:
-    """The classic FBP of some angles, with a Hann window."""
+def hann(cutoff: float) -> Callable[[Tensor, SomeAngles | SomePhotons], Tensor]:
+    """The classic FBP of a part of a scan, with a Hann window."""
     from fbp_ray.model import fbp
 
     return lambda sinogram, some: fbp(sinogram, some, "hann", cutoff)

@@ -363,13 +363,18 @@ class TrainConfig(Frozen):
 
     recipe: str = Field(
         default="quickstart",
-        description="the settings to start from: quickstart, lodopab-window, lodopab-tiny, lodopab-sparse, "
-        "lodopab-limited, lodopab-low-photon, chest-low-dose or reference",
+        description="the settings to start from: quickstart, lodopab-window, lodopab-tiny, lodopab-unet, "
+        "lodopab-sparse, lodopab-limited, lodopab-low-photon, chest-low-dose or reference",
     )
     target: Target = Field(
         default="truth",
-        description="what is learned from: truth, the ground truth; or self, angles of the same scan that are held "
+        description="what is learned from: truth, the ground truth; or self, a part of the same scan that is held "
         "out, which needs no ground truth and takes the place of the loss",
+    )
+    split: Literal["angles", "photons"] = Field(
+        default="angles",
+        description="--target self: what is held out, some of the angles, or some of the photons of every ray, whose "
+        "number has to be known",
     )
     data: DataConfig = DataConfig()
     window: StartWindowConfig = StartWindowConfig()
@@ -383,6 +388,12 @@ class TrainConfig(Frozen):
     init: InitConfig = InitConfig()
     run: RunConfig = RunConfig()
     track: TrackConfig = TrackConfig()
+
+    @model_validator(mode="after")
+    def _truth_is_not_split(self) -> TrainConfig:
+        if self.split == "photons" and self.target == "truth":
+            raise ValueError("split is photons, but from ground truth nothing is held out; add --target self")
+        return self
 
     @model_validator(mode="after")
     def _what_is_monitored_is_there(self) -> TrainConfig:

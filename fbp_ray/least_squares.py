@@ -7,10 +7,10 @@ A filtered backprojection F_c y is linear in the coefficients c of a spline, a s
 so the least mean squared error from the ground truth x is where G c = r, with G = sum of <A[j], A[k]> and
 r = sum of <A[k], x - F_0 y> over the samples. Coefficients that the data say next to nothing about stay as they are.
 
-Without ground truth, the angles are split into even and odd ones, whose noise is independent. With F_c y the mean of
-both halves' images, and R y an unbiased image of each half,
+Without ground truth, each scan is split in two halves, whose noise is independent. With F_c y the mean of both halves'
+images, and R y an unbiased image of each half,
 
-    |F_c y|^2 - <F_c y_even, R y_odd> - <F_c y_odd, R y_even>
+    |F_c y|^2 - <F_c y_1, R y_2> - <F_c y_2, R y_1>
 
 differs from the squared error by a constant, on average (see `fbp_ray.self_target`). A relative: Pelt and Batenburg
 (2014), who fit a filter to the projections of one scan.
@@ -23,62 +23,69 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from fbp_ray.data import Sample
 from fbp_ray.errors import ConfigError
-from fbp_ray.filters import BandWindow, SmoothWindow
-from fbp_ray.model import LearnableFBP, ModelConfig
+from fbp_ray.filters import BandWindow, SmoothWindow, TableWindow
+from fbp_ray.model import LearnableFBP
 from fbp_ray.projector import backproject
 from fbp_ray.self_target import unbiased
-from fbp_ray.some_angles import SomeAngles, splits
+from fbp_ray.some_angles import SomeAngles, SomePhotons
+from fbp_ray.split import Split
 
-SOLVABLE = ("spline", "fourier_series", "ray_noise")
+SOLVABLE = ("spline", "fourier_series", "frequency", "low_rank", "ray_noise", "adaptive")
 RIDGE = 1e-9
 """Of the largest entry of G's diagonal: what the data say less about than that stays as it was."""
 
 USUAL = 1 / 3
 """Of the coefficients: a few are always so, as gains for noise that no ray has."""
 
-Pairs = Iterable[tuple[Tensor, Tensor]]
-"""Batches of sinograms (B, A, D) and ground truths (B, H, W)."""
+PIXELS_AT_ONCE = 1 << 15
+"""Of all images of a sample, in double precision."""
 
 
 def solve(
     model: LearnableFBP,
-    pairs: Pairs,
+    samples: Iterable[Sample],
     over_processes: Callable[[Tensor], Tensor] = lambda sums: sums,
-    ground_truth: bool = True,
+    split: Split | None = None,
 ) -> str:
-    """Gives the model's window the coefficients of least mean squared error over `pairs`.
+    """Gives the model's window the coefficients of least mean squared error over `samples`.
+
+    Of a low_rank window the coefficients are solved for, and the angles' shares stay; of ray_noise and adaptive the
+    gains are, and the bands stay. Each coefficient costs a backprojection a sample, where it has any influence: 24 of
+    them for a spline, some hundred for frequency and adaptive.
 
     Args:
-        model: its window is linear in what is learned: a spline, a fourier_series, or the gains of ray_noise, whose
-            bands stay. (Those of adaptive are linear too, but some hundred: each costs a backprojection a sample.)
-        pairs: this process's samples.
+        model: its window is one of SOLVABLE.
+        samples: batches of this process's.
         over_processes: adds a tensor up over all processes.
-        ground_truth: False leaves the ground truths alone, and takes the other half of the angles instead.
+        split: leaves the ground truths alone, and compares each half of a scan with the other.
 
     Returns:
         A sentence where the equations were ill-conditioned, else nothing.
 
     Raises:
-        ConfigError: the window is not linear in what is learned, or the scan cannot be split.
+        ConfigError: the window is not linear in what is learned.
     """
     unknowns = _linear(model)
-    halves = [] if ground_truth else [_at(model, split.seen) for split in splits(model.geometry, 2)]
     count = unknowns.numel()
-    sums = torch.zeros(count, count + 1, dtype=torch.float64)
+    sums = torch.zeros(count, count + 1, dtype=torch.float64, device=unknowns.device)
     with torch.no_grad():
         start = unknowns.clone()
-        for observations, truths in pairs:
+        for batch in samples:
+            observations = batch.observation.to(unknowns.device)
             for number, observation in enumerate(observations):
-                if ground_truth:
+                if split is None:
                     first, images = _images(model, observation)
-                    right = images @ (truths[number].flatten() - first)
+                    right = images @ (batch.ground_truth[number].to(first).flatten() - first)
                 else:
-                    first, images, right = _by_halves(model, halves, observation)
-                exact = images.double()
-                sums[:, :count] += (exact @ exact.T).cpu()
-                sums[:, count] += right.double().cpu()
-        sums = over_processes(sums)
+                    one = slice(number, number + 1)
+                    first, images, right = _by_halves(model, split, observations[one], batch.index[one])  # type: ignore[index]
+                for some in torch.split(images, PIXELS_AT_ONCE, dim=1):
+                    exact = some.double()
+                    sums[:, :count] += exact @ exact.T
+                sums[:, count] += right
+        sums = over_processes(sums).cpu()
         found, warning = _solution(sums[:, :count], sums[:, count])
         unknowns.copy_(start + found.reshape(start.shape).to(start))
     return warning
@@ -87,41 +94,42 @@ def solve(
 def _linear(model: LearnableFBP) -> torch.nn.Parameter:
     """The coefficients in which the image is linear."""
     stage = model.filter
-    if isinstance(stage, BandWindow) and stage.config.kind == "ray_noise":
+    if isinstance(stage, BandWindow):
         return stage.gains
-    if isinstance(stage, SmoothWindow) and stage.shares is None:
+    if isinstance(stage, SmoothWindow):
         return stage.coefficients
+    if type(stage) is TableWindow and isinstance(stage.weight, torch.nn.Parameter) and stage.weight.ndim == 1:
+        return stage.weight
     raise ConfigError(
-        f"least squares solve windows that are linear in what is learned ({', '.join(SOLVABLE)}), not "
+        f"least squares solve windows of up to some hundred coefficients ({', '.join(SOLVABLE)}), not "
         f"{model.config.window.kind}"
     )
 
 
-def _images(model: LearnableFBP, sinogram: Tensor) -> tuple[Tensor, Tensor]:
+def _images(
+    model: LearnableFBP, sinogram: Tensor, some: SomeAngles | SomePhotons | None = None
+) -> tuple[Tensor, Tensor]:
     """The image of the window as it is, flat, and what each coefficient adds to it: (pixels,), (K, pixels)."""
-    stage = model.filter
-    filtered = torch.cat([stage(sinogram[None]), stage.parts(sinogram)])  # type: ignore[operator]
-    images = [backproject(some, model.geometry, interpolate=True) for some in torch.split(filtered, 64)]
-    first, *others = torch.cat(images).flatten(1)
-    return first, torch.stack(others)
+    stage, geometry = (model.filter, model.geometry) if some is None else (model.stage_for(some), some)
+    first = backproject(stage(sinogram[None]), geometry, interpolate=True).flatten()
+    images = []
+    for filtered in stage.parts(sinogram):  # type: ignore[operator]
+        made = first.new_zeros((len(filtered), len(first)))
+        seen = filtered.flatten(1).any(1)
+        made[seen] = backproject(filtered[seen], geometry, interpolate=True).flatten(1)
+        images.append(made)
+    return first, torch.cat(images)
 
 
-def _by_halves(model: LearnableFBP, halves: list[LearnableFBP], sinogram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_images`, means over the halves of the angles, and the right side of the equations."""
-    parts = [half.geometry.take(sinogram) for half in halves]  # type: ignore[attr-defined]
-    targets = [unbiased(part[None], half.geometry).flatten() for part, half in zip(parts, halves, strict=True)]
-    firsts, images = zip(*(_images(half, part) for part, half in zip(parts, halves, strict=True)), strict=True)
+def _by_halves(model: LearnableFBP, split: Split, sinogram: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_images`, means over the halves of a scan (1, A, D), and the right side of the equations."""
+    parts = split.halves(sinogram, index)
+    sides = (parts.seen, parts.seen_scan), (parts.held_out, parts.held_out_scan)
+    targets = [unbiased(rays, scan).flatten() for rays, scan in sides]
+    firsts, images = zip(*(_images(model, rays[0], scan) for rays, scan in sides), strict=True)
     first, mean = (firsts[0] + firsts[1]) / 2, (images[0] + images[1]) / 2
     right = (images[0] @ targets[1] + images[1] @ targets[0]) / 2 - mean @ first
     return first, mean, right
-
-
-def _at(model: LearnableFBP, some: SomeAngles) -> LearnableFBP:
-    """The model for some of the angles, with the same coefficients: none of those that can be solved is by angle."""
-    config = ModelConfig(geometry=some, window=model.config.window)
-    other = LearnableFBP(config).to(next(model.parameters()).device).requires_grad_(False)
-    other.filter.load_state_dict(model.filter.state_dict())
-    return other
 
 
 def _solution(gram: Tensor, right: Tensor) -> tuple[Tensor, str]:

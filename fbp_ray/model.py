@@ -25,7 +25,7 @@ from fbp_ray.settings import Frozen
 from fbp_ray.stage_settings import PostprocessingConfig, WindowConfig, WindowName
 
 if TYPE_CHECKING:
-    from fbp_ray.some_angles import SomeAngles
+    from fbp_ray.some_angles import SomeAngles, SomePhotons
 
 
 class ModelConfig(Frozen):
@@ -57,7 +57,7 @@ class LearnableFBP(nn.Module):
         """Of the network's convolutions while it trains (autocast); the rest, and inference, are float32."""
         self.checkpointing = False
         """Whether a training network keeps its input alone, and computes what its gradients need again."""
-        self._filters: dict[SomeAngles, nn.Module] = {}  # for some of the angles; their weights are those of `filter`
+        self._filters: dict[SomeAngles | SomePhotons, nn.Module] = {}  # for a part; their weights are those of `filter`
 
     @property
     def geometry(self) -> ParallelBeam:
@@ -65,12 +65,15 @@ class LearnableFBP(nn.Module):
         return self.config.geometry
 
     def forward(
-        self, sinogram: Tensor, storage_dtype: torch.dtype | None = None, some: SomeAngles | None = None
+        self,
+        sinogram: Tensor,
+        storage_dtype: torch.dtype | None = None,
+        some: SomeAngles | SomePhotons | None = None,
     ) -> Tensor:
         """(..., A, D) -> (..., H, W).
 
-        With `some` the sinogram is one of some of the scan's angles, and nothing is known of the others: the stage is
-        one for these angles with the same weights, of which a table by angle has the rows of these.
+        With `some` the sinogram is one of some of the scan's angles or photons, and nothing is known of the others: the
+        stage is one for these with the same weights, of which a table by angle has the rows of these.
 
         For inference on a GPU, `storage_dtype=torch.float16` keeps the filtered sinogram in half precision; see
         `fbp_ray.projector.backproject`.
@@ -98,11 +101,28 @@ class LearnableFBP(nn.Module):
                 self.postprocessing, image, use_reentrant=False, context_fn=lambda: (nullcontext(), again())
             )
 
-    def _filtered(self, sinogram: Tensor, some: SomeAngles) -> Tensor:
+    def _filtered(self, sinogram: Tensor, some: SomeAngles | SomePhotons) -> Tensor:
+        stage = self._stage(some).to(sinogram.device).train(self.training)
+        return functional_call(stage, self._weights(stage, some), sinogram)  # type: ignore[no-any-return]
+
+    def stage_for(self, some: SomeAngles | SomePhotons) -> nn.Module:
+        """The filter stage for some of the angles or photons, with the weights as they are now, not to be learned."""
+        stage = self._stage(some).to(next(self.parameters()).device)
+        with torch.no_grad():
+            stage.load_state_dict(self._weights(stage, some))
+        return stage
+
+    def _stage(self, some: SomeAngles | SomePhotons) -> nn.Module:
         if some not in self._filters:
+            window = self.config.window
+            if isinstance(window.photons, float):
+                window = window.model_copy(update={"photons": window.photons * some.photons})
             with torch.random.fork_rng(devices=[]):  # a window of one's own may start at random
-                self._filters[some] = build_filter(self.config.window, some)
-        stage = self._filters[some].to(sinogram.device).train(self.training)
+                self._filters[some] = build_filter(window, some)
+        return self._filters[some]
+
+    def _weights(self, stage: nn.Module, some: SomeAngles | SomePhotons) -> dict[str, Tensor]:
+        """The state of `filter` for a stage that was made for a part of the scan."""
         weights = self.filter.state_dict(keep_vars=True)
         for name, own in stage.state_dict().items():
             theirs = weights[name]
@@ -116,7 +136,7 @@ class LearnableFBP(nn.Module):
                         f"{name} is {tuple(own.shape)} for {some.num_angles} angles, {tuple(theirs.shape)} for all "
                         f"{self.geometry.num_angles}; let each axis have an entry for each angle, or as many always"
                     )
-        return functional_call(stage, weights, sinogram)  # type: ignore[no-any-return]
+        return weights
 
 
 def _check_made(stage: str, made: object, of: str, shape: tuple[int, int]) -> None:

@@ -1,12 +1,13 @@
-"""Some of the angles of a scan, and the scan split into angles that are seen and angles that are held out."""
+"""Parts of a scan: some of its angles, split into those that are seen and those that are held out; or some photons."""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from fbp_ray.errors import ConfigError
 from fbp_ray.geometry import ParallelBeam
@@ -23,6 +24,9 @@ class SomeAngles(ParallelBeam):
     whole: ParallelBeam
     kept: tuple[int, ...]
     """Their numbers in the whole scan, ascending."""
+
+    photons: Literal[1] = 1
+    """Those of a ray are all there."""
 
     @classmethod
     def of(cls, whole: ParallelBeam, kept: NDArray[np.int64]) -> SomeAngles:
@@ -54,7 +58,24 @@ class SomeAngles(ParallelBeam):
         return self.whole.cell_weights
 
 
-class Split(NamedTuple):
+class SomePhotons(ParallelBeam):
+    """All angles of a scan, of whose photons a share was counted."""
+
+    whole: ParallelBeam
+    photons: Annotated[float, Field(gt=0, lt=1)]
+    """The share of a ray's that was counted."""
+
+    @classmethod
+    def of(cls, whole: ParallelBeam, photons: float) -> SomePhotons:
+        """The scan with that share of its photons."""
+        return cls(**dict(whole), whole=whole, photons=photons)
+
+    def take(self, table: Tensor, axis: int = -2) -> Tensor:
+        """Of a table with a row for each angle, all."""
+        return table
+
+
+class Fold(NamedTuple):
     """One fold of the angles, and the others."""
 
     seen: SomeAngles
@@ -62,7 +83,7 @@ class Split(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def splits(geometry: ParallelBeam, folds: int = FOLDS) -> tuple[Split, ...]:
+def splits(geometry: ParallelBeam, folds: int = FOLDS) -> tuple[Fold, ...]:
     """The scan with each fold held out in turn; fold k has the angles k, k + folds ..
 
     Raises:
@@ -75,11 +96,6 @@ def splits(geometry: ParallelBeam, folds: int = FOLDS) -> tuple[Split, ...]:
             "--target self does; learn from ground truth: --target truth"
         )
     return tuple(
-        Split(SomeAngles.of(geometry, numbers[numbers % folds != k]), SomeAngles.of(geometry, numbers[k::folds]))
+        Fold(SomeAngles.of(geometry, numbers[numbers % folds != k]), SomeAngles.of(geometry, numbers[k::folds]))
         for k in range(folds)
     )
-
-
-def drawn_split(geometry: ParallelBeam, seed: int, epoch: int, step: int) -> Split:
-    """The split of a training step: the same in all processes, and where a run goes on."""
-    return splits(geometry)[int(np.random.default_rng([seed, epoch, step, FOLDS]).integers(FOLDS))]

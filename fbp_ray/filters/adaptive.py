@@ -17,6 +17,7 @@ its noise; Shtok, Elad and Zibulevsky, Int. J. Biomed. Imaging 2013, 609274, lea
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -30,11 +31,12 @@ from fbp_ray.filters.bands import (
     kernels_for,
     length_of,
     reference_bands,
+    tile_means,
     tiles,
 )
 from fbp_ray.filters.filtering import filter_projections, frequencies, ramp, shortest_length
 from fbp_ray.filters.noise import estimated_photons, log_variance, smoothed
-from fbp_ray.filters.windows import TableWindow, analytic_window, spline_basis
+from fbp_ray.filters.windows import PARTS_AT_ONCE, TableWindow, analytic_window, spline_basis
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.stage_settings import WindowConfig, WindowName
 
@@ -111,10 +113,7 @@ class BandWindow(nn.Module):
             sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
         learning = sinogram.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and learning):
-            responses = (self.bands() * self.ramp).to(sinogram.dtype)
-            noise = _mean_square(responses[1:]) / self.config.unit**2
-            noise = torch.maximum(noise, 1e-6 * noise.detach().max())  # a band may be empty
-
+            responses, noise = self._responses(sinogram.dtype)
             photons = self._photons(sinogram)
 
             def gate(rays: Tensor, energies: Tensor, samples: slice) -> Tensor:
@@ -124,17 +123,28 @@ class BandWindow(nn.Module):
             filtered = apply_gains(sinogram, responses, gate, self.config.kind == "adaptive", fast)
             return filtered if self.angle_scale is None else filtered * self.angle_scale.to(filtered.dtype)
 
-    def parts(self, sinogram: Tensor) -> Tensor:
-        """What each entry of the tables of ray_noise adds to the filtered sinogram: (A, D) -> (entries, A, D)."""
-        bands = reference_bands(sinogram[None], (self.bands() * self.ramp).to(sinogram.dtype))[0, 1:]
-        count = self.gains.shape[1]
-        hats = torch.eye(count, device=sinogram.device, dtype=sinogram.dtype)[:, :, None]  # one entry is 1
-        nothing = sinogram.new_empty(0)
-        places = self._places(sinogram[None], nothing, nothing, self._photons(sinogram[None]))[:1]
-        found = functional.grid_sample(hats[None], places, padding_mode="border", align_corners=True)
-        shares = interpolated(found.reshape(count, *tiles(sinogram)), *sinogram.shape)
-        filtered = bands[:, None] * shares
-        return (filtered if self.angle_scale is None else filtered * self.angle_scale).flatten(0, 1)
+    def parts(self, sinogram: Tensor) -> Iterator[Tensor]:
+        """What each entry of the tables adds to the filtered sinogram: (A, D) -> (entries, A, D), some at a time."""
+        rays = sinogram[None] if self.cell_weights is None else sinogram[None] * self.cell_weights.to(sinogram.dtype)
+        responses, noise = self._responses(sinogram.dtype)
+        bands = reference_bands(rays, responses)[0, 1:]
+        by_energy = self.config.kind == "adaptive"
+        energies = tile_means(bands.square())[None] if by_energy else sinogram.new_empty(0)
+        places = self._places(rays, energies, noise, self._photons(rays))
+        entries = self.gains[0].numel()
+        hats = torch.eye(entries, device=sinogram.device, dtype=sinogram.dtype)  # of each, one entry is 1
+        hats = hats.reshape(1, entries, *self.gains.shape[1:])
+        for band, place in zip(bands, places, strict=True):
+            found = functional.grid_sample(hats, place[None], padding_mode="border", align_corners=True)[0]
+            for some in torch.split(found, PARTS_AT_ONCE):
+                filtered = band * interpolated(some.reshape(len(some), *tiles(sinogram)), *sinogram.shape)
+                yield filtered if self.angle_scale is None else filtered * self.angle_scale.to(filtered.dtype)
+
+    def _responses(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(M + 1, F) those of the bands, and (M,) what each makes of noise of variance 1."""
+        responses = (self.bands() * self.ramp).to(dtype)
+        noise = _mean_square(responses[1:]) / self.config.unit**2
+        return responses, torch.maximum(noise, 1e-6 * noise.detach().max())  # a band may be empty
 
     def _photons(self, sinogram: Tensor) -> Tensor:
         """(B,): those of a ray that meets nothing, as they are known, or else estimated."""

@@ -15,7 +15,7 @@ is a stage in this module, a branch in `build_filter` and a name in `fbp_ray.sta
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeGuard, get_args
 
 import numpy as np
@@ -30,6 +30,7 @@ from fbp_ray.stage_settings import WindowName
 
 Array = NDArray[np.float64]
 ANGLE_KNOTS = 9  # of a window that changes smoothly along the angle
+PARTS_AT_ONCE = 16  # of a filtered sinogram
 
 _SHAPES: dict[str, Callable[[Array], Array]] = {
     "none": np.ones_like,
@@ -114,9 +115,19 @@ class TableWindow(nn.Module):
 
     def forward(self, sinogram: Tensor) -> Tensor:
         """(B, A, D) -> (B, A, D), so that `backproject`, interpolating, makes of it the image in absolute units."""
-        if self.cell_weights is not None:
-            sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
-        return filter_projections(sinogram, self.response * self.window())
+        return filter_projections(self._weighed(sinogram), self.response * self.window())
+
+    def parts(self, sinogram: Tensor) -> Iterator[Tensor]:
+        """What each coefficient of the window adds to the filtered sinogram: (A, D) -> (K, A, D), some at a time."""
+        for windows in torch.split(self.functions(), PARTS_AT_ONCE):
+            yield torch.cat([filter_projections(self._weighed(sinogram[None]), self.response * one) for one in windows])
+
+    def functions(self) -> Tensor:
+        """(K, F) or (K, A, F): what each coefficient of the window adds to it."""
+        return torch.eye(self.weight.shape[-1], dtype=self.weight.dtype, device=self.weight.device)
+
+    def _weighed(self, sinogram: Tensor) -> Tensor:
+        return sinogram if self.cell_weights is None else sinogram * self.cell_weights.to(sinogram.dtype)
 
 
 def is_plain(stage: nn.Module) -> TypeGuard[TableWindow]:
@@ -149,18 +160,20 @@ class SmoothWindow(TableWindow):
             waves = np.cos(np.pi * np.outer(np.arange(rank), np.arange(ANGLE_KNOTS)) / (ANGLE_KNOTS - 1))
             self.shares = nn.Parameter(torch.tensor(waves, dtype=start.dtype, device="cpu"))
 
-    def parts(self, sinogram: Tensor) -> Tensor:
-        """What each coefficient of a shared window adds to the filtered sinogram: (A, D) -> (K, A, D)."""
-        if self.cell_weights is not None:
-            sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
-        responses = self.response * self.basis.T[:, None] if self.response.ndim == 2 else self.response * self.basis.T
-        many = [filter_projections(sinogram[None], response) for response in responses]
-        return torch.cat(many)
+    def functions(self) -> Tensor:
+        """(K, F), or for a low_rank window (rank K, A, F): what each coefficient adds to the window."""
+        if self.shares is None:
+            return self.basis.T
+        return (self._shares().T[:, None, :, None] * self.basis.T[:, None]).flatten(0, 1)
 
     def window(self) -> Tensor:
         """(F,), or (A, F) for one that differs from angle to angle: the window as it is now."""
         parts = (self.coefficients[:, None] * self.basis).sum(-1)
         if self.shares is None:
             return self.weight + parts[0]
-        shares = (self.angle_basis[:, None] * self.shares).sum(-1)
-        return self.weight + (shares[..., None] * parts).sum(1)
+        return self.weight + (self._shares()[..., None] * parts).sum(1)
+
+    def _shares(self) -> Tensor:
+        """(A, rank)."""
+        assert self.shares is not None
+        return (self.angle_basis[:, None] * self.shares).sum(-1)

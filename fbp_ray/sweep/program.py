@@ -39,7 +39,7 @@ from fbp_ray.sweep.folder import (
 from fbp_ray.sweep.report import SweepProgress, TrialEnded, TrialEvent, as_page, draw_plots, results_table
 from fbp_ray.sweep.space import Search, Space, check_space, open_search
 from fbp_ray.train.cluster import cluster, nodes, starting_ray, this_machine
-from fbp_ray.train.parts import open_parts
+from fbp_ray.train.parts import open_parts, split_of
 from fbp_ray.train.process import Process
 from fbp_ray.train.program import check, check_start, resolve, train_run
 from fbp_ray.train.record import measure_baseline
@@ -141,7 +141,8 @@ def _run(tree: SweepTree, folder: SweepFolder, search: Search, keys: list[str], 
         resources = allocate_trials(tree, nodes())
         console.print("measuring the classic FBP on the validation part", highlight=False)
         batches = Batches(validation, tree.train.batch_size, seed=None)
-        baseline = measure_baseline(folder.run, validation, batches, Process(0, 1, torch.device("cpu")), tree.target)
+        alone = Process(0, 1, torch.device("cpu"))
+        baseline = measure_baseline(folder.run, validation, batches, alone, split_of(tree, validation.geometry))
         if baseline.left_out:
             console.print(baseline.left_out, highlight=False, soft_wrap=True)
         before = read_results(folder, keys, tree.sweep.metric)

@@ -17,14 +17,13 @@ from fbp_ray.checkpoint import pack
 from fbp_ray.data import Batches, Sample, SharedCache
 from fbp_ray.data.sampler import samples_for_rank
 from fbp_ray.errors import RunError
-from fbp_ray.geometry import ParallelBeam
 from fbp_ray.least_squares import solve
 from fbp_ray.losses import Loss, composite_loss
 from fbp_ray.metrics import psnr, ssim, where_ranged
 from fbp_ray.own import own_metrics
 from fbp_ray.run import ResolvedConfig, RunFolder, epochs_of
 from fbp_ray.self_target import self_loss, self_risk
-from fbp_ray.some_angles import Split, drawn_split
+from fbp_ray.split import ByAngles, Split
 from fbp_ray.train.average import Average
 from fbp_ray.train.events import Doing, EpochEnd, Event, Started, Step, Warned
 from fbp_ray.train.monitor import BETTER, is_best, is_stalled
@@ -36,6 +35,7 @@ from fbp_ray.train.parts import (
     describe_parts,
     kept_in_memory,
     open_parts,
+    split_of,
 )
 from fbp_ray.train.process import Process, Sums
 from fbp_ray.train.record import BASELINE, CheckpointWriter, measure_baseline, resume, tracking
@@ -87,7 +87,8 @@ def train(
 
     if process.rank == 0 and not run.folder.has(BASELINE):
         report(Doing("measuring the classic FBP on the validation part"))
-    baseline = measure_baseline(run, validation_set, validation, process, config.target)
+    split = split_of(config, geometry)
+    baseline = measure_baseline(run, validation_set, validation, process, split)
     torch.manual_seed(config.train.seed)  # whatever was drawn for the baseline, which may be known already
     model = build_model(config, geometry, baseline.start_cutoff).to(device)
     average = Average(model, config.train.ema)
@@ -97,10 +98,10 @@ def train(
     def warn(text: str) -> None:
         report(Warned(text))
 
-    if config.target == "self" and geometry.num_angles < FEW_ANGLES * geometry.cells:
+    if isinstance(split, ByAngles) and geometry.num_angles < FEW_ANGLES * geometry.cells:
         warn(
             f"{geometry.num_angles} angles are few for {geometry.cells} cells: what they do not show is taken for "
-            "noise, and --target self may prefer too smooth or too sharp a window"
+            "noise, and --target self may prefer too smooth or too sharp a window; --split photons holds out none"
         )
     if config.train.precision == "bfloat16":
         if device.type == "cuda":
@@ -124,7 +125,7 @@ def train(
         def conclude(epoch: int, trained: dict[str, float], training_seconds: float, began: float) -> None:
             """Validates the model as it is after an epoch, saves it and reports its row."""
             average.agree(process)
-            validated = _validate(average.model, validation, epoch, config, process)
+            validated = _validate(average.model, validation, epoch, config, process, split)
             row = {
                 "epoch": epoch,
                 "lr": optimizer.param_groups[0]["lr"],
@@ -159,12 +160,11 @@ def train(
         if config.window.init == "solve" and not history:
             began = time.perf_counter()
             report(Doing("solving for the window"))
-            pairs = ((batch.observation.to(device), batch.ground_truth.to(device)) for batch in training.epoch(0))
-            if said := solve(model, pairs, process.add_up, ground_truth=config.target == "truth"):
+            if said := solve(model, training.epoch(0), process.add_up, split):
                 warn(said)
             average.start()
             seconds = time.perf_counter() - began
-            conclude(0, _losses(model, training, config, process), seconds, began)
+            conclude(0, _losses(model, training, config, process, split), seconds, began)
 
         for epoch in range(epochs_of(history) + 1, config.train.epochs + 1):
             if is_stalled(config, history):
@@ -179,7 +179,7 @@ def train(
                 progress = ((epoch - 1) * steps + step - 1) / (config.train.epochs * steps)
                 set_rates(optimizer, model, config.optim, progress)
                 batch = batch if weight else _stand_in(batch)
-                loss = _loss(parallel, batch, _split(config, geometry, epoch, step), config, process)
+                loss = _loss(parallel, batch, (epoch, step), config, process, split)
                 optimizer.zero_grad()
                 (loss.total * weight).backward()  # type: ignore[no-untyped-call]
                 if config.optim.clip is not None:
@@ -200,34 +200,38 @@ def train(
             conclude(epoch, trained, training_seconds, began)
 
 
-def _split(config: ResolvedConfig, geometry: ParallelBeam, epoch: int, step: int) -> Split | None:
-    """What a step holds out, where it learns without ground truth."""
-    return drawn_split(geometry, config.train.seed, epoch, step) if config.target == "self" else None
-
-
-def _loss(model: nn.Module, batch: Sample, split: Split | None, config: ResolvedConfig, process: Process) -> Loss:
-    """The loss of a batch."""
+def _loss(
+    model: nn.Module,
+    batch: Sample,
+    when: tuple[int, int],
+    config: ResolvedConfig,
+    process: Process,
+    split: Split | None,
+) -> Loss:
+    """The loss of a batch; `when` is its epoch and step."""
     observation = batch.observation.to(process.device, non_blocking=True)
     if split is not None:
-        prediction = model(split.seen.take(observation), some=split.seen)
-        return Loss(self_loss(prediction, observation, split), {})
+        parts = split.drawn(observation, torch.as_tensor(batch.index), config.train.seed, *when)
+        return Loss(self_loss(model(parts.seen, some=parts.seen_scan), parts), {})
     return composite_loss(model(observation), batch.ground_truth.to(process.device, non_blocking=True), config.loss)
 
 
-def _losses(model: nn.Module, data: Batches, config: ResolvedConfig, process: Process) -> dict[str, float]:
+def _losses(
+    model: nn.Module, data: Batches, config: ResolvedConfig, process: Process, split: Split | None
+) -> dict[str, float]:
     """The loss and its parts over the training part, as it is before the first epoch."""
     model.eval()
     sums = Sums(process)
     with torch.no_grad():
         for step, batch in enumerate(data.epoch(0), start=1):
             if len(batch.observation):
-                loss = _loss(model, batch, _split(config, data.dataset.geometry, 0, step), config, process)
+                loss = _loss(model, batch, (0, step), config, process, split)
                 sums.add(len(batch.observation), {"loss": loss.total, **loss.parts})
     return sums.means()
 
 
 def _validate(
-    model: nn.Module, data: Batches, epoch: int, config: ResolvedConfig, process: Process
+    model: nn.Module, data: Batches, epoch: int, config: ResolvedConfig, process: Process, split: Split | None
 ) -> dict[str, float]:
     """The loss, its parts, PSNR, SSIM and metrics of one's own over a whole part, the same in every process.
 
@@ -248,9 +252,10 @@ def _validate(
                 found = {name: of(prediction, target) for name, of in FIGURES.items()}
                 figures = {name: where_ranged(values, target) for name, values in found.items()}
                 figures |= {name: of(prediction, target) for name, of in metrics.items()}
-            if config.target == "self":
-                index = torch.as_tensor(batch.index)
-                risk = self_risk(lambda rays, some: model(rays, some=some), observation, index, data.dataset.geometry)
+            if split is not None:
+                risk = self_risk(
+                    lambda rays, some: model(rays, some=some), observation, torch.as_tensor(batch.index), split
+                )
                 figures = {"loss": risk, **figures}
             else:
                 loss = composite_loss(prediction, target, config.loss, found)

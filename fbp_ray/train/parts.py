@@ -13,6 +13,7 @@ from fbp_ray.errors import ConfigError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import ResolvedConfig
+from fbp_ray.split import ByAngles, ByPhotons, Split
 from fbp_ray.train.augment import Augment
 from fbp_ray.train.noise import FixedNoise, Noise
 from fbp_ray.train.process import Process
@@ -116,6 +117,27 @@ def known_photons(config: TrainConfig) -> float | None:
         return photons_of(config.data.dir) if config.data.dir else None
     low, high = config.data.photons
     return low if low == high else None
+
+
+def split_of(config: TrainConfig, geometry: ParallelBeam) -> Split | None:
+    """How scans are split where a run learns without ground truth, None where it has it.
+
+    Raises:
+        ConfigError: there are too few angles, or the photons are not known.
+    """
+    if config.target == "truth":
+        return None
+    if config.split == "angles":
+        return ByAngles(geometry)
+    given = config.window.photons
+    photons = given if isinstance(given, float) else known_photons(config)
+    if photons is None:
+        why = "differ from sample to sample" if config.data.photons else f"are not known of {config.data.dir}"
+        raise ConfigError(
+            f"--split photons holds out some of the photons of a ray, which {why}; say how many a ray has that meets "
+            "nothing, --window.photons N, or hold out angles: --split angles"
+        )
+    return ByPhotons(geometry, photons, config.window.unit)
 
 
 def describe_parts(config: ResolvedConfig, training_set: LoDoPaB, validation_set: LoDoPaB) -> dict[str, Any]:

@@ -25,13 +25,12 @@ from fbp_ray.run import ResolvedConfig as ResolvedConfig
 from fbp_ray.run import RunFolder, State, epochs_of
 from fbp_ray.shipped import absolute_place
 from fbp_ray.simulate import sample_data
-from fbp_ray.some_angles import splits
 from fbp_ray.storage import open_folder
 from fbp_ray.trackers import check_trackers
 from fbp_ray.train.cluster import allocate, check_interface, starting_ray, this_machine
 from fbp_ray.train.display import TrainingDisplay
 from fbp_ray.train.events import Doing
-from fbp_ray.train.parts import build_model, check_shares, drawing, open_parts
+from fbp_ray.train.parts import build_model, check_shares, drawing, open_parts, split_of
 from fbp_ray.train.record import BASELINE
 
 MOST = 1e3
@@ -152,13 +151,14 @@ def check(config: ResolvedConfig, workers: int | None = None) -> None:
 
 def _try_out(config: TrainConfig, model: LearnableFBP, training: LoDoPaB) -> None:
     """Uses what a step and a validation use, once."""
+    split = split_of(config, training.geometry)
     image = torch.zeros(1, *training.geometry.image_shape, requires_grad=True)
     if model.config.own_code:  # what it gives is not known
         observation = training[0].observation[None]
         image = model(observation)
-        if config.target == "self":
-            seen = splits(training.geometry)[0].seen
-            model(seen.take(observation), some=seen)
+        if split is not None:
+            parts = split.drawn(observation, [0], config.train.seed, 0, 1)
+            model(parts.seen, some=parts.seen_scan)
         _refuse_not_finite(image, " or ".join(model.config.own_code))
     if config.target == "truth":
         loss = composite_loss(image, image.detach(), config.loss).total
@@ -169,8 +169,6 @@ def _try_out(config: TrainConfig, model: LearnableFBP, training: LoDoPaB) -> Non
                 f"the loss has no gradient: {' or '.join(config.loss.own)} takes the prediction out of the graph "
                 "(detach, numpy, no_grad); compute it in torch's operations"
             )
-    else:
-        splits(training.geometry)
     image = image.detach()
     for metric in own_metrics(config.metrics).values():
         metric(image, image)
@@ -240,8 +238,8 @@ def check_settings(config: TrainConfig) -> None:
     if config.window.init == "solve":
         if config.window.kind not in SOLVABLE:
             raise ConfigError(
-                f"to be solved, a window has to be linear in what is learned, and {config.window.kind} is not: use "
-                f"--window.kind {', '.join(SOLVABLE[:-1])} or {SOLVABLE[-1]}"
+                "to be solved, a window has to be linear in what is learned, in some hundred coefficients at most, and "
+                f"{config.window.kind} is not: use --window.kind {', '.join(SOLVABLE[:-1])} or {SOLVABLE[-1]}"
             )
         if config.init.checkpoint is not None:
             raise ConfigError("--window.init solve and --init.checkpoint are two starts; leave one out")

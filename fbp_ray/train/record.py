@@ -41,7 +41,7 @@ from fbp_ray.checkpoint import (
     unpack_training,
     write_checkpoint,
 )
-from fbp_ray.config import Target, TrainConfig
+from fbp_ray.config import TrainConfig
 from fbp_ray.data import Batches, LoDoPaB
 from fbp_ray.errors import DataError, RunError
 from fbp_ray.metrics import has_range, psnr, ssim, where_ranged
@@ -49,6 +49,7 @@ from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.pictures import panels
 from fbp_ray.run import RunFolder
 from fbp_ray.self_target import self_risk
+from fbp_ray.split import Split
 from fbp_ray.storage import Folder, LocalFolder, copy_folder
 from fbp_ray.trackers import open_tracker, scalars
 from fbp_ray.train.average import Average
@@ -117,7 +118,7 @@ def resume(
 
 
 def measure_baseline(
-    run: RunFolder, dataset: LoDoPaB, batches: Batches, process: Process, target: Target = "truth"
+    run: RunFolder, dataset: LoDoPaB, batches: Batches, process: Process, split: Split | None = None
 ) -> Baseline:
     """The figures of the Hann that is best for each, with its cut-off; from the run folder where they are known.
 
@@ -126,7 +127,7 @@ def measure_baseline(
         dataset: the validation part; PSNR and SSIM need its ground truth.
         batches: this process's share of it.
         process: which of the processes this is.
-        target: what the run learns from; `self` is judged without ground truth too.
+        split: of the scans of a run that learns, and is judged, without ground truth.
     """
     known = process.from_first(lambda: run.read_json(BASELINE))
     if known is not None and _is_whole(known):
@@ -136,12 +137,12 @@ def measure_baseline(
     def share(samples: int) -> Iterator[Sequence[Tensor]]:
         mine = range(process.rank, min(samples, len(dataset)), process.world_size)
         for batch in DataLoader(Subset(dataset, mine), 4):
-            yield batch.observation.to(process.device), batch.ground_truth.to(process.device)
+            yield batch.observation.to(process.device), batch.ground_truth.to(process.device), batch.index
 
     def search(samples: int) -> dict[str, float]:
         found: dict[str, float] = {}
-        if target == "self":
-            cutoff = best_hann_alone(lambda: (pair[0] for pair in share(samples)), geometry, process.add_up)
+        if split is not None:
+            cutoff = best_hann_alone(lambda: ((one[0], one[2]) for one in share(samples)), split, process.add_up)
             found = dict.fromkeys(("hann_risk_cutoff", "hann_psnr_cutoff", "hann_ssim_cutoff"), cutoff)
         if dataset.truth:
             best = _best_hann(dataset, share, samples, process)
@@ -159,9 +160,10 @@ def measure_baseline(
             if not len(observation):
                 continue
             figures: dict[str, Tensor] = {}
-            if target == "self":
-                alone = hann(cutoffs["hann_risk_cutoff"])
-                figures["hann_risk"] = self_risk(alone, observation, torch.as_tensor(batch.index), geometry)
+            if split is not None:
+                figures["hann_risk"] = self_risk(
+                    hann(cutoffs["hann_risk_cutoff"]), observation, torch.as_tensor(batch.index), split
+                )
             if dataset.truth:
                 by_psnr = psnr(fbp(observation, geometry, "hann", cutoffs["hann_psnr_cutoff"]), truth)
                 by_ssim = ssim(fbp(observation, geometry, "hann", cutoffs["hann_ssim_cutoff"]), truth)

@@ -87,19 +87,19 @@ def same(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    "window",
-    [{"kind": "adaptive", "init": "none"}, {"kind": "angle_frequency"}],
+    ("window", "split"),
+    [({"kind": "adaptive", "init": "none", "photons": 300.0}, "photons"), ({"kind": "angle_frequency"}, "angles")],
 )
 def test_it_learns_the_same_with_and_without_files_of_ground_truth_and_goes_on_bit_for_bit(
-    scan: Path, blind: Path, tmp_path: Path, window: dict[str, Any]
+    scan: Path, blind: Path, tmp_path: Path, window: dict[str, Any], split: str
 ) -> None:
-    seen = run(tmp_path / "seen", settings(scan, window=window))
+    seen = run(tmp_path / "seen", settings(scan, window=window, split=split))
 
     def interrupt(event: Event) -> None:
         if isinstance(event, Step) and event.epoch == 2:
             raise KeyboardInterrupt
 
-    config = settings(blind, window=window)
+    config = settings(blind, window=window, split=split)
     check(config)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "blind", config, interrupt)
@@ -159,6 +159,8 @@ def test_what_needs_ground_truth_says_so_and_what_to_do(blind: Path, tmp_path: P
         check_data(DataConfig(dir=blind))
     with pytest.raises(DataError, match=r"no ground_truth_train_\*\.hdf5"):
         open_parts(settings(blind, target="truth"))
+    with pytest.raises(ConfigError, match=r"--split photons .* are not known of .*--window\.photons N"):
+        check(settings(blind, split="photons"))
     made = run(tmp_path / "run", settings(blind, train={"epochs": 1, "batch_size": 4}))
     with pytest.raises(DataError, match=r"no ground_truth_test_\*\.hdf5.*--data\.dir"):
         evaluate(["--checkpoint", str(made), "--hann_psnr=0.5", "--hann_ssim=0.5"])

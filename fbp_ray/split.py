@@ -1,0 +1,132 @@
+"""A scan split in two parts whose noise is independent: by its angles, or by the photons of every ray.
+
+By angles, each projection belongs to one part. By photons, each photon that was counted goes to the one part with the
+same probability: of n counts, distributed by Poisson about m, either part gets a number that is distributed by Poisson
+about its share of m, independently of the other's (binomial thinning). This needs the counts, hence the number N of
+photons of a ray that meets nothing: n = N exp(-unit y).
+
+What is random depends on the sample and on numbers that are given, so that a run is the same on any number of workers.
+
+Dimensions: B batch, A angles, D detector cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fbp_ray.geometry import ParallelBeam
+from fbp_ray.some_angles import FOLDS, SomeAngles, SomePhotons, splits
+
+NONE = 0.1  # what no count at all is taken for, as in LoDoPaB-CT
+_STEP, _JUDGED, _HALVES = 0, 1, 2  # tell their random numbers apart
+
+
+class Parts(NamedTuple):
+    """Both parts of a batch of scans."""
+
+    seen: Tensor
+    """(B, A', D), what a reconstruction may see."""
+
+    seen_scan: SomeAngles | SomePhotons
+    held_out: Tensor
+    """(B, A'', D), what it is compared with."""
+
+    held_out_scan: SomeAngles | SomePhotons
+
+
+class Split(Protocol):
+    """How scans are split; `index` has the samples' numbers."""
+
+    def drawn(self, sinogram: Tensor, index: Sequence[int] | Tensor, seed: int, epoch: int, step: int) -> Parts:
+        """For a step of a training: seven eighths and one, others in each epoch."""
+
+    def fixed(self, sinogram: Tensor, index: Sequence[int] | Tensor) -> Iterator[tuple[Tensor, Parts]]:
+        """For judging, always the same for a sample: (B,) which samples, and seven eighths and one of these."""
+
+    def halves(self, sinogram: Tensor, index: Sequence[int] | Tensor) -> Parts:
+        """One half and the other, always the same for a sample."""
+
+
+class ByAngles:
+    """Each eighth angle, or each second, is held out of a scan (B, A, D).
+
+    Raises:
+        ConfigError: the scan has too few angles.
+    """
+
+    def __init__(self, geometry: ParallelBeam) -> None:
+        self.folds, self.two = splits(geometry), splits(geometry, 2)
+
+    def drawn(self, sinogram: Tensor, index: Sequence[int] | Tensor, seed: int, epoch: int, step: int) -> Parts:
+        """The same fold for all samples of a step, and in all processes."""
+        return self._part(sinogram, int(np.random.default_rng([seed, epoch, step, FOLDS]).integers(FOLDS)))
+
+    def fixed(self, sinogram: Tensor, index: Sequence[int] | Tensor) -> Iterator[tuple[Tensor, Parts]]:
+        """A sample's number says which fold."""
+        folds = (torch.as_tensor(index) % FOLDS).to(sinogram.device)
+        for fold in sorted(set(folds.tolist())):
+            yield folds == fold, self._part(sinogram[folds == fold], fold)
+
+    def halves(self, sinogram: Tensor, index: Sequence[int] | Tensor) -> Parts:
+        """Even and odd angles."""
+        seen, held_out = self.two[0]
+        return Parts(seen.take(sinogram), seen, held_out.take(sinogram), held_out)
+
+    def _part(self, sinogram: Tensor, fold: int) -> Parts:
+        seen, held_out = self.folds[fold]
+        return Parts(seen.take(sinogram), seen, held_out.take(sinogram), held_out)
+
+
+class ByPhotons:
+    """An eighth of the photons, or half of them, are held out of each ray of a scan (B, A, D).
+
+    Args:
+        geometry: the scan.
+        photons: N.
+        unit: 1/m; `unit` x sinogram is free of a unit.
+    """
+
+    def __init__(self, geometry: ParallelBeam, photons: float, unit: float) -> None:
+        self.geometry, self.photons, self.unit = geometry, photons, unit
+
+    def drawn(self, sinogram: Tensor, index: Sequence[int] | Tensor, seed: int, epoch: int, step: int) -> Parts:
+        """Drawn anew for each sample and epoch."""
+        return self._parts(sinogram, index, 1 - 1 / FOLDS, (_STEP, seed, epoch))
+
+    def fixed(self, sinogram: Tensor, index: Sequence[int] | Tensor) -> Iterator[tuple[Tensor, Parts]]:
+        """All samples at once."""
+        chosen = torch.ones(len(sinogram), dtype=torch.bool, device=sinogram.device)
+        yield chosen, self._parts(sinogram, index, 1 - 1 / FOLDS, (_JUDGED,))
+
+    def halves(self, sinogram: Tensor, index: Sequence[int] | Tensor) -> Parts:
+        """Half of the photons and the others."""
+        return self._parts(sinogram, index, 1 / 2, (_HALVES,))
+
+    def _parts(self, sinogram: Tensor, index: Sequence[int] | Tensor, share: float, key: tuple[int, ...]) -> Parts:
+        counts = (self.photons * torch.exp(-self.unit * sinogram.double())).round()
+        kept = torch.stack(
+            [
+                torch.binomial(count, torch.full_like(count, share), generator=_generator([*key, int(number)], count))
+                for count, number in zip(counts, index, strict=True)
+            ]
+        )
+        held_out = counts - kept + 0.5  # of all estimates n + c of the logarithm's argument the one of least bias
+        return Parts(
+            self._integrals(kept.clamp(min=NONE), share).to(sinogram.dtype),
+            SomePhotons.of(self.geometry, share),
+            self._integrals(held_out, 1 - share).to(sinogram.dtype),
+            SomePhotons.of(self.geometry, 1 - share),
+        )
+
+    def _integrals(self, counts: Tensor, share: float) -> Tensor:
+        return (share * self.photons / counts).log() / self.unit
+
+
+def _generator(key: list[int], like: Tensor) -> torch.Generator:
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator(like.device).manual_seed(int(state) % 2**63)
