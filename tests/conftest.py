@@ -13,6 +13,7 @@ import pytest
 from fbp_ray.geometry import ParallelBeam, RegularAngles
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes share the tests (`-n 2 --dist loadgroup`), one has all that need the Ray cluster.
 

@@ -1,11 +1,11 @@
 """Quality against milliseconds: windows and networks, trained and scored on one data set, beside the classic FBPs.
 
-    python -m benchmarks.quality --data data/mine --out figures            trains all of them: an hour on 2 cores
+    python -m benchmarks.quality --data data/mine --out figures            trains all of them: two hours on 2 cores
     python -m benchmarks.quality --data data/mine --out figures --kinds adaptive,ray_noise
     python -m benchmarks.quality --data data/mine --out figures --epochs 2 --samples 24     quick
 
 Windows learn with the recipe `lodopab-window`, windows with a network after them with `lodopab-tiny` and three times
-the epochs, on the training part; the Hanns' cut-offs are chosen on the validation part; figures are of `--split`. Runs
+the epochs or with `lodopab-unet` and a fifth more, on the training part; the Hanns' cut-offs are chosen on the validation part; figures are of `--split`. Runs
 stay in OUT/runs and are not trained again. It prints the table and writes quality.json, quality.md, quality.png
 (quality against time, noise power spectra, transfer functions) to OUT.
 """

@@ -37,10 +37,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "tiny": {"recipe": "lodopab-tiny"},
     "tiny-32": {"recipe": "lodopab-tiny", "postprocessing": {"channels": 32}},
     "tiny-self": {"recipe": "lodopab-tiny", "target": "self"},
+    "unet": {"recipe": "lodopab-unet"},
 }
 """The settings of each training, beside those of the recipe."""
 
-LONGER = 3  # times the epochs of a window, for a window with a network
+LONGER = {"lodopab-tiny": 3.0, "lodopab-unet": 1.2}
+"""Times the epochs of a window, for a window with a network."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,12 @@ def train_all(kinds: Sequence[str], data: Path, storage: Path, epochs: int) -> d
 
 def _settings(kind: str, data: Path, storage: Path, epochs: int) -> dict[str, Any]:
     own = KINDS[kind]
-    times = LONGER if own.get("recipe") == "lodopab-tiny" else 1
+    times = LONGER.get(own.get("recipe", ""), 1)
     return {
         "recipe": "lodopab-window",
         **own,
         "data": {"dir": str(data), "cache": "memory"},
-        "train": {"epochs": times * epochs, "patience": 0, **own.get("train", {})},
+        "train": {"epochs": round(times * epochs), "patience": 0, **own.get("train", {})},
         "run": {"name": f"{kind}-{epochs}", "storage": str(storage)},
         "track": {"to": "none"},
     }
