@@ -81,10 +81,11 @@ def solve(
                 else:
                     one = slice(number, number + 1)
                     first, images, right = _by_halves(model, split, observations[one], batch.index[one])  # type: ignore[index]
-                for some in torch.split(images, PIXELS_AT_ONCE, dim=1):
-                    exact = some.double()
-                    sums[:, :count] += exact @ exact.T
                 sums[:, count] += right
+                seen = images.any(1).nonzero()[:, 0]  # of adaptive's gains a half or so are used by a scan
+                for some in torch.split(images[seen], PIXELS_AT_ONCE, dim=1):
+                    exact = some.double()
+                    sums[seen[:, None], seen] += exact @ exact.T
         sums = over_processes(sums).cpu()
         found, warning = _solution(sums[:, :count], sums[:, count])
         unknowns.copy_(start + found.reshape(start.shape).to(start))
