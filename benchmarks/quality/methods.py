@@ -26,6 +26,12 @@ KINDS: dict[str, dict[str, Any]] = {
         "train": {"epochs": 0},
         "target": "self",
     },
+    "solve-adaptive": {"window": {"kind": "adaptive", "init": "solve"}, "train": {"epochs": 0}},
+    "solve-adaptive-self": {
+        "window": {"kind": "adaptive", "init": "solve"},
+        "train": {"epochs": 0},
+        "target": "self",
+    },
     "spline": {"window": {"kind": "spline"}},
     "fourier_series": {"window": {"kind": "fourier_series"}},
     "frequency": {"window": {"kind": "frequency"}},

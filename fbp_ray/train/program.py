@@ -96,7 +96,7 @@ def beside_hann(run: RunFolder) -> str:
         risk, classic = manifest.metrics.get("loss", math.nan), baseline.hann_risk or math.nan
         return (
             f"{'better' if risk < classic else 'no better'} than the best Hann on the validation part (epoch "
-            f"{manifest.epoch}), judged by held-out angles: estimated squared error {risk:.4g} "
+            f"{manifest.epoch}), judged by what is held out: estimated squared error {risk:.4g} "
             f"beside {classic:.4g} of Hann {baseline.start_cutoff:.2f}"
         )
     psnr, ssim = (manifest.metrics.get(figure, math.nan) for figure in ("psnr", "ssim"))

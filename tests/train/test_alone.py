@@ -128,7 +128,7 @@ def test_a_run_without_ground_truth_is_shown_listed_and_ends_with_a_verdict(
     assert baseline.start_cutoff == load_model(made).config.window.cutoff
     assert set(read_manifest(made.folder).metrics) == {"loss"}
     assert read_manifest(made.folder).metrics["loss"] == min(row["validation_loss"] for row in made.read_history())
-    assert "judged by held-out angles" in beside_hann(made)
+    assert "judged by what is held out" in beside_hann(made)
     listed = summary(open_folder(tmp_path / "run"))
     assert (listed.epochs_done, listed.psnr, listed.ssim, listed.reason) == (2, None, None, "")
     assert "gain/psnr" not in logged[0][0]
