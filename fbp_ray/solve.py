@@ -1,8 +1,8 @@
 """`python -m fbp_ray.solve --data.dir DIR`: the window of least mean squared error, in one pass over the training part.
 
 A run folder like that of a training, whose only epoch is 0: it takes what `python -m fbp_ray.train` takes, with
-`--window.kind spline`, `--window.init solve` and `--train.epochs 0` unless given otherwise. With `--window.kind adaptive`
-it solves for the gains of the bands, with `--target self` without ground truth.
+`--window.kind spline`, `--window.init solve` and `--train.epochs 0` unless given otherwise. It solves for the gains of
+`--window.kind adaptive` too, and with `--target self` without ground truth.
 """
 
 from __future__ import annotations

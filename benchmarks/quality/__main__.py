@@ -5,9 +5,9 @@
     python -m benchmarks.quality --data data/mine --out figures --epochs 2 --samples 24     quick
 
 Windows learn with the recipe `lodopab-window`, windows with a network after them with `lodopab-tiny` and three times
-the epochs or with `lodopab-unet` and a fifth more, on the training part; the Hanns' cut-offs are chosen on the validation part; figures are of `--split`. Runs
-stay in OUT/runs and are not trained again. It prints the table and writes quality.json, quality.md, quality.png
-(quality against time, noise power spectra, transfer functions) to OUT.
+the epochs or with `lodopab-unet` and a fifth more, on the training part; the Hanns' cut-offs are chosen on the
+validation part; figures are of `--split`. Runs stay in OUT/runs and are not trained again. It prints the table and
+writes quality.json, quality.md, quality.png (quality against time, noise power spectra, transfer functions) to OUT.
 """
 
 from __future__ import annotations
