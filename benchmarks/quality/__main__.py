@@ -7,7 +7,8 @@
 Windows learn with the recipe `lodopab-window`, windows with a network after them with `lodopab-tiny` and three times
 the epochs or with `lodopab-unet` and a fifth more, on the training part; the Hanns' cut-offs are chosen on the
 validation part; figures are of `--split`. Runs stay in OUT/runs and are not trained again. It prints the table and
-writes quality.json, quality.md, quality.png (quality against time, noise power spectra, transfer functions) to OUT.
+writes quality.json, quality.md, quality.png (quality against time, noise power spectra, transfer functions) and
+front.png (quality against time alone) to OUT.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from benchmarks.projector.machine import OtherPrograms, machine, versions
 from benchmarks.quality.methods import KINDS, Method, classic, learned, train_all
-from benchmarks.quality.report import plot, table
+from benchmarks.quality.report import front, plot, table
 from benchmarks.quality.scores import best_cutoffs, score, time_in_turns
 from fbp_ray.cli import parse, run_program
 from fbp_ray.config import split_names
@@ -81,7 +82,8 @@ def main(argv: Sequence[str]) -> None:
     }
     (options.out / "quality.json").write_text(json.dumps(result, indent=1))
     plot(options.out / "quality.png", methods, scored, milliseconds, apart)
-    print(f"written to {options.out}: quality.md, quality.json, quality.png")
+    front(options.out / "front.png", methods, scored, milliseconds)
+    print(f"written to {options.out}: quality.md, quality.json, quality.png, front.png")
 
 
 if __name__ == "__main__":

@@ -82,3 +82,40 @@ def plot(
         axis.grid(alpha=0.3)
     axes[0, 1].legend(fontsize=7, ncols=2)
     figure.savefig(path, dpi=110)
+
+
+def front(
+    path: Path,
+    methods: Sequence[Method],
+    scored: Mapping[str, Scores],
+    milliseconds: Mapping[str, Mapping[int, float]],
+) -> None:
+    """PSNR and SSIM against the time of an image in batches of 8; a line joins what nothing faster equals.
+
+    What learned without ground truth costs what its like costs, and is left out of the line.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    times = {method.name: milliseconds[method.name][8] for method in methods}
+    for axis, name, label in zip(figure.subplots(1, 2), ("psnr", "ssim"), ("PSNR in dB", "SSIM"), strict=True):
+        values = {method.name: getattr(scored[method.name].mean, name) for method in methods}
+        lowest = min(value for one, value in values.items() if one.startswith("Hann"))
+        shown = [method for method in methods if values[method.name] >= lowest]
+        names = sorted((m.name for m in shown if not m.name.endswith("-self")), key=times.__getitem__)
+        best = [one for number, one in enumerate(names) if all(values[one] > values[o] for o in names[:number])]
+        axis.step([times[one] for one in best], [values[one] for one in best], where="post", color="C7", linewidth=1)
+        for method in shown:
+            at, on = (times[method.name], values[method.name]), method.name in best
+            axis.plot(*at, "o", color="C0" if on else "0.7", markersize=3 + math.log10(1 + method.parameters))
+            if on or method.parameters > 1000:
+                text = f"{method.name} ({method.parameters:,})".replace(",", " ")
+                side = {"xytext": (-5, 4), "ha": "right"} if on else {"xytext": (6, -8), "ha": "left"}
+                axis.annotate(text, at, textcoords="offset points", fontsize=8, **side)
+        axis.set(xscale="log", xlabel="ms an image, batches of 8", ylabel=label)
+        ticks = [tick for tick in (5, 10, 20, 50, 100, 200, 500, 1000) if tick < 2 * max(times.values())]
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.margins(x=0.3, y=0.1)
+        axis.grid(alpha=0.3)
+    figure.suptitle("quality against time; in brackets the parameters", fontsize=10)
+    figure.savefig(path, dpi=110)
