@@ -26,10 +26,15 @@ KINDS: dict[str, dict[str, Any]] = {
         "train": {"epochs": 0},
         "target": "self",
     },
-    "solve-adaptive": {"window": {"kind": "adaptive", "init": "solve"}, "train": {"epochs": 0}},
+    "solve-adaptive": {
+        "window": {"kind": "adaptive", "init": "solve"},
+        "train": {"epochs": 0},
+        "data": {"train_samples": 60},
+    },
     "solve-adaptive-self": {
         "window": {"kind": "adaptive", "init": "solve"},
         "train": {"epochs": 0},
+        "data": {"train_samples": 60},
         "target": "self",
     },
     "spline": {"window": {"kind": "spline"}},
@@ -92,7 +97,7 @@ def _settings(kind: str, data: Path, storage: Path, epochs: int) -> dict[str, An
     return {
         "recipe": "lodopab-window",
         **own,
-        "data": {"dir": str(data), "cache": "memory"},
+        "data": {"dir": str(data), "cache": "memory", **own.get("data", {})},
         "train": {"epochs": round(times * epochs), "patience": 0, **own.get("train", {})},
         "run": {"name": f"{kind}-{epochs}", "storage": str(storage)},
         "track": {"to": "none"},
