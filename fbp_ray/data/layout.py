@@ -66,6 +66,14 @@ def find_observations(folder: Path, part: str) -> list[Path]:
     return [folder / file_name("observation", part, number) for number in sorted(numbers)]
 
 
+def find_parts(folder: Path) -> list[str]:
+    """Those of train, validation and test that a folder has; raises DataError where it has none."""
+    found = [part for part in ("train", "validation", "test") if (folder / file_name("observation", part, 0)).is_file()]
+    if not found:
+        find_observations(folder, "test")  # which says what is missing
+    return found
+
+
 def _make_data() -> str:
     return f"{this_python()} -m fbp_ray.simulate --sample --out DIR"
 
