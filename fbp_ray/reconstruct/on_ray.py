@@ -24,10 +24,11 @@ from fbp_ray.train.cluster import cpus_per_worker, nodes
 
 
 class Done(NamedTuple):
-    """A slab that is on the disk, and the machine that has done it."""
+    """A slab that is on the disk."""
 
     slab: int
-    machine: str
+    node: str
+    """Ray's identifier of the machine that has done it."""
 
 
 class Actor:
@@ -41,8 +42,7 @@ class Actor:
 
     def __init__(self, plan: str, out: str, threads: int) -> None:
         torch.set_num_threads(threads)
-        address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        self.machine = f"{socket.gethostname()} {address}"
+        self.node = ray.get_runtime_context().get_node_id()
         self.problem: FbpRayError | None = None
         try:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -59,10 +59,10 @@ class Actor:
                 raise self.problem
             list(self.slabs.do(numbers))
         except (FbpRayError, OSError) as error:
-            problem = f"{self.machine}: {error}"
+            problem = f"{socket.gethostname()}: {error}"
         return {
             "slab": batch["slab"],
-            "machine": [self.machine] * len(numbers),
+            "node": [self.node] * len(numbers),
             "problem": [problem] * len(numbers),
         }
 
@@ -99,7 +99,7 @@ def do_on_ray(plan: Plan, out: Path, slabs: Collection[int]) -> Iterator[Done]:
         for row in done.iter_rows():
             if row["problem"]:
                 raise RunError(f"a slab could not be done on {row['problem']}")
-            yield Done(int(row["slab"]), str(row["machine"]))
+            yield Done(int(row["slab"]), str(row["node"]))
     except RayError as error:
         raise RunError(
             f"the slabs could not be done on Ray: {error}; those that are done are kept: give the same command to go on"

@@ -78,8 +78,8 @@ def _do(config: ReconstructConfig, plan: Plan, todo: Collection[int]) -> set[str
     with progress("Reconstructing", plan.shape[0]) as advance:
         advance(plan.shape[0] - sum(count[slab] for slab in todo))
         if todo and _on_ray(config):
-            for slab, machine in _by_ray(config, plan, todo):
-                machines.add(machine)
+            for slab, node in _by_ray(config, plan, todo):
+                machines.add(node)
                 advance(count[slab])
         elif todo:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
