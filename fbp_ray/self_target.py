@@ -12,7 +12,7 @@ Dimensions: B batch, A angles, D detector cells, H and W the image's axes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -56,6 +56,11 @@ def self_loss(prediction: Tensor, sinogram: Tensor, split: Split) -> Tensor:
 
 
 def self_risk(reconstruct: Reconstruct, sinogram: Tensor, index: Tensor, geometry: ParallelBeam) -> Tensor:
+    """As `self_risks`, of one reconstruction: (B,), float64."""
+    return self_risks([reconstruct], sinogram, index, geometry)[0]
+
+
+def self_risks(reconstructs: Sequence[Reconstruct], sinogram: Tensor, index: Tensor, geometry: ParallelBeam) -> Tensor:
     """An estimate of each image's mean squared error when it is made from all angles but one fold.
 
     |P|^2 - 2 <P, R> + <R, S>, where S is the unbiased image of the angles that P is made from: <R, S> stands for the
@@ -63,22 +68,24 @@ def self_risk(reconstruct: Reconstruct, sinogram: Tensor, index: Tensor, geometr
     each, with little noise even below 0. Nothing is random: a sample's number says which fold is held out.
 
     Args:
-        reconstruct: what is judged.
+        reconstructs: what is judged, M of them.
         sinogram: (B, A, D).
         index: (B,), the samples' numbers.
         geometry: the scan.
 
     Returns:
-        (B,), float64.
+        (M, B), float64.
     """
-    risks = torch.empty(len(sinogram), dtype=torch.float64, device=sinogram.device)
+    risks = torch.empty(len(reconstructs), len(sinogram), dtype=torch.float64, device=sinogram.device)
     folds = (index % FOLDS).to(sinogram.device)
     for fold in sorted(set(folds.tolist())):
         chosen, (seen, held_out) = folds == fold, splits(geometry)[fold]
         rays = seen.take(sinogram[chosen])
-        image, like = reconstruct(rays, seen).double(), unbiased(rays, seen).double()
+        like = unbiased(rays, seen).double()
         other = unbiased(held_out.take(sinogram[chosen]), held_out).double()
-        risks[chosen] = (image.square() - 2 * image * other + like * other).mean((-2, -1))
+        for number, reconstruct in enumerate(reconstructs):
+            image = reconstruct(rays, seen).double()
+            risks[number, chosen] = (image.square() - 2 * image * other + like * other).mean((-2, -1))
     return risks
 
 

@@ -201,6 +201,12 @@ def _read_evaluation(folder: Folder, config: dict[str, Any]) -> Progress:
         method: {name: math.nan if value is None else value for name, value in row.items()}
         for method, row in read.items()
     }
+    if "psnr" not in figures["learned"]:  # without ground truth
+        rows = [
+            {"method": method} | {name: _finite(value) for name, value in row.items()}
+            for method, row in figures.items()
+        ]
+        return Progress(unit="evaluation", done=1, total=1, rows=rows)
     psnr, ssim = (
         _figure(figures["learned"][name], figures["learned"][name] - figures[f"hann_{name}"][name])
         for name in ("psnr", "ssim")
