@@ -168,6 +168,12 @@ def photons_of(folder: str | Path) -> float | None:
     return float(photons) if isinstance(photons, int | float) and photons > 0 else None
 
 
+def unit_of(folder: str | Path) -> float:
+    """The attenuation in 1/m that the value 1 of a folder's images stands for: what its `unit` says, else MU_MAX."""
+    unit = (describe(folder) or {}).get("unit")
+    return float(unit) if isinstance(unit, int | float) and unit > 0 else MU_MAX
+
+
 def patients_of(folder: str | Path, part: str, samples: int, whole: bool = False) -> list[str] | None:
     """Whose each of the first samples of a part is; None where the folder does not say.
 

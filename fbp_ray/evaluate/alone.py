@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from fbp_ray.baseline import hann
 from fbp_ray.cli import progress
 from fbp_ray.data import LoDoPaB
-from fbp_ray.data.layout import MU_MAX
+from fbp_ray.data.layout import unit_of
 from fbp_ray.errors import ConfigError
 from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.evaluate.details import milliseconds, timed
@@ -161,7 +161,7 @@ def _halves(
             for name, method in methods.items():
                 one, other = (method.some(half.take(sinogram), half).double().cpu().numpy() for half in halves)
                 rings[name].add(one, other)
-                noise = (one - other)[:, *middle] * (MU_MAX / 2)
+                noise = (one - other)[:, *middle] * (unit_of(dataset.folder) / 2)
                 variance[name] += noise.var((-2, -1)).tolist()
                 frequency, spectrum = noise_power(noise)
                 power[name] += [spectrum] * len(noise)
@@ -227,8 +227,8 @@ def _as_csv(dataset: LoDoPaB, risks: dict[str, NDArray[np.float64]]) -> str:
 def alone_table(part: str, images: int, seen: Seen, geometry: ParallelBeam) -> Table:
     """The figures on the terminal."""
     caption = (
-        "squared error: (attenuation / MU_MAX)^2, estimated without ground truth; it compares methods, and is too low "
-        "for each. Resolution: the shortest period of which images of half the angles each agree (half-bit), and of "
+        "squared error: in the data's unit, squared, estimated without ground truth; it compares methods, and is too "
+        "low for each. Resolution: the shortest period of which images of half the angles each agree (half-bit), and of "
         "which a tenth is left"
     )
     table = Table(title=f"{part} part, {images} images, without ground truth", caption=caption)

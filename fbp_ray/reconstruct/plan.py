@@ -14,7 +14,7 @@ from pydantic import Field
 
 from fbp_ray.checkpoint import Manifest, check_geometry, read_manifest
 from fbp_ray.data import describe, geometry_of, photons_of
-from fbp_ray.data.layout import DESCRIPTION, find_observations, find_parts
+from fbp_ray.data.layout import DESCRIPTION, find_observations, find_parts, unit_of
 from fbp_ray.errors import CheckpointError, ConfigError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.reconstruct import ReconstructConfig
@@ -61,6 +61,9 @@ class Plan(Frozen):
     every: int = 1
     first_angles: int | None = None
     """The angles of the data that are taken."""
+
+    unit: float
+    """The attenuation in 1/m that the value 1 of the data stands for."""
 
     row_size: float
     """Metres from one of the rows to the next."""
@@ -166,6 +169,7 @@ def make_plan(config: ReconstructConfig) -> Plan:
         geometry=geometry,
         every=every,
         first_angles=first,
+        unit=unit_of(folder),
         row_size=_row_size(folder, geometry, runs),
         runs=tuple(runs),
         method=method,

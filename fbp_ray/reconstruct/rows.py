@@ -1,8 +1,8 @@
 """Which sample of a data folder holds which row of the scan, and reading rows in the scan's order.
 
 A scan's rows are shared out among the parts. Its `dataset.json` says which row each sample is:
-`"rows": {"train": [..], "validation": [..], "test": [..]}`, for each part the rows in the order of its samples. Where
-it does not say, a part's samples are taken as rows, in their order.
+`"rows": {"train": [0, 80], "validation": [80, 90], "test": [90, 100]}`, for each part its first row and the one after
+its last, or the row of each sample. Where it does not say, a part's samples are taken as rows, in their order.
 """
 
 from __future__ import annotations
@@ -107,6 +107,8 @@ def find_rows(folder: Path, geometry: ParallelBeam, part: str | None, wanted: st
     for name in parts:
         length = len(LoDoPaB(folder, name, geometry, truth=False))
         rows = list(range(length)) if numbers is None else numbers.get(name, [])
+        if len(rows) == 2 and rows[1] - rows[0] == length:  # a block: its first, and the one after its last
+            rows = list(range(*rows))
         if len(rows) != length:
             raise DataError(
                 f"{folder / DESCRIPTION} lists {len(rows)} rows of the {name} part, which has {length} samples; put "

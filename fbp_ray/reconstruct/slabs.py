@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fbp_ray.checkpoint import load_model, read_manifest
 from fbp_ray.data.hdf5_reader import Array
-from fbp_ray.data.layout import MU_MAX
 from fbp_ray.errors import CheckpointError, RunError
 from fbp_ray.memory import available_bytes
 from fbp_ray.model import LearnableFBP, fbp
@@ -73,7 +73,7 @@ class Slabs:
             return images
 
     def _put(self, slab: int, images: Array) -> int:
-        images *= MU_MAX
+        images *= np.float32(self.plan.unit)
         self.write(self.plan.rows_of(slab)[0], images)
         self.partial.mark(slab)
         return slab

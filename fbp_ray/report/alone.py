@@ -45,8 +45,8 @@ def quality_without_truth(subject: Subject) -> Html:
         axes.legend(fontsize="small")
 
     note = (
-        "The squared error, in (attenuation / MU_MAX)², is estimated from angles that an image was not made from. It "
-        "compares methods; for each it is too low by what no angle shows, and may be negative. The best Hann was "
+        "The squared error, in the square of the data's unit, is estimated from angles that an image was not made from. "
+        "It compares methods; for each it is too low by what no angle shows, and may be negative. The best Hann was "
         "chosen on these very images, which favours it."
     )
     return joined(
@@ -69,7 +69,7 @@ def images_without_truth(subject: Subject) -> Html:
         element(
             "p",
             f"Grey runs from {low:g} (black) to {high:g} (white); differences from {-reach:g} (blue) to {reach:g} "
-            "(red); all in attenuation / MU_MAX.",
+            "(red); all in the data's unit.",
         )
     ]
     for classic, learned in zip(evaluation.images["hann_risk"], evaluation.images["learned"], strict=True):

@@ -228,6 +228,7 @@ def _check_sweep(job: Job, nodes: Sequence[Node], local: bool, places: Places, o
 
 def _check_evaluation(job: Job, local: bool, places: Places, own: Collection[str]) -> None:
     from fbp_ray.checkpoint import find_checkpoint, read_manifest
+    from fbp_ray.evaluate.alone import refuse_what_needs_truth
     from fbp_ray.evaluate.inputs import data_folder, open_part
     from fbp_ray.evaluate.program import check_out
 
@@ -241,7 +242,8 @@ def _check_evaluation(job: Job, local: bool, places: Places, own: Collection[str
     folder = Path(places.resolve(str(data_folder(config, manifest))))
     if folder.is_dir():
         _refuse_links(folder, places)
-        open_part(config, manifest, config.split)
+        if not open_part(config, manifest, config.split, needs_truth=False).truth:
+            refuse_what_needs_truth(config, folder)
     elif local:
         raise DataError(f"there is no data folder {folder}; name one in `data.dir`")
 

@@ -20,7 +20,6 @@ import zarr
 from numpy.typing import NDArray
 
 from fbp_ray.data import LoDoPaB
-from fbp_ray.data.layout import MU_MAX
 from fbp_ray.errors import CheckpointError, ConfigError, DataError, FbpRayError, RunError
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.reconstruct import main
@@ -31,6 +30,8 @@ from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, write_scan
 
 ROWS = {"train": list(range(3, 9)), "validation": [0, 1, 2, 11], "test": [9, 10]}  # of twelve, in blocks
+UNIT = 300.0  # 1/m
+WRITTEN = {**ROWS, "train": [3, 9]}  # a block as its first row and the one after its last
 HANN = ["--window", "hann", "--cutoff", "0.6"]
 
 
@@ -45,7 +46,7 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_scan(tmp_path_factory.mktemp("data") / "scan", **counts)
     for file in folder.glob("ground_truth_*"):
         file.unlink()
-    describe(folder, rows=ROWS, photons=1000, row_size=0.004)
+    describe(folder, rows=WRITTEN, photons=1000, row_size=0.004, unit=UNIT)
     return folder
 
 
@@ -54,7 +55,7 @@ def expected(scan: Path) -> NDArray[np.float32]:
     volume = np.empty((12, *COARSE.image_shape), np.float32)
     for part, rows in ROWS.items():
         for sample, row in zip(LoDoPaB(scan, part, COARSE, truth=False), rows, strict=True):
-            volume[row] = fbp(sample.observation, COARSE, "hann", 0.6).numpy() * MU_MAX
+            volume[row] = fbp(sample.observation, COARSE, "hann", 0.6).numpy() * UNIT
     return volume
 
 
@@ -168,12 +169,12 @@ def test_a_checkpoint_reconstructs_as_its_model_does(scan: Path, tmp_path: Path)
     told.load_state_dict(model.state_dict())
     sinograms = torch.stack([sample.observation for sample in LoDoPaB(scan, "test", COARSE, truth=False)])
     with torch.no_grad():
-        images = told.eval()(sinograms).numpy() * MU_MAX
-        assert np.abs(images - model.eval()(sinograms).numpy() * MU_MAX).max() > 0.05
+        images = told.eval()(sinograms).numpy() * UNIT
+        assert np.abs(images - model.eval()(sinograms).numpy() * UNIT).max() > 0.05
     np.testing.assert_allclose(read(tmp_path / "a.h5"), images, rtol=1e-4, atol=1e-3)
 
     silent = shutil.copytree(scan, tmp_path / "silent")
-    describe(silent, rows=ROWS)
+    describe(silent, rows=ROWS, unit=UNIT)
     given[3] = str(silent)
     with pytest.raises(ConfigError, match=r"has no `photons`; .* --photons N, .* --photons estimate"):
         main([*given, "--out", str(tmp_path / "b.h5")])
