@@ -228,8 +228,8 @@ def alone_table(part: str, images: int, seen: Seen, geometry: ParallelBeam) -> T
     """The figures on the terminal."""
     caption = (
         "squared error: in the data's unit, squared, estimated without ground truth; it compares methods, and is too "
-        "low for each. Resolution: the shortest period of which images of half the angles each agree (half-bit), and of "
-        "which a tenth is left"
+        "low for each. Resolution: the shortest period of which images of half the angles each agree (half-bit), and "
+        "of which a tenth is left"
     )
     table = Table(title=f"{part} part, {images} images, without ground truth", caption=caption)
     table.add_column("method")

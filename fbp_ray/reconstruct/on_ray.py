@@ -21,6 +21,7 @@ from fbp_ray.errors import FbpRayError, RunError
 from fbp_ray.reconstruct.plan import Plan
 from fbp_ray.reconstruct.slabs import Slabs
 from fbp_ray.train.cluster import cpus_per_worker, nodes
+from fbp_ray.train.room import wait_for_room
 
 
 class Done(NamedTuple):
@@ -77,6 +78,7 @@ def do_on_ray(plan: Plan, out: Path, slabs: Collection[int]) -> Iterator[Done]:
     gpus = sum(node.gpus for node in there)
     processors = [node.processors for node in there]
     cpus = cpus_per_worker(processors, gpus) if gpus else min(processors)
+    wait_for_room({"CPU": cpus, "GPU": float(gpus > 0)}, print)
     actors = min(len(slabs), gpus or sum(have // cpus for have in processors))
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()

@@ -50,12 +50,11 @@ class Partial:
             RunError: the volume or the folder belongs to something else, another process is at it, or the disk has not
                 enough room.
         """
-        if self._is_complete(plan):
+        if self.check(plan):
+            if self.folder.is_dir() and not self.volume.exists():  # killed when it was about to remove it
+                shutil.rmtree(self.folder)
             yield False
             return
-        self._check_folder()
-        missing = 4 * math.prod(plan.shape) + SPARE - (allocated(self.volume) if self.volume.exists() else 0)
-        _check_room(self.folder.parent, missing, self.out)
         try:
             (self.folder / DONE).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -70,6 +69,17 @@ class Partial:
                     self._mark_of(name).unlink()
                 create(self.volume, plan.layout)
             yield True
+
+    def check(self, plan: Plan) -> bool:
+        """Checks what `begun` checks but the lock, changes nothing, and raises the same; whether all is there."""
+        if self._is_complete(plan):
+            return True
+        self._check_folder()
+        if (self.folder / PLAN).exists():
+            self._check_same(plan)
+        missing = 4 * math.prod(plan.shape) + SPARE - (allocated(self.volume) if self.volume.exists() else 0)
+        _check_room(self.folder.parent, missing, self.out)
+        return False
 
     def done(self) -> set[int]:
         """The slabs that are there."""
@@ -100,8 +110,6 @@ class Partial:
         if about is None or about.get("request") != plan.request:
             whose = "is no volume of this program" if about is None else "was made by another command"
             raise RunError(f"{self.out} exists and {whose}; choose another --out, or move it away; nothing was changed")
-        if self.folder.is_dir() and not self.volume.exists():  # killed when it was about to remove it
-            shutil.rmtree(self.folder)
         return True
 
     def _check_folder(self) -> None:
