@@ -41,7 +41,7 @@ CUTOFFS = [round(0.05 * number, 2) for number in range(4, 21)]
 """Of the Hanns: 0.2 to 1."""
 
 MIDDLE = 0.6
-"""Of an image's side: the square in whose middle the noise is looked at."""
+"""Of an image's shorter side: the square in its middle in which noise is looked at, and grey values are chosen."""
 
 DIFFERENCES = 0.2
 """Differences are shown from minus to plus so much of the range that images are shown in."""
@@ -152,8 +152,7 @@ def _halves(
     power: dict[str, list[NDArray[np.float64]]] = {name: [] for name in methods}
     variance: dict[str, list[float]] = {name: [] for name in methods}
     times: dict[str, list[float]] = {name: [] for name in methods}
-    side = max(4, int(MIDDLE * min(shape)) // 2 * 2)
-    middle = tuple(slice((length - side) // 2, (length - side) // 2 + side) for length in shape)
+    middle = _middle(shape)
     frequency = np.zeros(0)
     with progress("Comparing halves of the angles", len(dataset)) as advance, torch.no_grad():
         for batch in DataLoader(dataset, BATCH):
@@ -203,7 +202,8 @@ def _pictures(
     np.savez(content, **arrays)
     if not chosen:
         return {}, content.getvalue(), []
-    low, high = (float(f"{edge:.2g}") for edge in np.percentile(torch.stack(images["hann_risk"]).numpy(), [0.5, 99.5]))
+    inner = torch.stack(images["hann_risk"]).numpy()[:, *_middle(dataset.geometry.image_shape)]  # no bright border
+    low, high = (float(f"{edge:.2g}") for edge in np.percentile(inner, [0.5, 99.5]))
     high = max(high, low + 1e-9)
     reach = float(f"{DIFFERENCES * (high - low):.1g}")
     grey, difference = Scale(low, high, "gray"), Scale(-reach, reach, "RdBu_r")
@@ -213,6 +213,13 @@ def _pictures(
         for index, classic, learned in zip(chosen, images["hann_risk"], images["learned"], strict=True)
     }
     return pictures, content.getvalue(), [low, high, reach]
+
+
+def _middle(shape: tuple[int, int]) -> tuple[slice, slice]:
+    """The square in the middle of an image, of an even number of pixels a side."""
+    side = max(4, int(MIDDLE * min(shape)) // 2 * 2)
+    first, second = (slice((length - side) // 2, (length - side) // 2 + side) for length in shape)
+    return first, second
 
 
 def _as_csv(dataset: LoDoPaB, risks: dict[str, NDArray[np.float64]]) -> str:

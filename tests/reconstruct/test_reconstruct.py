@@ -35,6 +35,12 @@ WRITTEN = {**ROWS, "train": [3, 9]}  # a block as its first row and the one afte
 HANN = ["--window", "hann", "--cutoff", "0.6"]
 
 
+@pytest.fixture(autouse=True)
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here this process does it, though other tests may have started Ray in it."""
+    monkeypatch.setattr("fbp_ray.reconstruct.program._on_ray", lambda config: False)
+
+
 def describe(folder: Path, **more: Any) -> None:
     about = {"geometry": COARSE.model_dump(mode="json"), **more}
     (folder / "dataset.json").write_text(json.dumps(about))
@@ -259,7 +265,7 @@ def test_a_volume_larger_than_the_disk_or_a_slab_larger_than_the_memory_is_refus
     with pytest.raises(RunError, match=r"needs 1.15 MB more, and the disk has 1 kB left; make room"):
         reconstruct(scan, tmp_path / "new" / "a.zarr")
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.undo()
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     monkeypatch.setattr("fbp_ray.reconstruct.slabs.available_bytes", lambda: 200_000)
     with pytest.raises(RunError, match=r"12 rows at a time take about 897 kB of memory, and 200 kB are free.*--slab 1"):
         reconstruct(scan, tmp_path / "a.h5")

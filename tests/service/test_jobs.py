@@ -271,6 +271,7 @@ def test_a_volume_is_made_by_a_job(service: Service, scan: Path, monkeypatch: py
         assert progress["rows"] == [{"slab": 1, "of": 3}]
     (_, _, variables) = service.cluster.submitted[0]
     monkeypatch.setenv("FBP_RAY_JOB", variables["FBP_RAY_JOB"])
+    monkeypatch.setattr("fbp_ray.reconstruct.program._on_ray", lambda config: False)
     main(["reconstruct"])
     assert out.exists()
     service.cluster.now(job["id"], "succeeded")
