@@ -86,7 +86,14 @@ def evenly_spaced(length: int, count: int) -> list[int]:
     return [round((k + 0.5) * length / count - 0.5) for k in range(count)]
 
 
-def strip(classic: Tensor, learned: Tensor, truth: Tensor | None, classic_name: str = "classic FBP") -> Pixels:
+def strip(
+    classic: Tensor,
+    learned: Tensor,
+    truth: Tensor | None,
+    classic_name: str = "classic FBP",
+    grey: Scale = GREY,
+    difference: Scale = DIFFERENCE,
+) -> Pixels:
     """[classic FBP | learned FBP | ground truth | learned - ground truth], with names above.
 
     Without ground truth it is [classic FBP | learned FBP | learned - classic FBP].
@@ -96,16 +103,17 @@ def strip(classic: Tensor, learned: Tensor, truth: Tensor | None, classic_name: 
         learned: (H, W).
         truth: (H, W), or None.
         classic_name: stands above the first.
+        grey, difference: what the images and the differences are shown in.
     """
     classic, learned = (image.detach().float().cpu() for image in (classic, learned))
-    named = {classic_name: _colour(classic, GREY), "learned FBP": _colour(learned, GREY)}
-    scale = f"{DIFFERENCE.low:g} to {DIFFERENCE.high:g}"
+    named = {classic_name: _colour(classic, grey), "learned FBP": _colour(learned, grey)}
+    scale = f"{difference.low:g} to {difference.high:g}"
     if truth is None:
-        named[f"learned - classic, {scale}"] = _colour(learned - classic, DIFFERENCE)
+        named[f"learned - classic, {scale}"] = _colour(learned - classic, difference)
     else:
         truth = truth.detach().float().cpu()
-        named[f"ground truth, {GREY.low:g} to {GREY.high:g}"] = _colour(truth, GREY)
-        named[f"learned - truth, {scale}"] = _colour(learned - truth, DIFFERENCE)
+        named[f"ground truth, {grey.low:g} to {grey.high:g}"] = _colour(truth, grey)
+        named[f"learned - truth, {scale}"] = _colour(learned - truth, difference)
     return _tiles([list(named.items())], HEADER)
 
 

@@ -57,6 +57,13 @@ def self_loss(prediction: Tensor, parts: Parts) -> Tensor:
 
 
 def self_risk(reconstruct: Reconstruct, sinogram: Tensor, index: Sequence[int] | Tensor, split: Split) -> Tensor:
+    """As `self_risks`, of one reconstruction: (B,), float64."""
+    return self_risks([reconstruct], sinogram, index, split)[0]
+
+
+def self_risks(
+    reconstructs: Sequence[Reconstruct], sinogram: Tensor, index: Sequence[int] | Tensor, split: Split
+) -> Tensor:
     """An estimate of each image's mean squared error when it is made from seven eighths of the scan.
 
     |P|^2 - 2 <P, R> + <R, S>, where S is the unbiased image of what P is made from: <R, S> stands for the square of the
@@ -64,20 +71,21 @@ def self_risk(reconstruct: Reconstruct, sinogram: Tensor, index: Sequence[int] |
     little noise even below 0. The same sample is always split alike.
 
     Args:
-        reconstruct: what is judged.
+        reconstructs: what is judged, M of them.
         sinogram: (B, A, D).
         index: the samples' numbers.
         split: how scans are split.
 
     Returns:
-        (B,), float64.
+        (M, B), float64.
     """
-    risks = torch.empty(len(sinogram), dtype=torch.float64, device=sinogram.device)
+    risks = torch.empty(len(reconstructs), len(sinogram), dtype=torch.float64, device=sinogram.device)
     for chosen, parts in split.fixed(sinogram, index):
-        image = reconstruct(parts.seen, parts.seen_scan).double()
         like = unbiased(parts.seen, parts.seen_scan).double()
         other = unbiased(parts.held_out, parts.held_out_scan).double()
-        risks[chosen] = (image.square() - 2 * image * other + like * other).mean((-2, -1))
+        for number, reconstruct in enumerate(reconstructs):
+            image = reconstruct(parts.seen, parts.seen_scan).double()
+            risks[number, chosen] = (image.square() - 2 * image * other + like * other).mean((-2, -1))
     return risks
 
 

@@ -46,7 +46,7 @@ ORDER = (
     ("runs",),
     ("report",),
     ("train", "evaluate"),
-    ("sweep", "doctor", "solve", "export", "convert"),
+    ("sweep", "doctor", "solve", "export", "convert", "reconstruct"),
 )
 
 
@@ -96,6 +96,7 @@ def test_options_are_read_before_anything_heavy_is_imported(tmp_path: Path) -> N
     wrong = {
         "fbp_ray.train": ["--optim.lr", "fast"],
         "fbp_ray.evaluate": ["--split", "all"],
+        "fbp_ray.reconstruct": ["--window", "hann", "--data.dir", "data", "--out", "volume.nii"],
         "fbp_ray.export": ["--to", "nowhere"],
         "fbp_ray.convert": ["--unet", "weights.txt", "--out", "runs/none"],
         "fbp_ray.simulate": ["--phantoms", "0"],

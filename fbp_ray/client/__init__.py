@@ -141,7 +141,7 @@ class AsyncClient:
         """Submits a job.
 
         Args:
-            kind: train, sweep or evaluate.
+            kind: train, sweep, evaluate or reconstruct.
             config: its settings, of which those that are not given are the recipe's; or such a tree as `TrainConfig`,
                 of which those that were set are sent.
             idempotency_key: two submissions with the same key are one job; a key of its own by default.

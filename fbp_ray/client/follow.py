@@ -35,7 +35,8 @@ LOG_SILENCE = 600.0
 """The same for a log: a job may have nothing to print for long."""
 
 _GONE = (None, 502, 503, 504)
-_ROWS = {"epoch": "epoch", "trial": "trial", "evaluation": "method"}  # events with a row, and what tells it from others
+_ROWS = {"epoch": "epoch", "trial": "trial", "evaluation": "method", "slab": "slab"}
+"""Events with a row, and what tells it from others."""
 _FIGURES = (
     (("train_loss",), "loss {:.4g}"),
     (("validation_loss",), "validation {:.4g}"),

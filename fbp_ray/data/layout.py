@@ -66,6 +66,14 @@ def find_observations(folder: Path, part: str) -> list[Path]:
     return [folder / file_name("observation", part, number) for number in sorted(numbers)]
 
 
+def find_parts(folder: Path) -> list[str]:
+    """Those of train, validation and test that a folder has; raises DataError where it has none."""
+    found = [part for part in ("train", "validation", "test") if (folder / file_name("observation", part, 0)).is_file()]
+    if not found:
+        find_observations(folder, "test")  # which says what is missing
+    return found
+
+
 def _make_data() -> str:
     return f"{this_python()} -m fbp_ray.simulate --sample --out DIR"
 
@@ -158,6 +166,12 @@ def photons_of(folder: str | Path) -> float | None:
         return PHOTONS
     photons = description.get("photons")
     return float(photons) if isinstance(photons, int | float) and photons > 0 else None
+
+
+def unit_of(folder: str | Path) -> float:
+    """The attenuation in 1/m that the value 1 of a folder's images stands for: what its `unit` says, else MU_MAX."""
+    unit = (describe(folder) or {}).get("unit")
+    return float(unit) if isinstance(unit, int | float) and unit > 0 else MU_MAX
 
 
 def patients_of(folder: str | Path, part: str, samples: int, whole: bool = False) -> list[str] | None:

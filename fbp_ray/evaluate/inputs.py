@@ -24,7 +24,7 @@ from fbp_ray.checkpoint import Manifest, check_geometry
 from fbp_ray.cli import progress
 from fbp_ray.config import DataConfig
 from fbp_ray.data import LoDoPaB, describe, geometry_of, patients_of
-from fbp_ray.data.layout import find_observations, has_truth, photons_of
+from fbp_ray.data.layout import find_observations, has_truth, photons_of, thins
 from fbp_ray.errors import DataError
 from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.evaluate.submission import PART
@@ -43,8 +43,10 @@ def data_folder(config: EvaluateConfig, manifest: Manifest) -> Path:
     return Path(folder)
 
 
-def open_part(config: EvaluateConfig, manifest: Manifest, part: str) -> LoDoPaB:
+def open_part(config: EvaluateConfig, manifest: Manifest, part: str, needs_truth: bool = True) -> LoDoPaB:
     """A part of the data that the options name, or else of those that the model was trained on.
+
+    Without ground truth (`LoDoPaB.truth`) where there is none and it is not needed.
 
     Raises:
         CheckpointError: they are of another geometry than the model.
@@ -60,16 +62,26 @@ def open_part(config: EvaluateConfig, manifest: Manifest, part: str) -> LoDoPaB:
             first = first or manifest.data.get("first_angles")
         check_geometry(config.checkpoint, manifest, geometry.part(first, every or 1))
     if truth and folder.is_dir() and find_observations(folder, part) and not has_truth(folder, part):
-        raise DataError(
-            f"{folder} has no ground_truth_{part}_*.hdf5, which PSNR and SSIM need; add it, evaluate on other data of "
-            "this geometry (--data.dir DIR), or reconstruct without figures: fbp_ray.load_model"
-        )
+        if needs_truth:
+            raise DataError(
+                f"{folder} has no ground_truth_{part}_*.hdf5, which PSNR and SSIM need; add it, or choose other data "
+                "of this geometry: --data.dir DIR"
+            )
+        truth = False
     samples = config.data.samples if part == config.split else None
     given = (folder, part, geometry, samples, every or 1, truth, first)
     photons = drawn_photons(config, manifest)
-    if photons is None or not truth:
+    if photons is None or part == PART:
         return LoDoPaB(*given)
-    return FixedNoise(Noise(DataConfig(dir=folder, photons=photons), geometry.part(first, every or 1)), *given)
+    drawn = DataConfig(dir=folder, photons=photons)
+    if not truth and not thins(drawn):  # nothing to project, and not so many photons to leave some out
+        if config.data.photons is None:
+            return LoDoPaB(*given)
+        raise DataError(
+            f"{folder} has no ground_truth_{part}_*.hdf5, from which noise could be drawn anew, and is not known to "
+            f"have been measured with {photons[1]:g} photons or more; leave out --data.photons"
+        )
+    return FixedNoise(Noise(drawn, geometry.part(first, every or 1)), *given)
 
 
 def drawn_photons(config: EvaluateConfig, manifest: Manifest) -> tuple[float, float] | None:

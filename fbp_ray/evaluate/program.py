@@ -23,6 +23,7 @@ from fbp_ray.cli import progress
 from fbp_ray.data import LoDoPaB, describe
 from fbp_ray.errors import DataError, RunError
 from fbp_ray.evaluate import EvaluateConfig
+from fbp_ray.evaluate.alone import alone_table, look, refuse_what_needs_truth
 from fbp_ray.evaluate.details import kept_images, measure, milliseconds, timed
 from fbp_ray.evaluate.inputs import BATCH, best_cutoffs, drawn_photons, known_photons, open_part, patients_in
 from fbp_ray.evaluate.scores import Scores
@@ -38,6 +39,7 @@ from fbp_ray.settings import as_json
 from fbp_ray.shipped import shipped_models
 from fbp_ray.stage_settings import WindowConfig
 from fbp_ray.storage import Folder, open_folder
+from fbp_ray.train.noise import FixedNoise
 from fbp_ray.versions import versions
 
 
@@ -76,7 +78,10 @@ def evaluate(config: EvaluateConfig) -> None:
     out = open_folder(config.out) if config.out else beside / f"evaluation-{config.split}"
     check_out(out, config.overwrite)
     model = load_model(checkpoint, device)
-    dataset = open_part(config, manifest, config.split)
+    dataset = open_part(config, manifest, config.split, needs_truth=False)
+    if not dataset.truth:
+        _without_truth(config, model, manifest, checkpoint, dataset, out, device)
+        return
     patients = patients_in(dataset, whole=config.protocol is not None)
     cutoffs = best_cutoffs(config, manifest, checkpoint.parent, device)
     photons = known_photons(config, manifest)
@@ -128,7 +133,9 @@ def evaluate(config: EvaluateConfig) -> None:
     figures = {name: of.mean._asdict() | dict(zip(metrics, own[name], strict=True)) for name, of in scores.items()}
     out.write(METRICS, as_json(figures))
     for name in out.names():
-        if name.endswith(".png") and name not in pictures:  # of the evaluation that is overwritten
+        if name == "risks.csv" or (
+            name.endswith(".png") and name not in pictures
+        ):  # of the evaluation that is overwritten
             out.remove(name)
     report = write_report(out)
     console = Console(soft_wrap=True)
@@ -144,6 +151,53 @@ def evaluate(config: EvaluateConfig) -> None:
             highlight=False,
         )
     console.print(f"figures  {out}/{METRICS}, {out}/images.csv", highlight=False)
+    console.print("pictures " + ", ".join(f"{out}/{name}" for name in pictures), highlight=False)
+    console.print(f"report   {report}", highlight=False)
+
+
+def _without_truth(
+    config: EvaluateConfig,
+    model: LearnableFBP,
+    manifest: Manifest,
+    checkpoint: Folder,
+    dataset: LoDoPaB,
+    out: Folder,
+    device: torch.device,
+) -> None:
+    """Evaluates a model on a part without ground truth."""
+    refuse_what_needs_truth(config, dataset.folder)
+    seen = look(model, dataset, config.panels, device)
+    pictures = dict(seen.pictures)
+    if (window := window_figure(model.filter, model.geometry.cells, [seen.cutoff])) is not None:
+        pictures["window.png"] = as_png(window)
+    about = {
+        "checkpoint": str(checkpoint.absolute()),
+        "epoch": manifest.epoch,
+        "data": str(dataset.folder.absolute()),
+        "every": dataset.every,
+        "first_angles": dataset.first_angles,
+        "photons": drawn_photons(config, manifest) if isinstance(dataset, FixedNoise) else None,
+        "split": config.split,
+        "samples": len(dataset),
+        "truth": False,
+        "titles": seen.titles,
+        "hann_risk_cutoff": seen.cutoff,
+        "versions": versions(),
+    }
+    for name, content in pictures.items():
+        out.write(name, content)
+    out.write(KEPT, seen.kept)
+    out.write(MEASURED, as_json(seen.measured))
+    out.write("risks.csv", seen.risks_csv)
+    out.write(EVALUATION, as_json(about))
+    out.write(METRICS, as_json(seen.metrics))
+    for name in out.names():
+        if name == "images.csv" or (name.endswith(".png") and name not in pictures):  # of what is overwritten
+            out.remove(name)
+    report = write_report(out)
+    console = Console(soft_wrap=True)
+    console.print(alone_table(config.split, len(dataset), seen, model.geometry))
+    console.print(f"figures  {out}/{METRICS}, {out}/risks.csv", highlight=False)
     console.print("pictures " + ", ".join(f"{out}/{name}" for name in pictures), highlight=False)
     console.print(f"report   {report}", highlight=False)
 

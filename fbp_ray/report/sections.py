@@ -9,6 +9,7 @@ import yaml
 
 from fbp_ray.pictures import DIFFERENCE, GREY, as_tile
 from fbp_ray.report import charts
+from fbp_ray.report.alone import halves, images_without_truth, is_without_truth, quality_without_truth
 from fbp_ray.report.page import (
     Html,
     bare_picture,
@@ -30,13 +31,14 @@ from fbp_ray.report.words import data_of, learned_from, network_of, window_of
 
 def run_page(subject: Subject) -> str:
     """The page of one run."""
+    alone = is_without_truth(subject.evaluation)
     parts = {
         "What was trained": what_was_trained(subject),
-        "Quality": quality(subject),
+        "Quality": quality_without_truth(subject) if alone else quality(subject),
         "Learning curves": learning_curves(subject),
         "The window": the_window(subject),
-        "Images": images(subject),
-        "Noise and resolution": noise_and_resolution(subject),
+        "Images": images_without_truth(subject) if alone else images(subject),
+        "Noise and resolution": halves(subject) if alone else noise_and_resolution(subject),
         "Time": time_an_image(subject),
         "Data and versions": data_and_versions(subject),
         "Settings": settings(subject),
@@ -185,7 +187,7 @@ def time_an_image(subject: Subject) -> Html:
         return missing(subject, "The time of an image")
     measured = evaluation.measured
     times = measured["milliseconds"]
-    first = times.get("hann_psnr")
+    first = times.get("hann_psnr") or times.get("hann_risk")
     rows = [
         (evaluation.title(name), number(ms, 2), number(ms / first if first else None, 2)) for name, ms in times.items()
     ]

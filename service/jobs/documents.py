@@ -22,11 +22,11 @@ from fbp_ray.storage import Folder, open_folder
 from fbp_ray.sweep.config import SweepTree
 from fbp_ray.sweep.folder import FINISHED, SWEEP, SweepFolder, read_results
 
-Kind = Literal["train", "sweep", "evaluate"]
+Kind = Literal["train", "sweep", "evaluate", "reconstruct"]
 Status = Literal["pending", "running", "succeeded", "failed", "stopped", "lost"]
 STATUSES: tuple[Status, ...] = get_args(Status)
-Unit = Literal["epoch", "trial", "evaluation"]
-UNITS: dict[Kind, Unit] = {"train": "epoch", "sweep": "trial", "evaluate": "evaluation"}
+Unit = Literal["epoch", "trial", "evaluation", "slab", "volume"]
+UNITS: dict[Kind, Unit] = {"train": "epoch", "sweep": "trial", "evaluate": "evaluation", "reconstruct": "slab"}
 
 
 class JobActivation(BaseModel):
@@ -63,7 +63,8 @@ class Progress(BaseModel):
     done: int = Field(default=0, description="so many are finished")
     total: int | None = Field(default=None, description="of so many")
     rows: list[dict[str, Any]] = Field(
-        default=[], description="one each: losses, PSNR and SSIM of an epoch; figures of a trial, or of a method"
+        default=[],
+        description="one each: losses, PSNR and SSIM of an epoch; figures of a trial, or of a method; a slab",
     )
     best: Best = Field(default=Best(), description="the best metrics so far")
     problem: str = Field(default="", description="what of the folder cannot be read, if anything")
@@ -81,7 +82,7 @@ class JobSummary(BaseModel):
     created: datetime
     started: datetime | None
     ended: datetime | None
-    place: str = Field(description="the folder of its results")
+    place: str = Field(description="the folder of its results, or the volume")
 
 
 class JobDocument(JobSummary):
@@ -129,7 +130,12 @@ def read_progress(
     kind: Kind, place: str, config: dict[str, Any], open_place: Callable[[str], Folder] = open_folder
 ) -> Progress:
     """How far the job with these settings and results is. What cannot be read is said in `problem`, never raised."""
-    read = {"train": _read_training, "sweep": _read_sweep, "evaluate": _read_evaluation}[kind]
+    read = {
+        "train": _read_training,
+        "sweep": _read_sweep,
+        "evaluate": _read_evaluation,
+        "reconstruct": _read_volume,
+    }[kind]
     try:
         return Progress.model_validate(showable(read(open_place(place), config).model_dump()))
     except Exception as error:  # whatever somebody has made of the files
@@ -141,6 +147,8 @@ def how_to_resume(kind: Kind, progress: Progress) -> str:
     """What to do about a job that was lost."""
     if kind == "evaluate":
         return "submit it again (POST its `request` to /jobs, with another `out`)"
+    if kind == "reconstruct":
+        return "submit it again (POST its `request` to /jobs) to do the slabs that lack"
     first = f"from {progress.unit} {progress.done + 1}" if progress.done else "from its begin"
     return f"submit it again (POST its `request` to /jobs) to go on {first}"
 
@@ -201,6 +209,12 @@ def _read_evaluation(folder: Folder, config: dict[str, Any]) -> Progress:
         method: {name: math.nan if value is None else value for name, value in row.items()}
         for method, row in read.items()
     }
+    if "psnr" not in figures["learned"]:  # without ground truth
+        rows = [
+            {"method": method} | {name: _finite(value) for name, value in row.items()}
+            for method, row in figures.items()
+        ]
+        return Progress(unit="evaluation", done=1, total=1, rows=rows)
     psnr, ssim = (
         _figure(figures["learned"][name], figures["learned"][name] - figures[f"hann_{name}"][name])
         for name in ("psnr", "ssim")
@@ -209,6 +223,20 @@ def _read_evaluation(folder: Folder, config: dict[str, Any]) -> Progress:
         {"method": method} | {name: _finite(value) for name, value in row.items()} for method, row in figures.items()
     ]
     return Progress(unit="evaluation", done=1, total=1, rows=rows, best=Best(psnr=psnr, ssim=ssim))
+
+
+def _read_volume(volume: Folder, config: dict[str, Any]) -> Progress:
+    """How many slabs are there while the volume is made; done when it has its name."""
+    from fbp_ray.reconstruct.partial import DONE, PLAN
+    from fbp_ray.reconstruct.plan import Plan
+
+    partial = volume.parent / f"{volume.name}.partial"
+    if not partial.has(PLAN):
+        return Progress(unit="volume", done=int(volume.exists()), total=1)
+    plan = Plan.model_validate_json(partial.read(PLAN))
+    done = len((partial / DONE).names())
+    rows = [{"slab": number, "of": plan.slabs} for number in range(1, done + 1)]
+    return Progress(unit="slab", done=done, total=plan.slabs, rows=rows)
 
 
 def _best_of_run(best: BestOfRun | None) -> Figure | None:

@@ -28,7 +28,7 @@ PROGRESS_SHARE = 10  # a folder is read so rarely that it takes one part in so m
 
 
 class Jobs:
-    """Training, sweep and evaluation jobs. Every method may take its time and be called by any thread.
+    """Training, sweep, evaluation and reconstruction jobs. Every method may take its time and be called by any thread.
 
     Args:
         settings, database, metrics: those of the service.
@@ -176,10 +176,11 @@ class Jobs:
         from fbp_ray.checkpoint import find_checkpoint
 
         job = self._find(id)
-        if job.kind == "evaluate":
+        if job.kind in ("evaluate", "reconstruct"):
+            what = "an evaluation" if job.kind == "evaluate" else "a reconstruction"
             raise Problem(
                 409,
-                f"job {id} is an evaluation and makes no model; activate the job that trained the model, or its folder",
+                f"job {id} is {what} and makes no model; activate the job that trained the model, or its folder",
             )
         try:
             find_checkpoint(self._places.open(job.place))

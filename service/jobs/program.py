@@ -26,6 +26,7 @@ from fbp_ray.cli import on_recipe, run_program
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
 from fbp_ray.evaluate import EvaluateConfig
+from fbp_ray.reconstruct import ReconstructConfig
 from fbp_ray.run import RunFolder, own_settings
 from fbp_ray.settings import Frozen, what_is_wrong
 from fbp_ray.shipped import is_shipped
@@ -46,14 +47,14 @@ SpaceName = Literal["loss_weights", "learning_rate"]
 class TrainJob(Frozen):
     """A training: what `python -m fbp_ray.train` takes. What is not given is the recipe's."""
 
-    kind: Literal["train"] = Field(description="train, sweep or evaluate")
+    kind: Literal["train"] = Field(description="train, sweep, evaluate or reconstruct")
     config: TrainConfig = Field(default=TrainConfig(), description="the settings of the run")
 
 
 class SweepJob(Frozen):
     """A sweep: what the programs in `sweeps/` take."""
 
-    kind: Literal["sweep"] = Field(description="train, sweep or evaluate")
+    kind: Literal["sweep"] = Field(description="train, sweep, evaluate or reconstruct")
     space: SpaceName = Field(description="what is searched: the program sweeps/SPACE.py has its ranges")
     config: SweepTree = Field(default=SweepTree(), description="the settings that trials share, and of the search")
 
@@ -61,11 +62,18 @@ class SweepJob(Frozen):
 class EvaluateJob(Frozen):
     """An evaluation: what `python -m fbp_ray.evaluate` takes."""
 
-    kind: Literal["evaluate"] = Field(description="train, sweep or evaluate")
+    kind: Literal["evaluate"] = Field(description="train, sweep, evaluate or reconstruct")
     config: EvaluateConfig = Field(description="what to evaluate, on what")
 
 
-JobRequest = TrainJob | SweepJob | EvaluateJob
+class ReconstructJob(Frozen):
+    """A volume: what `python -m fbp_ray.reconstruct` takes."""
+
+    kind: Literal["reconstruct"] = Field(description="train, sweep, evaluate or reconstruct")
+    config: ReconstructConfig = Field(description="what to reconstruct, by what, and where the volume goes")
+
+
+JobRequest = TrainJob | SweepJob | EvaluateJob | ReconstructJob
 
 EXAMPLES: dict[str, Any] = {
     "train": {
@@ -90,6 +98,13 @@ EXAMPLES: dict[str, Any] = {
     "evaluate": {
         "summary": "Score a run beside the classic FBP",
         "value": {"kind": "evaluate", "config": {"checkpoint": "runs/reference-1", "split": "test"}},
+    },
+    "reconstruct": {
+        "summary": "Make a volume of a scan's rows",
+        "value": {
+            "kind": "reconstruct",
+            "config": {"checkpoint": "runs/reference-1", "data": {"dir": "data/scan"}, "out": "data/volume.h5"},
+        },
     },
 }
 
@@ -121,6 +136,10 @@ def new_job(body: JobRequest, storage: str, key: str | None, places: Places) -> 
             raise ConfigError("a job writes no submission; use python -m fbp_ray.evaluate --submission FILE.zip")
         place = config["out"] = _place(config.get("out"), f"{storage}/evaluate-{id}", places)
         config["checkpoint"] = places.resolve_model(config["checkpoint"])
+    elif isinstance(body, ReconstructJob):
+        place = config["out"] = places.resolve(config["out"])
+        if config.get("checkpoint"):
+            config["checkpoint"] = places.resolve_model(config["checkpoint"])
     else:
         part = config.setdefault("run" if isinstance(body, TrainJob) else "sweep", {})
         part["name"] = part.get("name") or f"{body.kind}-{id}"
@@ -177,6 +196,8 @@ def check(job: Job, nodes: Sequence[Node], local: bool, places: Places, own: Col
     try:
         if job.kind == "evaluate":
             _check_evaluation(job, local, places, own)
+        elif job.kind == "reconstruct":
+            _check_volume(job, local, places, own)
         elif job.kind == "sweep":
             _check_sweep(job, nodes, local, places, own)
         else:
@@ -228,6 +249,7 @@ def _check_sweep(job: Job, nodes: Sequence[Node], local: bool, places: Places, o
 
 def _check_evaluation(job: Job, local: bool, places: Places, own: Collection[str]) -> None:
     from fbp_ray.checkpoint import find_checkpoint, read_manifest
+    from fbp_ray.evaluate.alone import refuse_what_needs_truth
     from fbp_ray.evaluate.inputs import data_folder, open_part
     from fbp_ray.evaluate.program import check_out
 
@@ -241,9 +263,32 @@ def _check_evaluation(job: Job, local: bool, places: Places, own: Collection[str
     folder = Path(places.resolve(str(data_folder(config, manifest))))
     if folder.is_dir():
         _refuse_links(folder, places)
-        open_part(config, manifest, config.split)
+        if not open_part(config, manifest, config.split, needs_truth=False).truth:
+            refuse_what_needs_truth(config, folder)
     elif local:
         raise DataError(f"there is no data folder {folder}; name one in `data.dir`")
+
+
+def _check_volume(job: Job, local: bool, places: Places, own: Collection[str]) -> None:
+    from fbp_ray.checkpoint import read_manifest
+    from fbp_ray.reconstruct.partial import Partial
+    from fbp_ray.reconstruct.plan import make_plan
+
+    config = ReconstructConfig.model_validate(job.config)
+    _refuse_address(config)
+    folder = config.data.dir
+    if not folder.is_dir():
+        if local:
+            raise DataError(f"there is no data folder {folder}; name one in `data.dir`")
+        return
+    _refuse_links(folder, places)
+    if config.checkpoint is not None:
+        if not (
+            local or is_shipped(config.checkpoint) or "://" in config.checkpoint or Path(config.checkpoint).exists()
+        ):
+            return
+        refuse_own(read_manifest(places.open_model(config.checkpoint)).model.own_code, own)
+    Partial(config.out).check(make_plan(config))
 
 
 def _check_settings(config: TrainConfig, local: bool, places: Places) -> None:
@@ -268,7 +313,7 @@ def _check_resources(config: TrainConfig, nodes: Sequence[Node]) -> None:
         raise Problem(422, str(error)) from None
 
 
-def _refuse_address(config: TrainConfig) -> None:
+def _refuse_address(config: TrainConfig | ReconstructConfig) -> None:
     if config.ray.address is not None:
         raise ConfigError(
             f"a job does not choose its cluster, but `ray.address` is {config.ray.address!r}; leave it out: jobs go to "
@@ -316,7 +361,7 @@ def pack(request: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Trains, sweeps or evaluates inside a job, as the program of the package does with the same settings.
+    """Trains, sweeps, evaluates or reconstructs inside a job, as the package's program does with the same settings.
 
     Raises:
         FbpRayError: what that program raises; ConfigError where the environment has no configuration.
@@ -329,9 +374,9 @@ def main(argv: Sequence[str]) -> None:
             raise ValueError(f"there is no kind {kind}")
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"this is for jobs of the service: a kind (train, sweep, evaluate), and its configuration in {VARIABLE} "
-            f"({type(error).__name__}: {error}); use python -m fbp_ray.train, a program in sweeps/, or python -m "
-            "fbp_ray.evaluate"
+            f"this is for jobs of the service: a kind ({', '.join(get_args(Kind))}), and its configuration in "
+            f"{VARIABLE} ({type(error).__name__}: {error}); use python -m fbp_ray.train, a program in sweeps/, python "
+            "-m fbp_ray.evaluate or python -m fbp_ray.reconstruct"
         ) from None
     if kind == "train":
         from fbp_ray.train.program import train
@@ -342,6 +387,10 @@ def main(argv: Sequence[str]) -> None:
 
         space = request["space"]
         run_sweep(import_module(f"sweeps.{space}").SPACE, on_recipe(SweepTree, config), f"sweeps/{space}.py")
+    elif kind == "reconstruct":
+        from fbp_ray.reconstruct.program import reconstruct
+
+        reconstruct(ReconstructConfig.model_validate(config))
     else:
         from fbp_ray.evaluate.program import evaluate
 

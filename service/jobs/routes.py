@@ -79,7 +79,7 @@ async def submit(
         ),
     ] = None,
 ) -> Any:
-    """Takes a training, a sweep or an evaluation.
+    """Takes a training, a sweep, an evaluation or a reconstruction.
 
     What cannot be is refused at once: settings that do not hold, a run that is complete, more processors than the
     cluster has. The configuration of a run or sweep that was interrupted, with its name, goes on with it.

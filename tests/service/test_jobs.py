@@ -17,6 +17,9 @@ import pytest
 from fbp_ray.baseline import Baseline
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError
+from fbp_ray.reconstruct import ReconstructConfig
+from fbp_ray.reconstruct.partial import Partial
+from fbp_ray.reconstruct.plan import make_plan
 from fbp_ray.run import RunFolder
 from service.jobs.cluster import RayJobs, Refused, Unreachable, find_dashboard
 from service.jobs.program import command, main
@@ -71,6 +74,9 @@ def service(open_service: Callable[..., Service]) -> Service:
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scan(tmp_path_factory.mktemp("scan") / "data")
+
+
+VOLUME = {"window": "hann", "data": {"dir": "data/nowhere"}, "out": "runs/a.h5"}
 
 
 def refused(service: Service, status: int, body: dict[str, Any], *words: str, **headers: str) -> None:
@@ -205,6 +211,10 @@ def test_one_key_sent_at_once_is_one_job(service: Service) -> None:
         ),
         ({"kind": "evaluate", "config": {"checkpoint": "/cluster/nowhere"}}, ["no checkpoint"]),
         ({"kind": "evaluate", "config": {}}, ["checkpoint"]),
+        ({"kind": "reconstruct", "config": {**VOLUME, "out": "/elsewhere/a.h5"}}, ["may not use /elsewhere/a.h5"]),
+        ({"kind": "reconstruct", "config": {**VOLUME, "out": "runs/a.nii"}}, ["must end with .tif"]),
+        ({"kind": "reconstruct", "config": {**VOLUME, "ray": {"address": "h:6379"}}}, ["does not choose its cluster"]),
+        ({"kind": "reconstruct", "config": VOLUME}, ["there is no data folder"]),
         ({"kind": "evaluate", "config": {"checkpoint": "runs/x", "submission": "/tmp/x.zip"}}, ["no submission"]),
     ],
 )
@@ -244,6 +254,34 @@ def test_a_run_that_is_complete_or_another_is_refused(service: Service, scan: Pa
     refused(
         service, 409, {"kind": "sweep", "space": "loss_weights", "config": {"sweep": {"name": "taken"}}}, "no sweep"
     )
+
+
+def test_a_volume_is_made_by_a_job(service: Service, scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its slabs are told while it is made; it makes no model, and a file that is in the way is refused."""
+    out = service.folder / "a.h5"
+    config = {"window": "hann", "data": {"dir": str(scan)}, "part": "train", "slab": 5, "out": str(out)}
+    job = service.runs(kind="reconstruct", config=config)
+    assert job["place"] == str(out)
+    partial = Partial(out)
+    with partial.begun(make_plan(ReconstructConfig.model_validate(config))):
+        partial.mark(0)
+        while (progress := service.get(job["id"])["progress"])["unit"] != "slab":
+            time.sleep(0.01)
+        assert (progress["unit"], progress["done"], progress["total"]) == ("slab", 1, 3)
+        assert progress["rows"] == [{"slab": 1, "of": 3}]
+    (_, _, variables) = service.cluster.submitted[0]
+    monkeypatch.setenv("FBP_RAY_JOB", variables["FBP_RAY_JOB"])
+    monkeypatch.setattr("fbp_ray.reconstruct.program._on_ray", lambda config: False)
+    main(["reconstruct"])
+    assert out.exists()
+    service.cluster.now(job["id"], "succeeded")
+    progress = service.until(job["id"], "succeeded")["progress"]
+    assert (progress["done"], progress["total"], progress["problem"]) == (1, 1, "")
+    assert "makes no model" in service.http.post(f"/jobs/{job['id']}/activate").json()["detail"]
+    out.write_text("a letter")
+    answer = service.http.post("/jobs", json={"kind": "reconstruct", "config": config})
+    assert answer.status_code == 409
+    assert "is no volume of this program" in answer.json()["detail"]
 
 
 def test_two_jobs_do_not_share_a_folder(service: Service) -> None:
