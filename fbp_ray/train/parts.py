@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fbp_ray.config import TrainConfig
-from fbp_ray.data import Batches, LoDoPaB, SharedCache, describe, photons_of
+from fbp_ray.data import Batches, LoDoPaB, SharedCache, describe, photons_of, unit_of
 from fbp_ray.data.hdf5_reader import Array
 from fbp_ray.data.layout import check_data, has_truth, thins
 from fbp_ray.data.loader import Draw
@@ -97,7 +97,8 @@ def drawing(config: TrainConfig, geometry: ParallelBeam) -> Draw | None:
 
 def build_model(config: TrainConfig, geometry: ParallelBeam, cutoff: float = 1.0) -> LearnableFBP:
     """The model at its start; `cutoff` is the best of a Hann. Raises ConfigError where it learns nothing."""
-    window = config.window.with_best(cutoff, known_photons(config))
+    unit = unit_of(config.data.dir) if config.data.dir else None
+    window = config.window.with_best(cutoff, known_photons(config), unit)
     model = LearnableFBP(ModelConfig(geometry=geometry, window=window, postprocessing=config.postprocessing))
     model.filter.requires_grad_(not config.window.frozen)
     model.checkpointing = config.train.checkpointing
