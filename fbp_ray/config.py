@@ -370,7 +370,7 @@ class TrainConfig(Frozen):
     recipe: str = Field(
         default="quickstart",
         description="the settings to start from: quickstart, lodopab-window, lodopab-tiny, lodopab-sparse, "
-        "lodopab-limited, lodopab-low-photon, chest-low-dose or reference",
+        "lodopab-limited, lodopab-low-photon, chest-low-dose, scan or reference",
     )
     target: Target = Field(
         default="truth",

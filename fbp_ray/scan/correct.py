@@ -144,9 +144,10 @@ def gain_of(
         level = images.mean(1, keepdims=True)
         if (level <= 0).any():
             continue
-        images *= level[0] / level
-        noise = np.median(np.square(np.diff(images, axis=0)), axis=1) / 0.4549 / 2  # the median of chi squared
-        found.append(float(noise.mean() / level[0, 0]))
+        scale = level[0] / level
+        images *= scale
+        noise = np.median(np.square(np.diff(images, axis=0)), axis=1) / 0.4549  # the median of chi squared
+        found.append(float((noise / (scale[1:] + scale[:-1])[:, 0]).mean() / level[0, 0]))
     gain = float(np.mean(found)) if found else 0.0
     return gain if gain > 0 else None
 
