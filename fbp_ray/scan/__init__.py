@@ -95,8 +95,14 @@ class StripesConfig(Frozen):
         default="all",
         description="of algotom: all (dead, large and small stripes), sorting or filtering (small ones), or none",
     )
-    size: Count = Field(default=21, description="columns of the median over which small stripes are found")
-    large: Count = Field(default=51, description="columns of the median over which large stripes are found")
+    size: Count | None = Field(
+        default=None,
+        description="columns of the median over which small stripes are found; by default a fiftieth of the detector, "
+        "since a wide one takes of the object what is as wide",
+    )
+    large: Count | None = Field(
+        default=None, description="columns of that for large stripes; by default a twentieth of the detector"
+    )
     snr: Annotated[float, Field(gt=1, allow_inf_nan=False)] = Field(
         default=3.0, description="how far a large or dead stripe stands out"
     )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fbp_ray.errors import ConfigError
 from fbp_ray.scan import StripesConfig
 from fbp_ray.scan.extra import algotom
 
@@ -22,17 +23,27 @@ def without_stripes(sinogram: Values, stripes: StripesConfig) -> Values:
     """A sinogram (A, D) without what is the same at all angles in single columns, by algotom.
 
     Source: Vo, Atwood and Drakopoulos, Optics Express 26 (2018) 28396: algorithms 6, 5 and 3 (all), 3 (sorting) or 2
-    (filtering).
+    (filtering). A sinogram without the noise by which 6 and 5 know what stands out gets 3 alone.
+
+    Raises:
+        ConfigError: the medians are wider than the detector.
     """
     if stripes.method == "none":
         return sinogram
     removal: Any = algotom("prep.removal")
     width = sinogram.shape[1]
-    size, large = min(stripes.size, width // 3 | 1), min(stripes.large, width // 2 | 1)
+    size, large = stripes.size or max(5, width // 50 | 1), stripes.large or max(9, width // 20 | 1)
+    if max(size, large) > width:
+        raise ConfigError(
+            f"--stripes.size {size} and --stripes.large {large} are columns of a detector of {width}; give fewer"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if stripes.method == "all":
-            found = removal.remove_all_stripe(sinogram, stripes.snr, large, size)
+            try:
+                found = removal.remove_all_stripe(sinogram, stripes.snr, large, size)
+            except ValueError:  # too few cells differ from the median for algotom to know what stands out
+                found = removal.remove_stripe_based_sorting(sinogram, size)
         elif stripes.method == "sorting":
             found = removal.remove_stripe_based_sorting(sinogram, size)
         else:

