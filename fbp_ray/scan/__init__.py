@@ -92,8 +92,9 @@ class StripesConfig(Frozen):
     """Removal of stripes in sinograms, which are rings in images."""
 
     method: Literal["none", "all", "sorting", "filtering"] = Field(
-        default="all",
-        description="of algotom: all (dead, large and small stripes), sorting or filtering (small ones), or none",
+        default="filtering",
+        description="of algotom: filtering (small stripes, the gentlest), sorting (those that differ in time too), all "
+        "(dead and large ones too; it may take edges of something dense for them), or none",
     )
     size: Count | None = Field(
         default=None,

@@ -122,7 +122,7 @@ def test_training_takes_it_with_its_own_scale(made: Path) -> None:
     assert model.config.window.unit == unit_of(made) != 81.35858
     assert model.config.window.photons == photons_of(made)
     image = model(training[0].observation[None])[0].detach()
-    assert 0.3 < float(torch.quantile(image, 0.99)) < 0.6  # as in LoDoPaB-CT, so that pictures show it
+    assert 0.2 < float(torch.quantile(image, 0.99)) < 0.6  # as in LoDoPaB-CT, so that pictures show it
 
 
 def test_the_same_scan_from_other_files_is_the_same_data(made: Path, raw: Raw, tmp_path: Path) -> None:
