@@ -118,6 +118,10 @@ class StartWindowConfig(WindowConfig):
         description="the window at the start: ones, an analytic one, or solve: from a Hann to the least mean squared "
         "error by least squares, in one pass over the training part",
     )
+    unit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["data"] = Field(  # type: ignore[assignment]
+        default="data",
+        description="attenuation in 1/m that the value 1 stands for; data: what the data set says, else LoDoPaB-CT's",
+    )
     frozen: bool = Field(
         default=False, description="keep the window as it is at the start, and train the network after it alone"
     )
@@ -129,12 +133,13 @@ class StartWindowConfig(WindowConfig):
         self.with_best(1.0)
         return self
 
-    def with_best(self, cutoff: float, photons: float | None = None) -> WindowConfig:
+    def with_best(self, cutoff: float, photons: float | None = None, unit: float | None = None) -> WindowConfig:
         """The window of a model.
 
         Args:
             cutoff: the best one of a Hann.
             photons: those of the data, None where they are not known and have to be estimated.
+            unit: that of the data, None for LoDoPaB-CT's.
 
         Raises:
             pydantic.ValidationError: the window cannot have this cut-off.
@@ -143,7 +148,8 @@ class StartWindowConfig(WindowConfig):
         counts = (photons or "estimate") if self.photons == "data" else self.photons
         init = "hann" if self.is_hann else self.init
         given = {name: value for name, value in self if name in WindowConfig.model_fields}
-        return WindowConfig.model_validate({**given, "init": init, "cutoff": known, "photons": counts})
+        scale = {} if self.unit != "data" else {"unit": unit or WindowConfig.model_fields["unit"].default}
+        return WindowConfig.model_validate({**given, "init": init, "cutoff": known, "photons": counts, **scale})
 
     @property
     def is_hann(self) -> bool:
@@ -364,7 +370,7 @@ class TrainConfig(Frozen):
     recipe: str = Field(
         default="quickstart",
         description="the settings to start from: quickstart, lodopab-window, lodopab-tiny, lodopab-unet, "
-        "lodopab-sparse, lodopab-limited, lodopab-low-photon, chest-low-dose or reference",
+        "lodopab-sparse, lodopab-limited, lodopab-low-photon, chest-low-dose, scan or reference",
     )
     target: Target = Field(
         default="truth",

@@ -45,7 +45,7 @@ ORDER = (
     ("run", "simulate"),
     ("runs",),
     ("report",),
-    ("train", "evaluate"),
+    ("train", "evaluate", "scan"),
     ("sweep", "doctor", "solve", "export", "convert", "reconstruct"),
 )
 
@@ -100,6 +100,7 @@ def test_options_are_read_before_anything_heavy_is_imported(tmp_path: Path) -> N
         "fbp_ray.export": ["--to", "nowhere"],
         "fbp_ray.convert": ["--unet", "weights.txt", "--out", "runs/none"],
         "fbp_ray.simulate": ["--phantoms", "0"],
+        "fbp_ray.scan": ["tomo.nxs", "--out", "data", "--bin", "0"],
         "fbp_ray.doctor": ["--quick=perhaps"],
         "fbp_ray.report": ["runs/mine", "--out", "page.pdf"],
         "fbp_ray.runs": ["--storage", str(tmp_path / "nowhere")],

@@ -8,14 +8,24 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fbp_ray.data.layout import describe, geometry_of, patients_of, photons_of
+from fbp_ray.data.layout import describe, geometry_of, patients_of, photons_of, unit_of
 
 if TYPE_CHECKING:
     from fbp_ray.data.cache import SharedCache
     from fbp_ray.data.loader import Batches
     from fbp_ray.data.lodopab import LoDoPaB, Sample
 
-__all__ = ["Batches", "LoDoPaB", "Sample", "SharedCache", "describe", "geometry_of", "patients_of", "photons_of"]
+__all__ = [
+    "Batches",
+    "LoDoPaB",
+    "Sample",
+    "SharedCache",
+    "describe",
+    "geometry_of",
+    "patients_of",
+    "photons_of",
+    "unit_of",
+]
 _MODULES = {"Batches": "loader", "LoDoPaB": "lodopab", "Sample": "lodopab", "SharedCache": "cache"}
 
 

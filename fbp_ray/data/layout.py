@@ -3,7 +3,7 @@
     observation_{part}_{number:03d}.hdf5     `data`: (rows, A, D) float32, a sample a row
     ground_truth_{part}_{number:03d}.hdf5    `data`: (rows, H, W) float32
     patient_ids_rand_{part}.csv              a patient's number for each sample, one a line
-    dataset.json                             simulated data only: geometry, photons, seed, sources, split
+    dataset.json                             simulated data and scans only: geometry, unit, photons, split and more
 
 The genuine files hold 128 rows each. Only the last *observation* file of a part is trimmed to what counts; the last
 ground-truth file may hold more rows. Source: Leuschner et al., Scientific Data 8 (2021) 109.
@@ -12,6 +12,7 @@ ground-truth file may hold more rows. Source: Leuschner et al., Scientific Data 
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +34,7 @@ MU_AIR = 0.02
 """Attenuation of air, 1/m."""
 
 MU_MAX = 3071 * (MU_WATER - MU_AIR) / 1000 + MU_WATER
-"""Attenuation at 3071 HU, 81.35858 /m: every stored value, image or line integral, is divided by it."""
+"""Attenuation at 3071 HU, 81.35858 /m, by which images and line integrals are divided where no `unit` is given."""
 
 
 def file_name(kind: Kind, part: str, number: int) -> str:
@@ -169,9 +170,18 @@ def photons_of(folder: str | Path) -> float | None:
 
 
 def unit_of(folder: str | Path) -> float:
-    """The attenuation in 1/m that the value 1 of a folder's images stands for: what its `unit` says, else MU_MAX."""
-    unit = (describe(folder) or {}).get("unit")
-    return float(unit) if isinstance(unit, int | float) and unit > 0 else MU_MAX
+    """Attenuation in 1/m that the value 1 stands for: as `dataset.json` says, else MU_MAX.
+
+    Raises:
+        DataError: it says something that is no such number.
+    """
+    unit = (describe(folder) or {}).get("unit", MU_MAX)
+    if isinstance(unit, bool) or not isinstance(unit, int | float) or not 0 < unit < math.inf:
+        raise DataError(
+            f"{Path(folder) / DESCRIPTION} has the `unit` {unit!r}; it is the attenuation in 1/m that the value 1 "
+            f"stands for, {MU_MAX:.5f} in LoDoPaB-CT"
+        )
+    return float(unit)
 
 
 def patients_of(folder: str | Path, part: str, samples: int, whole: bool = False) -> list[str] | None:

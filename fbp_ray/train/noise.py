@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from fbp_ray.config import DataConfig
 from fbp_ray.data.hdf5_reader import Array
-from fbp_ray.data.layout import MU_MAX, photons_of, thins
+from fbp_ray.data.layout import MU_MAX, photons_of, thins, unit_of
 from fbp_ray.data.lodopab import LoDoPaB
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.projector import project
@@ -39,6 +39,7 @@ class Noise:
         assert data.photons is not None
         self.low, self.high = data.photons
         self.stored = photons_of(data.dir) if data.dir and thins(data) else None
+        self.unit = unit_of(data.dir) if data.dir else MU_MAX
         height, width = geometry.image_shape
         fine = {"image_shape": (FINER * height, FINER * width), "pixel_size": geometry.pixel_size / FINER}
         thin = {"cells": THINNER * geometry.cells, "cell_size": geometry.cell_size / THINNER}
@@ -73,9 +74,9 @@ class Noise:
             integrals = project(fine, self.geometry)[:, THINNER // 2 :: THINNER]  # in the middle of each cell
             observation[:] = observe(integrals.numpy(), photons, random)
             return
-        measured = np.rint(self.stored * np.exp(-MU_MAX * observation.astype(np.float64))).astype(np.int64)
+        measured = np.rint(self.stored * np.exp(-self.unit * observation.astype(np.float64))).astype(np.int64)
         counts = np.maximum(random.binomial(measured, min(1.0, photons / self.stored)), LEAST_COUNT)
-        observation[:] = -np.log(counts / photons) / MU_MAX
+        observation[:] = -np.log(counts / photons) / self.unit
 
 
 class FixedNoise(LoDoPaB):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fbp_ray.config import TrainConfig
-from fbp_ray.data import Batches, LoDoPaB, SharedCache, describe, photons_of
+from fbp_ray.data import Batches, LoDoPaB, SharedCache, describe, photons_of, unit_of
 from fbp_ray.data.hdf5_reader import Array
-from fbp_ray.data.layout import check_data, has_truth, thins
+from fbp_ray.data.layout import MU_MAX, check_data, has_truth, thins
 from fbp_ray.data.loader import Draw
 from fbp_ray.errors import ConfigError
 from fbp_ray.geometry import ParallelBeam
@@ -98,7 +98,8 @@ def drawing(config: TrainConfig, geometry: ParallelBeam) -> Draw | None:
 
 def build_model(config: TrainConfig, geometry: ParallelBeam, cutoff: float = 1.0) -> LearnableFBP:
     """The model at its start; `cutoff` is the best of a Hann. Raises ConfigError where it learns nothing."""
-    window = config.window.with_best(cutoff, known_photons(config))
+    unit = unit_of(config.data.dir) if config.data.dir else None
+    window = config.window.with_best(cutoff, known_photons(config), unit)
     model = LearnableFBP(ModelConfig(geometry=geometry, window=window, postprocessing=config.postprocessing))
     model.filter.requires_grad_(not config.window.frozen)
     model.checkpointing = config.train.checkpointing
@@ -137,7 +138,10 @@ def split_of(config: TrainConfig, geometry: ParallelBeam) -> Split | None:
             f"--split photons holds out some of the photons of a ray, which {why}; say how many a ray has that meets "
             "nothing, --window.photons N, or hold out angles: --split angles"
         )
-    return ByPhotons(geometry, photons, config.window.unit)
+    unit = config.window.unit
+    if unit == "data":
+        unit = unit_of(config.data.dir) if config.data.dir else MU_MAX
+    return ByPhotons(geometry, photons, unit)
 
 
 def describe_parts(config: ResolvedConfig, training_set: LoDoPaB, validation_set: LoDoPaB) -> dict[str, Any]:
