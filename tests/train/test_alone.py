@@ -162,7 +162,7 @@ def test_what_needs_ground_truth_says_so_and_what_to_do(blind: Path, tmp_path: P
     with pytest.raises(ConfigError, match=r"--split photons .* are not known of .*--window\.photons N"):
         check(settings(blind, split="photons"))
     made = run(tmp_path / "run", settings(blind, train={"epochs": 1, "batch_size": 4}))
-    with pytest.raises(DataError, match=r"no ground_truth_test_\*\.hdf5.*--data\.dir"):
+    with pytest.raises(ConfigError, match=r"--hann_psnr needs ground truth.*no ground_truth_test_\*\.hdf5"):
         evaluate(["--checkpoint", str(made), "--hann_psnr=0.5", "--hann_ssim=0.5"])
     tree = settings(blind).model_dump() | {
         "sweep": {"storage": str(tmp_path), "trials": 2},
