@@ -8,6 +8,7 @@ sources   slices in Hounsfield units: phantoms, and .npz files
 dicom     those in DICOM files
 protocol  from a slice to an observation
 program   the data folder
+low_dose  CT slices in DICOM again, with more noise
 
 The options are here, so that a wrong one is known before torch and Numba are imported.
 """
@@ -59,6 +60,17 @@ class SimulateConfig(Frozen):
     photons: Annotated[float, Field(gt=0, le=1e12)] = Field(
         default=PHOTONS, description="photons per detector cell without attenuation; fewer mean more noise"
     )
+    electronic_noise: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        default=0.0, description="standard deviation of the noise that is added to each count of photons"
+    )
+    like_dose: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="write the DICOM slices of --images again, with the noise of this part of their dose: 0.25; "
+        "--photons are then those at the full dose, estimated from the images if not given",
+    )
+    cutoff: Annotated[float, Field(gt=0, le=4)] = Field(
+        default=1.0, description="of the Hann window that noise is reconstructed with for --like_dose, 1: Nyquist"
+    )
     seed: Annotated[int, Field(ge=0)] = Field(
         default=0, description="of the noise, the order and the split: the same seed writes the same data"
     )
@@ -76,6 +88,25 @@ class SimulateConfig(Frozen):
         if self.split is not None and not sum(self.split):
             raise ValueError("--split gives no part any patients; for example: --split 0.8,0.1,0.1")
         return self
+
+    @model_validator(mode="after")
+    def _slices_again(self) -> SimulateConfig:
+        given = self.model_fields_set
+        if self.like_dose is None and "cutoff" in given:
+            raise ValueError("--cutoff goes with --like_dose; observations are not filtered")
+        if self.like_dose is not None and self.images is None:
+            raise ValueError("--like_dose writes CT slices again; give their folder, --images DIR")
+        others = [name for name in ("train", "validation", "test", "split", "geometry") if name in given]
+        if self.like_dose is not None and others:
+            raise ValueError(f"--like_dose writes no data to train on, so --{others[0]} does not apply; leave it out")
+        if self.like_dose is not None and self.electronic_noise and not self.photons_given:
+            raise ValueError("with --like_dose, --electronic_noise takes --photons: those at the full dose")
+        return self
+
+    @property
+    def photons_given(self) -> bool:
+        """Whether `photons` was said; `--like_dose` otherwise estimates them."""
+        return "photons" in self.model_fields_set
 
     def load_geometry(self) -> ParallelBeam:
         """The geometry to simulate; raises ConfigError where its file does not hold one."""
@@ -95,8 +126,9 @@ class SimulateConfig(Frozen):
 
     def request(self) -> dict[str, Any]:
         """What decides which data are written, as JSON: two equal requests give the same data."""
+        unused = {name for name in ("electronic_noise", "like_dose") if not getattr(self, name)}
         return {
-            **self.model_dump(mode="json", exclude={"out"}),
+            **self.model_dump(mode="json", exclude={"out", *unused, *({"cutoff"} if self.like_dose is None else ())}),
             "images": str(self.images.resolve()) if self.images else None,
             "geometry": self.load_geometry().model_dump(mode="json"),
             "simulator": SIMULATOR,
@@ -116,7 +148,7 @@ def sample_data(folder: Path = Path("data/sample")) -> Path:
 
 
 def simulate(config: SimulateConfig) -> None:
-    """Writes the data that `config` asks for, or finds that they are there already.
+    """Writes the data that `config` asks for, or finds that they are there already; with `like_dose`, DICOM files.
 
     The data depend on the request alone, not on the number of threads. (Another kind of processor may round the line
     integrals differently, and with them now and then a photon count.)
@@ -126,6 +158,11 @@ def simulate(config: SimulateConfig) -> None:
         DataError: the source is missing, damaged or of another kind.
         RunError: the folder could not be written.
     """
+    if config.like_dose is not None:
+        from fbp_ray.simulate.low_dose import write_low_dose
+
+        write_low_dose(config, config.like_dose)
+        return
     from fbp_ray.simulate.program import write_data
 
     write_data(config)

@@ -113,12 +113,12 @@ def dicom_slices(
 
 def _look(file: Path | bytes) -> tuple[str, str, float, str]:
     """Patient, series, place along the body and instance of a slice whose pixels can be had; raises _Other."""
-    header = _read(file, stop_before_pixels=True)
+    header = read_image(file, stop_before_pixels=True)
     is_slice = header.file_meta.get("MediaStorageSOPClassUID") == CTImageStorage
-    if is_slice and not {"PixelData", "FloatPixelData"} & set(_read(file).dir()):
+    if is_slice and not {"PixelData", "FloatPixelData"} & set(read_image(file).dir()):
         raise ValueError("it ends before its pixels")
     _check_header(header)
-    image = _hounsfield(_read(file))
+    image = hounsfield(read_image(file))
     if not np.isfinite(image).all():
         raise _Other("CT with values that are NaN or infinite")
     if str(header.get("SOPClassUID", "")).startswith(_SECONDARY_CAPTURE) and image.min() >= 0:  # no air: grey levels
@@ -179,17 +179,18 @@ def _is_axial(orientation: NDArray[np.float64]) -> bool:
 
 def _load(name: str, file: Path | bytes) -> NDArray[np.float32]:
     try:
-        return _hounsfield(_read(file))
+        return hounsfield(read_image(file))
     except Exception as error:  # it was whole when it was looked at
         raise DataError(f"{name} cannot be read any more: {_first_line(error)}; leave the files as they are") from None
 
 
-def _hounsfield(image: pydicom.Dataset) -> NDArray[np.float32]:
+def hounsfield(image: pydicom.Dataset) -> NDArray[np.float32]:
+    """(rows, columns) in HU."""
     stored: NDArray[np.float32] = image.pixel_array.astype(np.float32)
     return stored * np.float32(image.RescaleSlope) + np.float32(image.RescaleIntercept)
 
 
-def _read(file: Path | bytes, **options: Any) -> pydicom.Dataset:
+def read_image(file: Path | bytes, **options: Any) -> pydicom.Dataset:
     """A DICOM file; one without preamble and file meta, as some programs export, is taken for what it begins like."""
     content: Any = BytesIO(file) if isinstance(file, bytes) else file
     try:

@@ -51,7 +51,7 @@ def write_data(config: SimulateConfig) -> None:
     target = config.out.absolute()
     _check_free_space(target, total, geometry)
     patients = {name: number for number, name in enumerate(sorted({piece.patient for piece in source.slices}))}
-    with _whole_folder(target) as folder, progress("Simulating", total) as advance:
+    with whole_folder(target) as folder, progress("Simulating", total) as advance:
         for part, slices in parts.items():
             for number, first in enumerate(range(0, len(slices), ROWS)):
                 _write_files(folder, part, number, slices[first : first + ROWS], geometry, config, advance)
@@ -131,7 +131,7 @@ def _check_free_space(target: Path, samples: int, geometry: ParallelBeam) -> Non
 
 
 @contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
+def whole_folder(target: Path) -> Iterator[Path]:
     """A folder beside the target to write to; it becomes the target at the end, and is removed where that fails.
 
     Raises:
@@ -171,21 +171,27 @@ def _write_files(
         )
         for first in range(0, len(slices), LANES):
             rows = slice(first, first + LANES)
-            observations[rows], ground_truths[rows] = scan(slices[rows], geometry, config.photons, config.seed)
+            observations[rows], ground_truths[rows] = scan(slices[rows], geometry, config)
             advance(len(slices[rows]))
 
 
 def scan(
-    slices: list[Slice], geometry: ParallelBeam, photons: float, seed: int
+    slices: list[Slice], geometry: ParallelBeam, config: SimulateConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Observations (B, A, D) and ground truths (B, H, W) of some slices, both divided by MU_MAX."""
-    randoms = [generator(seed, piece.name) for piece in slices]
+    randoms = [generator(config.seed, piece.name) for piece in slices]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         images = list(
             pool.map(lambda piece, random: ground_truth(piece.load(), geometry, random, piece.name), slices, randoms)
         )
         line_integrals = project_rays(np.stack(list(pool.map(finer, images))), geometry)
-        observations = list(pool.map(lambda line, random: observe(line, photons, random), line_integrals, randoms))
+        observations = list(
+            pool.map(
+                lambda line, random: observe(line, config.photons, random, config.electronic_noise),
+                line_integrals,
+                randoms,
+            )
+        )
     return np.stack(observations), np.stack(images)
 
 
@@ -203,6 +209,7 @@ def _description(
         "note": "Phantoms stand in for the sample's scans, which could not be fetched." if fallback else None,
         "geometry": geometry.model_dump(mode="json"),
         "photons": config.photons,
+        **({"electronic_noise": config.electronic_noise} if config.electronic_noise else {}),
         "seed": config.seed,
         "samples": {part: len(slices) for part, slices in parts.items()},
         "split": source.split or "by patient, drawn with the seed",

@@ -213,19 +213,25 @@ def _sweep(
                         )
 
 
-def observe(line_integrals: NDArray[np.float32], photons: float, random: np.random.Generator) -> NDArray[np.float32]:
+def observe(
+    line_integrals: NDArray[np.float32], photons: float, random: np.random.Generator, electronic_noise: float = 0.0
+) -> NDArray[np.float32]:
     """What a low-dose scan measures.
 
     Args:
         line_integrals: of attenuation / MU_MAX, any shape, in metres.
         photons: per detector cell without attenuation.
         random: draws the photon counts.
+        electronic_noise: standard deviation of what the readout adds to each count, whether photons came or not.
 
     Returns:
         float32 of the same shape, -log(counts / photons) / MU_MAX with at least 0.1 counts; for 4096 photons at most
         0.1305376.
     """
     expected = photons * np.exp(-MU_MAX * line_integrals.astype(np.float64))
-    counts = np.maximum(random.poisson(expected), LEAST_COUNT)
+    counts: NDArray[np.float64] = random.poisson(expected).astype(np.float64)
+    if electronic_noise:
+        counts = counts + electronic_noise * random.standard_normal(counts.shape)
+    counts = np.maximum(counts, LEAST_COUNT)
     observation: NDArray[np.float32] = (-np.log(counts / photons) / MU_MAX).astype(np.float32)
     return observation
