@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fbp_ray.data.layout import describe, geometry_of, patients_of, photons_of, unit_of
+from fbp_ray.data.layout import describe, electronic_noise_of, geometry_of, patients_of, photons_of, unit_of
 
 if TYPE_CHECKING:
     from fbp_ray.data.cache import SharedCache
@@ -21,6 +21,7 @@ __all__ = [
     "Sample",
     "SharedCache",
     "describe",
+    "electronic_noise_of",
     "geometry_of",
     "patients_of",
     "photons_of",

@@ -169,6 +169,20 @@ def photons_of(folder: str | Path) -> float | None:
     return float(photons) if isinstance(photons, int | float) and photons > 0 else None
 
 
+def electronic_noise_of(folder: str | Path) -> float:
+    """Standard deviation of what was added to each count of photons, as `dataset.json` says; 0 where it says nothing.
+
+    Raises:
+        DataError: it says something that is no such number.
+    """
+    noise = (describe(folder) or {}).get("electronic_noise", 0.0)
+    if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < math.inf:
+        raise DataError(
+            f"{Path(folder) / DESCRIPTION} has the `electronic_noise` {noise!r}; it is a standard deviation in photons"
+        )
+    return float(noise)
+
+
 def unit_of(folder: str | Path) -> float:
     """Attenuation in 1/m that the value 1 stands for: as `dataset.json` says, else MU_MAX.
 

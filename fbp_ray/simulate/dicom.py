@@ -96,7 +96,7 @@ def dicom_slices(
         except _Other as other:
             others[str(other)] += 1
         except Exception as error:  # pydicom raises many kinds for files that are cut short or damaged
-            damaged.append(f"{name}: {_first_line(error)}")
+            damaged.append(f"{name}: {first_line(error)}")
         advance(1)
     if damaged:
         others[f"damaged or cut short (the first is {damaged[0]})"] = len(damaged)
@@ -181,7 +181,7 @@ def _load(name: str, file: Path | bytes) -> NDArray[np.float32]:
     try:
         return hounsfield(read_image(file))
     except Exception as error:  # it was whole when it was looked at
-        raise DataError(f"{name} cannot be read any more: {_first_line(error)}; leave the files as they are") from None
+        raise DataError(f"{name} cannot be read any more: {first_line(error)}; leave the files as they are") from None
 
 
 def hounsfield(image: pydicom.Dataset) -> NDArray[np.float32]:
@@ -212,5 +212,6 @@ def _first_bytes(path: Path) -> bytes:
         return file.read(2)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Of an exception's text, or else its kind."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -22,6 +22,7 @@ Dimensions: R rows and C columns of a slice, A angles, D detector cells.
 from __future__ import annotations
 
 import math
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ from fbp_ray.geometry import ParallelBeam, RegularAngles
 from fbp_ray.model import fbp
 from fbp_ray.projector import project
 from fbp_ray.simulate import SimulateConfig
-from fbp_ray.simulate.dicom import dicom_folder, hounsfield, read_image
+from fbp_ray.simulate.dicom import dicom_folder, first_line, hounsfield, read_image
 from fbp_ray.simulate.program import whole_folder
 from fbp_ray.simulate.protocol import generator
 from fbp_ray.simulate.sources import INDEX
@@ -168,7 +169,7 @@ def _windows(image: Image, pixel_size: float) -> tuple[NDArray[np.bool_], NDArra
 
     It does where the mean of the pixels around each pixel does, which has a quarter of its noise.
     """
-    size = max(5, round(WINDOW / pixel_size))
+    size = max(9, round(WINDOW / pixel_size))
     pixels = torch.from_numpy(image.astype(np.float64))[None, None]
     if min(image.shape) < size:
         return np.zeros((0, 0), np.bool_), np.zeros((0, 0))
@@ -270,8 +271,10 @@ def _say(image: pydicom.Dataset, name: str, config: SimulateConfig, dose: float,
 
 
 def _save(image: pydicom.Dataset, path: Path, name: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    content = BytesIO()
     try:
-        image.save_as(path, enforce_file_format=True)
-    except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
-        raise DataError(f"{name} cannot be written again: {error}; leave it out") from None
+        image.save_as(content, enforce_file_format=True)
+    except Exception as error:  # pydicom raises many kinds for elements that it can read but not write
+        raise DataError(f"{name} cannot be written again: {first_line(error)}; leave it out") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.getvalue())

@@ -1,7 +1,8 @@
 """Noise drawn anew, as `data.photons` asks for it: one window can be trained for a range of photon counts.
 
 Where no more photons are asked for than were measured, some of those are left out: each is kept with the same
-probability, which gives exactly the counts of a scan with fewer (binomial thinning). Otherwise the ground truth is
+probability, which gives exactly the counts of a scan with fewer (binomial thinning); electronic noise, where the data
+say that they have it, is made up to what it was. Otherwise the ground truth is
 projected and gets the Poisson noise of `fbp_ray.simulate.protocol`.
 """
 
@@ -12,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from fbp_ray.config import DataConfig
 from fbp_ray.data.hdf5_reader import Array
-from fbp_ray.data.layout import MU_MAX, photons_of, thins, unit_of
+from fbp_ray.data.layout import MU_MAX, electronic_noise_of, photons_of, thins, unit_of
 from fbp_ray.data.lodopab import LoDoPaB
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.projector import project
@@ -40,6 +42,7 @@ class Noise:
         self.low, self.high = data.photons
         self.stored = photons_of(data.dir) if data.dir and thins(data) else None
         self.unit = unit_of(data.dir) if data.dir else MU_MAX
+        self.electronic = electronic_noise_of(data.dir) if data.dir else 0.0
         height, width = geometry.image_shape
         fine = {"image_shape": (FINER * height, FINER * width), "pixel_size": geometry.pixel_size / FINER}
         thin = {"cells": THINNER * geometry.cells, "cell_size": geometry.cell_size / THINNER}
@@ -72,11 +75,14 @@ class Noise:
                 0, 0
             ]
             integrals = project(fine, self.geometry)[:, THINNER // 2 :: THINNER]  # in the middle of each cell
-            observation[:] = observe(integrals.numpy(), photons, random)
+            observation[:] = observe(integrals.numpy(), photons, random, self.electronic)
             return
         measured = np.rint(self.stored * np.exp(-self.unit * observation.astype(np.float64))).astype(np.int64)
-        counts = np.maximum(random.binomial(measured, min(1.0, photons / self.stored)), LEAST_COUNT)
-        observation[:] = -np.log(counts / photons) / self.unit
+        share = min(1.0, photons / self.stored)
+        counts: NDArray[np.float64] = random.binomial(measured, share).astype(np.float64)
+        if self.electronic:  # the readout's does not become less with the photons
+            counts += self.electronic * np.sqrt(1 - share**2) * random.standard_normal(counts.shape)
+        observation[:] = -np.log(np.maximum(counts, LEAST_COUNT) / photons) / self.unit
 
 
 class FixedNoise(LoDoPaB):

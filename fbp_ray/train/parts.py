@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fbp_ray.config import TrainConfig
-from fbp_ray.data import Batches, LoDoPaB, SharedCache, describe, photons_of, unit_of
+from fbp_ray.data import Batches, LoDoPaB, SharedCache, describe, electronic_noise_of, photons_of, unit_of
 from fbp_ray.data.hdf5_reader import Array
 from fbp_ray.data.layout import MU_MAX, check_data, has_truth, thins
 from fbp_ray.data.loader import Draw
@@ -124,12 +124,17 @@ def split_of(config: TrainConfig, geometry: ParallelBeam) -> Split | None:
     """How scans are split where a run learns without ground truth, None where it has it.
 
     Raises:
-        ConfigError: there are too few angles, or the photons are not known.
+        ConfigError: there are too few angles, or the counts of photons are not known, or not known alone.
     """
     if config.target == "truth":
         return None
     if config.split == "angles":
         return ByAngles(geometry)
+    if config.data.dir and electronic_noise_of(config.data.dir):
+        raise ConfigError(
+            f"--split photons holds out some of the photons of a ray, but the counts in {config.data.dir} have "
+            "electronic noise, which both parts would share; hold out angles: --split angles"
+        )
     given = config.window.photons
     photons = given if isinstance(given, float) else known_photons(config)
     if photons is None:
