@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from fbp_ray.data import LoDoPaB, describe, geometry_of
+from fbp_ray.data import LoDoPaB, describe, electronic_noise_of, geometry_of
+from fbp_ray.errors import DataError
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.simulate import SimulateConfig, simulate
 from fbp_ray.simulate.sources import PARTS, phantoms
@@ -75,6 +76,21 @@ class TestPhantoms:
         assert a.keys() == c.keys()
         assert a["observation_train_000.hdf5"] != c["observation_train_000.hdf5"]
         assert a["ground_truth_train_000.hdf5"] != c["ground_truth_train_000.hdf5"]
+
+    def test_electronic_noise_is_known_to_whoever_reads_the_data(self, scan_file: Path, tmp_path: Path) -> None:
+        for noise in (0, 8):
+            given = ("--phantoms", 3, "--geometry", scan_file, "--out", tmp_path / f"{noise}")
+            assert run(*given, "--electronic-noise", noise) == 0
+            assert electronic_noise_of(tmp_path / f"{noise}") == noise
+        (tmp_path / "8" / "dataset.json").write_text('{"electronic_noise": "some"}')
+        with pytest.raises(DataError, match=r"dataset.json has the `electronic_noise` 'some'; it is a standard dev"):
+            electronic_noise_of(tmp_path / "8")
+
+    def test_data_of_before_there_was_electronic_noise_are_known_as_the_same(self, tmp_path: Path) -> None:
+        assert SimulateConfig(phantoms=3, out=tmp_path).request().keys() == {
+            *("sample", "images", "phantoms", "train", "validation", "test", "split", "photons", "seed", "geometry"),
+            "simulator",
+        }
 
     def test_files_hold_128_rows_as_the_genuine_ones(self, scan_file: Path, tmp_path: Path, scan: ParallelBeam) -> None:
         out = tmp_path / "out"

@@ -178,6 +178,15 @@ class TestNoise:
         assert abs(counts.mean() / expected - 1) < 5 / math.sqrt(expected * line.size)
         assert abs(counts.var() / expected - 1) < 0.02
 
+    def test_electronic_noise_adds_to_the_variance_of_counts_however_few(self) -> None:
+        for integral, spread in ((2.0, 12.0), (12.0, 3.0)):  # 135 photons of 1000, and none
+            line = np.full((400, 500), integral / MU_MAX, np.float32)
+            counts = 1000 * np.exp(-MU_MAX * observe(line, 1000, generator(0, "a"), spread).astype(np.float64))
+            expected = 1000 * math.exp(-integral)
+            seen = counts > 0.11  # the others were below, or none
+            assert seen.mean() == pytest.approx(1 if expected > 1 else 0.49, abs=0.01)
+            assert np.square(counts - expected)[seen].mean() == pytest.approx(expected + spread**2, rel=0.03)
+
     def test_no_photon_and_one_photon(self) -> None:
         dark = observe(np.full((200, 200), 0.12, np.float32), PHOTONS, generator(0, "a"))
         levels = np.unique(dark)

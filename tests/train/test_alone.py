@@ -161,6 +161,10 @@ def test_what_needs_ground_truth_says_so_and_what_to_do(blind: Path, tmp_path: P
         open_parts(settings(blind, target="truth"))
     with pytest.raises(ConfigError, match=r"--split photons .* are not known of .*--window\.photons N"):
         check(settings(blind, split="photons"))
+    loud = with_photons(blind, tmp_path / "loud", 300)
+    (loud / "dataset.json").write_text((loud / "dataset.json").read_text().replace("{", '{"electronic_noise": 6, ', 1))
+    with pytest.raises(ConfigError, match=r"electronic noise, which both parts would share; .*--split angles"):
+        check(settings(loud, split="photons"))
     made = run(tmp_path / "run", settings(blind, train={"epochs": 1, "batch_size": 4}))
     with pytest.raises(ConfigError, match=r"--hann_psnr needs ground truth.*no ground_truth_test_\*\.hdf5"):
         evaluate(["--checkpoint", str(made), "--hann_psnr=0.5", "--hann_ssim=0.5"])
@@ -201,11 +205,14 @@ class TestNoise:
         with pytest.raises(ConfigError, match=r"beyond what .* was measured with \(an unknown number of photons\)"):
             check_data(DataConfig(dir=blind, photons=(10, 20)), "self")
 
-    @pytest.mark.parametrize("thinned", [True, False])
-    def test_the_noise_is_that_of_as_many_photons_and_new_in_each_epoch(self, scan: Path, thinned: bool) -> None:
+    @pytest.mark.parametrize(("thinned", "electronic"), [(True, 0), (False, 0), (True, 6), (False, 6)])
+    def test_the_noise_is_that_of_as_many_photons_and_new_in_each_epoch(
+        self, scan: Path, thinned: bool, electronic: float
+    ) -> None:
         data = DataConfig(dir=scan, photons=(100, 100))
         noise = Noise(data, COARSE)
         noise.stored = 300.0 if thinned else None
+        noise.electronic = electronic
         sample = LoDoPaB(scan, "train", COARSE)[0]
         truth = sample.ground_truth.numpy()
 
@@ -221,7 +228,10 @@ class TestNoise:
         many = expected > 30
         np.testing.assert_allclose(counts.mean(0)[many], expected[many], rtol=0.08)
         fraction = 1 - 100 / 300 if thinned else 1.0  # binomial, or Poisson
-        assert np.mean(counts.var(0)[many] / expected[many]) == pytest.approx(fraction, rel=0.05)
+        read_out = electronic**2 * (1 - (100 / 300) ** 2 if thinned else 1)  # a ninth is in the scan already
+        assert np.mean((counts.var(0)[many] - read_out) / expected[many]) == pytest.approx(
+            fraction, rel=0.1 if electronic else 0.05
+        )
 
     def test_a_scan_that_is_projected_is_as_sharp_as_a_simulated_one(self, scan: Path) -> None:
         truth = 0.05 * np.random.default_rng(0).random(COARSE.image_shape, np.float32)
