@@ -131,4 +131,4 @@ def _repeats(places: NDArray[np.float64]) -> NDArray[np.int64]:
     steps = np.diff(places)
     repeats = np.concatenate([[False], steps < 1e-3 * float(steps.mean() if steps.size else 0)])
     runs = np.cumsum(~repeats) - 1
-    return np.arange(places.size) - np.flatnonzero(~repeats)[runs]
+    return np.asarray(np.arange(places.size) - np.flatnonzero(~repeats)[runs])

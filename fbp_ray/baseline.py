@@ -19,7 +19,7 @@ from fbp_ray.settings import Frozen, cache_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fbp_ray.geometry import ParallelBeam
+    from fbp_ray.geometry import Geometry
     from fbp_ray.some_angles import SomeAngles
 
 Figure = Literal["psnr", "ssim"]
@@ -117,7 +117,7 @@ class BestCutoffs(NamedTuple):
 
 def best_hann(
     pairs: Callable[[], Iterable[tuple[Tensor, Tensor]]],
-    geometry: ParallelBeam,
+    geometry: Geometry,
     over_processes: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> BestCutoffs:
     """Searches the cut-offs 0.20, 0.22 .. 1.
@@ -158,7 +158,7 @@ def best_hann(
 
 def best_hann_alone(
     sinograms: Callable[[], Iterable[Tensor]],
-    geometry: ParallelBeam,
+    geometry: Geometry,
     over_processes: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> float:
     """As `best_hann`, the cut-off of the least mean squared error as it is estimated without ground truth."""
@@ -214,7 +214,7 @@ def _highest(scores: Callable[[list[float]], list[list[float]]]) -> list[float]:
     return [round(STEP * number, 2) for number in best()]
 
 
-def content_key(pairs: Iterable[tuple[Tensor, Tensor]], geometry: ParallelBeam) -> str:
+def content_key(pairs: Iterable[tuple[Tensor, Tensor]], geometry: Geometry) -> str:
     """Names a scan and the samples that cut-offs are chosen on by their content, wherever it lies.
 
     Args:

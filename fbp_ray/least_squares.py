@@ -71,7 +71,7 @@ def solve(
         for observations, truths in pairs:
             for number, observation in enumerate(observations):
                 if ground_truth:
-                    first, images = _images(model, observation)
+                    first, images = _images(model, model.rebinned(observation)[0])
                     right = images @ (truths[number].flatten() - first)
                 else:
                     first, images, right = _by_halves(model, halves, observation)
@@ -101,15 +101,15 @@ def _images(model: LearnableFBP, sinogram: Tensor) -> tuple[Tensor, Tensor]:
     """The image of the window as it is, flat, and what each coefficient adds to it: (pixels,), (K, pixels)."""
     stage = model.filter
     filtered = torch.cat([stage(sinogram[None]), stage.parts(sinogram)])  # type: ignore[operator]
-    images = [backproject(some, model.geometry, interpolate=True) for some in torch.split(filtered, 64)]
+    images = [backproject(some, model.geometry.parallel, interpolate=True) for some in torch.split(filtered, 64)]
     first, *others = torch.cat(images).flatten(1)
     return first, torch.stack(others)
 
 
 def _by_halves(model: LearnableFBP, halves: list[LearnableFBP], sinogram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `_images`, means over the halves of the angles, and the right side of the equations."""
-    parts = [half.geometry.take(sinogram) for half in halves]  # type: ignore[attr-defined]
-    targets = [unbiased(part[None], half.geometry).flatten() for part, half in zip(parts, halves, strict=True)]
+    parts = [half.geometry.take(sinogram) for half in halves]  # type: ignore[union-attr]
+    targets = [unbiased(part[None], half.geometry.parallel).flatten() for part, half in zip(parts, halves, strict=True)]
     firsts, images = zip(*(_images(half, part) for part, half in zip(parts, halves, strict=True)), strict=True)
     first, mean = (firsts[0] + firsts[1]) / 2, (images[0] + images[1]) / 2
     right = (images[0] @ targets[1] + images[1] @ targets[0]) / 2 - mean @ first

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fbp_ray.filters import TableWindow, filter_projections, frequencies
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry, ParallelBeam
 from fbp_ray.projector import backproject
 from fbp_ray.some_angles import FOLDS, SomeAngles, Split, splits
 
@@ -55,7 +55,7 @@ def self_loss(prediction: Tensor, sinogram: Tensor, split: Split) -> Tensor:
     return torch.log10(error.clamp(min=torch.finfo(error.dtype).tiny)).mean()
 
 
-def self_risk(reconstruct: Reconstruct, sinogram: Tensor, index: Tensor, geometry: ParallelBeam) -> Tensor:
+def self_risk(reconstruct: Reconstruct, sinogram: Tensor, index: Tensor, geometry: Geometry) -> Tensor:
     """An estimate of each image's mean squared error when it is made from all angles but one fold.
 
     |P|^2 - 2 <P, R> + <R, S>, where S is the unbiased image of the angles that P is made from: <R, S> stands for the
@@ -82,7 +82,7 @@ def self_risk(reconstruct: Reconstruct, sinogram: Tensor, index: Tensor, geometr
     return risks
 
 
-def linear_risk(reconstruct: Reconstruct, sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
+def linear_risk(reconstruct: Reconstruct, sinogram: Tensor, geometry: Geometry) -> Tensor:
     """An estimate of each image's mean squared error for a reconstruction that is linear in the sinogram.
 
     With F y the mean of the images of either half of the angles, which is the image of all,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fbp_ray.errors import ConfigError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import FanBeam, Geometry, ParallelBeam
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,12 +62,19 @@ class Split(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def splits(geometry: ParallelBeam, folds: int = FOLDS) -> tuple[Split, ...]:
+def splits(geometry: Geometry, folds: int = FOLDS) -> tuple[Split, ...]:
     """The scan with each fold held out in turn; fold k has the angles k, k + folds ..
 
     Raises:
-        ConfigError: it has too few angles.
+        ConfigError: it has too few angles, or is a fan beam, which a part of the angles cannot be rebinned without
+            blurring it.
     """
+    if isinstance(geometry, FanBeam):
+        raise ConfigError(
+            "--target self holds angles out, and the angles that are left of a fan beam lie too far apart to be "
+            "rebinned to a parallel beam; learn from ground truth (--target truth), which `python -m fbp_ray.simulate "
+            "--geometry FILE` makes for a scan of this geometry"
+        )
     numbers = np.arange(geometry.num_angles)
     if geometry.num_angles < 2 * folds:
         raise ConfigError(
@@ -80,6 +87,6 @@ def splits(geometry: ParallelBeam, folds: int = FOLDS) -> tuple[Split, ...]:
     )
 
 
-def drawn_split(geometry: ParallelBeam, seed: int, epoch: int, step: int) -> Split:
+def drawn_split(geometry: Geometry, seed: int, epoch: int, step: int) -> Split:
     """The split of a training step: the same in all processes, and where a run goes on."""
     return splits(geometry)[int(np.random.default_rng([seed, epoch, step, FOLDS]).integers(FOLDS))]

@@ -141,10 +141,10 @@ class _Resample(_Linear):
         for one in range(len(sinogram)):  # its rows stay in the cache
             rows = torch.empty(made.order.size, made.cell.size, dtype=torch.float32, device="cpu").numpy()
             source, target = sinogram[one].detach().contiguous().numpy(), result[one].numpy()
-            along_cells = (kernels.along_cells, source, made.order, made.cell, made.cell_weights, rows)
-            along_angles = (kernels.along_angles, rows.reshape(-1), made.place, made.weights, target)
-            parallel_for(functools.partial(*along_cells), len(rows), _ROWS)
-            parallel_for(functools.partial(*along_angles), len(target), _ROWS)
+            cells = functools.partial(kernels.along_cells, source, made.order, made.cell, made.cell_weights, rows)
+            angles = functools.partial(kernels.along_angles, rows.reshape(-1), made.place, made.weights, target)
+            parallel_for(cells, len(rows), _ROWS)
+            parallel_for(angles, len(target), _ROWS)
         return result
 
     @staticmethod
@@ -170,10 +170,10 @@ class _Spread(_Linear):
         rows = np.empty((len(sinogram), made.order.size, made.cell.size), np.float32)
         for one in range(len(sinogram)):
             source = sinogram[one].detach().contiguous().numpy()
-            to_angles = (kernels.to_angles, source, made.place, made.weights, rows[one])
-            parallel_for(functools.partial(*to_angles), -(-made.cell.size // 2), _COLUMNS)
-        to_cells = (kernels.to_cells, rows, made.order, made.cell, made.cell_weights, result.numpy())
-        parallel_for(functools.partial(*to_cells), len(sinogram), 1)
+            angles = functools.partial(kernels.to_angles, source, made.place, made.weights, rows[one])
+            parallel_for(angles, -(-made.cell.size // 2), _COLUMNS)
+        cells = functools.partial(kernels.to_cells, rows, made.order, made.cell, made.cell_weights, result.numpy())
+        parallel_for(cells, len(sinogram), 1)
         return result
 
     @staticmethod

@@ -50,7 +50,7 @@ def spread(sinogram: Tensor, found: Found) -> Tensor:
         for t in range(TAPS):
             index = (place[:, n] + t * cell.numel()).flatten()
             flat = flat.index_add(1, index, (weights[:, n, t] * sinogram).flatten(1))
-    rows = flat.unflatten(1, (order.numel(), cell.numel()))
+    rows = flat.reshape(batch, order.numel(), cell.numel())
     ordered = sinogram.new_zeros((batch, order.numel(), cells))
     for t in range(TAPS):
         ordered = ordered.index_add(2, cell + t, cell_weights[t] * rows)

@@ -214,8 +214,8 @@ def _fading(arc: Arc, beta: NDArray[np.float64], step: float) -> NDArray[np.floa
 
 def _together(fan: FanBeam, looks: list[_Look]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """`place` and `weights` of the looks at each ray, whichever they are, from the first on."""
-    total = sum(look.counts for look in looks)
-    number = sum((look.counts > 0).astype(np.int64) for look in looks)
+    counts = np.stack([look.counts for look in looks])
+    total, number = counts.sum(0), np.count_nonzero(counts, axis=0)
     _warn_of_unmeasured(fan, float(np.mean(number == 0)))
     angles, cells = fan.parallel.sinogram_shape
     place = np.zeros((angles, number.max(), cells), np.int32)

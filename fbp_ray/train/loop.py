@@ -17,7 +17,7 @@ from fbp_ray.checkpoint import pack
 from fbp_ray.data import Batches, Sample, SharedCache
 from fbp_ray.data.sampler import samples_for_rank
 from fbp_ray.errors import RunError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.least_squares import solve
 from fbp_ray.losses import Loss, composite_loss
 from fbp_ray.metrics import psnr, ssim, where_ranged
@@ -200,7 +200,7 @@ def train(
             conclude(epoch, trained, training_seconds, began)
 
 
-def _split(config: ResolvedConfig, geometry: ParallelBeam, epoch: int, step: int) -> Split | None:
+def _split(config: ResolvedConfig, geometry: Geometry, epoch: int, step: int) -> Split | None:
     """What a step holds out, where it learns without ground truth."""
     return drawn_split(geometry, config.train.seed, epoch, step) if config.target == "self" else None
 

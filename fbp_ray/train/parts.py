@@ -10,7 +10,7 @@ from fbp_ray.data.hdf5_reader import Array
 from fbp_ray.data.layout import check_data, has_truth, thins
 from fbp_ray.data.loader import Draw
 from fbp_ray.errors import ConfigError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import ResolvedConfig
 from fbp_ray.train.augment import Augment
@@ -80,7 +80,7 @@ def batches_of(
     )
 
 
-def drawing(config: TrainConfig, geometry: ParallelBeam) -> Draw | None:
+def drawing(config: TrainConfig, geometry: Geometry) -> Draw | None:
     """What changes a training sample in each epoch: noise drawn anew, then another position; None for nothing."""
     draws: list[Draw] = []
     if config.data.photons is not None:
@@ -95,7 +95,7 @@ def drawing(config: TrainConfig, geometry: ParallelBeam) -> Draw | None:
     return draw if draws else None
 
 
-def build_model(config: TrainConfig, geometry: ParallelBeam, cutoff: float = 1.0) -> LearnableFBP:
+def build_model(config: TrainConfig, geometry: Geometry, cutoff: float = 1.0) -> LearnableFBP:
     """The model at its start; `cutoff` is the best of a Hann. Raises ConfigError where it learns nothing."""
     window = config.window.with_best(cutoff, known_photons(config))
     model = LearnableFBP(ModelConfig(geometry=geometry, window=window, postprocessing=config.postprocessing))
