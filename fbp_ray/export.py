@@ -150,10 +150,12 @@ def why_not(model: LearnableFBP, target: str) -> str:
     """Why a package cannot take the model, and what can be done instead; empty where it can."""
     from torch import nn
 
+    from fbp_ray.geometry import FanBeam
+
     instead = "; use --to torch, or reconstruct with fbp_ray.load_model"
     if target == "torch":
         return ""
-    if model.geometry.parallel is not model.geometry:
+    if isinstance(model.geometry, FanBeam):
         return f"a fan beam is rebinned before it is filtered, which these lines do not do{instead}"
     if not _is_plain(model):
         return f"a window of the kind {model.config.window.kind} is another for every sinogram{instead}"

@@ -71,7 +71,7 @@ def solve(
         for observations, truths in pairs:
             for number, observation in enumerate(observations):
                 if ground_truth:
-                    first, images = _images(model, model.rebinned(observation)[0])
+                    first, images = _images(model, observation)
                     right = images @ (truths[number].flatten() - first)
                 else:
                     first, images, right = _by_halves(model, halves, observation)
@@ -99,7 +99,7 @@ def _linear(model: LearnableFBP) -> torch.nn.Parameter:
 
 def _images(model: LearnableFBP, sinogram: Tensor) -> tuple[Tensor, Tensor]:
     """The image of the window as it is, flat, and what each coefficient adds to it: (pixels,), (K, pixels)."""
-    stage = model.filter
+    stage, sinogram = model.filter, model.rebinned(sinogram)[0]
     filtered = torch.cat([stage(sinogram[None]), stage.parts(sinogram)])  # type: ignore[operator]
     images = [backproject(some, model.geometry.parallel, interpolate=True) for some in torch.split(filtered, 64)]
     first, *others = torch.cat(images).flatten(1)
@@ -108,8 +108,9 @@ def _images(model: LearnableFBP, sinogram: Tensor) -> tuple[Tensor, Tensor]:
 
 def _by_halves(model: LearnableFBP, halves: list[LearnableFBP], sinogram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `_images`, means over the halves of the angles, and the right side of the equations."""
-    parts = [half.geometry.take(sinogram) for half in halves]  # type: ignore[union-attr]
-    targets = [unbiased(part[None], half.geometry.parallel).flatten() for part, half in zip(parts, halves, strict=True)]
+    scans: list[SomeAngles] = [half.geometry for half in halves]  # type: ignore[misc]
+    parts = [scan.take(sinogram) for scan in scans]
+    targets = [unbiased(part[None], scan).flatten() for part, scan in zip(parts, scans, strict=True)]
     firsts, images = zip(*(_images(half, part) for part, half in zip(parts, halves, strict=True)), strict=True)
     first, mean = (firsts[0] + firsts[1]) / 2, (images[0] + images[1]) / 2
     right = (images[0] @ targets[1] + images[1] @ targets[0]) / 2 - mean @ first

@@ -21,6 +21,7 @@ from torch import Tensor
 from fbp_ray.filters import TableWindow, filter_projections, frequencies
 from fbp_ray.geometry import Geometry, ParallelBeam
 from fbp_ray.projector import backproject
+from fbp_ray.rebinning import rebin
 from fbp_ray.some_angles import FOLDS, SomeAngles, Split, splits
 
 Reconstruct = Callable[[Tensor, SomeAngles], Tensor]
@@ -29,9 +30,10 @@ Reconstruct = Callable[[Tensor, SomeAngles], Tensor]
 
 def unbiased(sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
     """The FBP with the bare ramp, the interpolation undone: (B, A, D) -> (B, H, W)."""
-    cells, response = _unbiased_filter(geometry, sinogram.device, sinogram.dtype)
+    sinogram, parallel = rebin(sinogram, geometry), geometry.parallel
+    cells, response = _unbiased_filter(parallel, sinogram.device, sinogram.dtype)
     weighed = sinogram if cells is None else sinogram * cells
-    return backproject(filter_projections(weighed, response), geometry, interpolate=True)
+    return backproject(filter_projections(weighed, response), parallel, interpolate=True)
 
 
 @functools.lru_cache(maxsize=32)

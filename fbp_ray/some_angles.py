@@ -27,7 +27,8 @@ class SomeAngles(ParallelBeam):
     @classmethod
     def of(cls, whole: ParallelBeam, kept: NDArray[np.int64]) -> SomeAngles:
         """The angles of these numbers."""
-        fields = {**dict(whole), "angles": tuple(np.mod(whole.theta[kept], 2 * np.pi).tolist())}
+        fields = {name: getattr(whole, name) for name in ParallelBeam.model_fields}
+        fields |= {"angles": tuple(np.mod(whole.theta[kept], 2 * np.pi).tolist())}
         return cls(**fields, whole=whole, kept=tuple(kept.tolist()))
 
     def take(self, table: Tensor, axis: int = -2) -> Tensor:
@@ -35,6 +36,13 @@ class SomeAngles(ParallelBeam):
         import torch  # here, not above: a geometry needs no torch
 
         return table.index_select(axis, torch.tensor(self.kept, device=table.device))
+
+    @property
+    def parallel(self) -> ParallelBeam:
+        """These angles of what the whole scan is worked on in."""
+        if self.whole.parallel is self.whole:
+            return self
+        return SomeAngles.of(self.whole.parallel, np.array(self.kept))
 
     @property
     def angle_weights(self) -> NDArray[np.float64]:

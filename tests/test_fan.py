@@ -119,7 +119,7 @@ def test_the_transpose_is_exact_and_the_kernels_are_the_reference(name: str) -> 
 SMALL = fan(RegularAngles(count=12, first=0.0, step=TURN / 12), cells=9, cell_size=0.04, image_shape=(5, 4))
 
 
-@pytest.mark.filterwarnings("ignore:.*forward AD")
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 def test_derivatives_of_any_order_and_torch_func() -> None:
     y = torch.rand(2, *SMALL.sinogram_shape, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda y: rebin(y, SMALL), y, check_forward_ad=True, fast_mode=True)
@@ -163,7 +163,7 @@ def test_windows_by_noise_know_the_noise_of_rebinned_rays(name: str) -> None:
 
 def test_what_was_not_measured_is_told() -> None:
     half = fan(RegularAngles(count=100, first=0.0, step=math.pi / 100))
-    with pytest.warns(UserWarning, match=r"8\.\d % of the rays were not measured.*spans 178\.2 degrees.* takes 208\."):
+    with pytest.warns(UserWarning, match=r"4\.\d % of the rays were not measured.*spans 178\.2 degrees.* takes 208\."):
         rebin(torch.zeros(half.sinogram_shape), half)
     with pytest.raises(GeometryError, match="3 angles and 120 cells cannot be rebinned"):
         rebin(torch.zeros(3, 120), fan((0.0, 1.0, 2.0)))
@@ -204,7 +204,7 @@ def test_arcs_follow_the_scan() -> None:
     np.testing.assert_array_equal(one.order, np.arange(30))
     assert not one.closed
     two = arcs(np.concatenate([steps[:10], 4 + steps[:10]]))
-    assert [arc.order.tolist() for arc in two] == [list(range(10, 20)), list(range(10))]
+    assert [arc.order.tolist() for arc in two] == [list(range(10)), list(range(10, 20))]
     turns = arcs(np.arange(100) * TURN / 40)
     assert [(arc.order.size, arc.closed) for arc in turns] == [(40, True), (40, True), (20, False)]
 

@@ -18,10 +18,10 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag
 
 from fbp_ray.geometry.fan import FanBeam
-from fbp_ray.geometry.parallel import ParallelBeam
+from fbp_ray.geometry.parallel import ParallelBeam, WiderBeam
 from fbp_ray.geometry.scan import RegularAngles, check_tensor
 
-__all__ = ["FanBeam", "Geometry", "ParallelBeam", "RegularAngles", "check_tensor", "geometry_from"]
+__all__ = ["FanBeam", "Geometry", "ParallelBeam", "RegularAngles", "WiderBeam", "check_tensor", "geometry_from"]
 
 
 def _kind(value: Any) -> str:

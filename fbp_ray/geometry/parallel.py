@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 
@@ -42,8 +43,12 @@ class ParallelBeam(Scan):
 
     @property
     def parallel(self) -> ParallelBeam:
-        """Itself: a fan beam has here the parallel beam that it is rebinned to."""
-        return self
+        """The parallel beam that filters and backprojection work in: itself, or in half acquisition a wider one.
+
+        The ramp spreads what a detector measured beyond its ends. There the opposite looks see the object, so it has to
+        be kept: the detector is continued on the short side until the axis is in its middle (`WiderBeam`).
+        """
+        return _wider(self) if self._half_acquisition else self
 
     @property
     def rays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -129,3 +134,42 @@ class ParallelBeam(Scan):
         gaps = np.sort(np.diff(theta, append=theta[0] + 2 * math.pi))
         ordinary = gaps[np.searchsorted(np.cumsum(gaps), (2 * math.pi - gaps[-1]) / 4)]
         return self.num_angles > 2 and bool(gaps[-1] <= max(math.radians(15), 4 * ordinary))
+
+
+@functools.lru_cache(maxsize=32)
+def _wider(measured: ParallelBeam) -> WiderBeam:
+    return WiderBeam.of(measured)
+
+
+class WiderBeam(ParallelBeam):
+    """A half acquisition whose detector is continued by cells that measure nothing, and so count 0."""
+
+    measured: ParallelBeam
+    before: int
+    """How many cells come before the measured ones; the others follow them."""
+
+    @classmethod
+    def of(cls, measured: ParallelBeam) -> WiderBeam:
+        """As many cells more as put the axis within half a cell of the middle."""
+        more = round(2 * abs(measured.axis_offset) / measured.cell_size)
+        left = measured.axis_offset < 0
+        fields = {name: getattr(measured, name) for name in ParallelBeam.model_fields}
+        fields["cells"] += more
+        fields["axis_offset"] += (more if left else -more) * measured.cell_size / 2
+        return cls(**fields, measured=measured, before=more if left else 0)
+
+    @property
+    def parallel(self) -> ParallelBeam:
+        """Itself."""
+        return self
+
+    @property
+    def angle_weights(self) -> NDArray[np.float64]:
+        """Those of the measured scan."""
+        return self.measured.angle_weights
+
+    @property
+    def cell_weights(self) -> NDArray[np.float64]:
+        """Those of the measured scan, and 0."""
+        after = self.cells - self.measured.cells - self.before
+        return np.pad(self.measured.cell_weights, (self.before, after))

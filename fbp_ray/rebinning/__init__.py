@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fbp_ray.geometry import FanBeam, Geometry, ParallelBeam
+from fbp_ray.geometry import FanBeam, Geometry, ParallelBeam, WiderBeam
 from fbp_ray.projector import check_array
 from fbp_ray.projector import project as project_parallel
 from fbp_ray.rebinning import reference
@@ -32,7 +32,8 @@ _ROWS, _COLUMNS = 16, 16  # of a sinogram that a task takes
 
 
 def rebin(sinogram: Tensor, fan: Geometry) -> Tensor:
-    """The sinogram of the parallel beam `fan.parallel`; that of a parallel beam as it is.
+    """The sinogram of the parallel beam `fan.parallel`; that of a parallel beam as it is, but for half acquisition,
+    where the detector is continued with zeros.
 
     Args:
         sinogram: (..., A, D), floating point, any device.
@@ -46,7 +47,17 @@ def rebin(sinogram: Tensor, fan: Geometry) -> Tensor:
         GeometryError: the sinogram does not fit the scan, or that has too few angles or cells.
     """
     check_array(sinogram, fan, "sinogram")
-    return sinogram if isinstance(fan, ParallelBeam) else _apply(_Resample, sinogram, tables, fan)
+    if isinstance(fan, ParallelBeam):
+        return _continued(sinogram, fan)
+    return _apply(_Resample, sinogram, tables, fan)
+
+
+def _continued(sinogram: Tensor, scan: ParallelBeam) -> Tensor:
+    """A half acquisition on its wider detector, any other as it is."""
+    wider = getattr(scan.parallel, "whole", scan.parallel)
+    if not isinstance(wider, WiderBeam):
+        return sinogram
+    return torch.nn.functional.pad(sinogram, (wider.before, wider.cells - scan.cells - wider.before))
 
 
 def rebin_transpose(sinogram: Tensor, fan: FanBeam) -> Tensor:
