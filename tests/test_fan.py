@@ -124,13 +124,10 @@ def test_derivatives_of_any_order_and_torch_func() -> None:
     y = torch.rand(2, *SMALL.sinogram_shape, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda y: rebin(y, SMALL), y, check_forward_ad=True, fast_mode=True)
     assert torch.autograd.gradgradcheck(lambda y: rebin(y, SMALL) ** 2, y, fast_mode=True)
-    assert torch.autograd.gradcheck(lambda x: project(x, SMALL), torch.rand_like(image_like(SMALL)), fast_mode=True)
+    x = torch.rand(SMALL.image_shape, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: project(x, SMALL), x, fast_mode=True)
     mapped = torch.func.vmap(lambda one: rebin(one, SMALL))(y)
     torch.testing.assert_close(mapped, rebin(y, SMALL))
-
-
-def image_like(scan: FanBeam) -> torch.Tensor:
-    return torch.zeros(scan.image_shape, dtype=torch.float64, requires_grad=True)
 
 
 def test_variance_is_what_independent_samples_give() -> None:
@@ -211,9 +208,12 @@ def test_arcs_follow_the_scan() -> None:
 
 def test_projections_of_an_image_agree_with_the_exact_ones() -> None:
     scan = SCANS["an axis off the middle"]
-    fine = scan.model_copy(update={"image_shape": (256, 240), "pixel_size": scan.pixel_size / 4})
+    fine = scan.model_copy(update={"image_shape": (192, 180), "pixel_size": scan.pixel_size / 3})
     exact, phantom = line_integrals(scan).numpy(), image(fine)
-    for made in (project(torch.from_numpy(phantom), fine).numpy(), project_rays(phantom[None].astype("f4"), scan)[0]):
+    for made in (
+        project(torch.from_numpy(phantom).float(), fine).numpy(),
+        project_rays(phantom[None].astype("f4"), scan)[0],
+    ):
         assert np.abs(made - exact).max() < 2e-3 * exact.max()
 
 
@@ -237,7 +237,7 @@ def test_a_model_takes_it_and_can_be_exported() -> None:
     start = LearnableFBP(
         ModelConfig(geometry=scan, window=WindowConfig(kind="spline"), postprocessing=PostprocessingConfig())
     )
-    torch.testing.assert_close(start(sinograms), fbp(sinograms, scan), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(start(sinograms), fbp(sinograms, scan, "none"), rtol=1e-4, atol=1e-3)
     with torch.no_grad():
         program = torch.export.export(start, (sinograms,)).module()
         torch.testing.assert_close(program(sinograms), start(sinograms), rtol=1e-4, atol=1e-3)
