@@ -27,7 +27,7 @@ def constant(function: Any, *arguments: Any) -> Any:
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def text_of(geometry: ParallelBeam) -> str:
     """A geometry as JSON; a graph takes it for a constant."""
-    return geometry.model_dump_json()
+    return geometry.model_dump_json(include=set(ParallelBeam.model_fields))
 
 
 @functools.lru_cache(maxsize=32)
