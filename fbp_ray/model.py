@@ -17,10 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from fbp_ray.errors import ConfigError, GeometryError
 from fbp_ray.filters import TableWindow, analytic_window, build_filter, filter_projections, frequencies
-from fbp_ray.geometry import Geometry, ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.networks import build_network
 from fbp_ray.own_names import is_own
-from fbp_ray.projector import backproject, check_array
+from fbp_ray.projector import backproject_filtered, check_array
 from fbp_ray.rebinning import rebin
 from fbp_ray.settings import Frozen
 from fbp_ray.stage_settings import PostprocessingConfig, WindowConfig, WindowName
@@ -85,10 +85,9 @@ class LearnableFBP(nn.Module):
         """
         geometry = self.geometry if some is None else some
         batch = self.rebinned(sinogram, geometry)
-        geometry = geometry.parallel
         filtered = self.filter(batch) if some is None else self._filtered(batch, some)
-        _check_made(f"the window {self.config.window.kind}", filtered, "sinograms", geometry.sinogram_shape)
-        image = self._network(backproject(filtered, geometry, storage_dtype, interpolate=True))
+        _check_made(f"the window {self.config.window.kind}", filtered, "sinograms", tuple(batch.shape[1:]))
+        image = self._network(backproject_filtered(filtered, geometry, storage_dtype))
         _check_made(f"the network {self.config.postprocessing.kind}", image, "images", self.geometry.image_shape)
         return image.to(sinogram.dtype).reshape(*sinogram.shape[:-2], *self.geometry.image_shape)
 
@@ -145,7 +144,7 @@ class LearnableFBP(nn.Module):
         return weights
 
 
-def _check_made(stage: str, made: object, of: str, shape: tuple[int, int]) -> None:
+def _check_made(stage: str, made: object, of: str, shape: tuple[int, ...]) -> None:
     """Raises GeometryError where a stage, which may be somebody's own, gives something else than it has to."""
     if not isinstance(made, Tensor) or not made.is_floating_point():
         came = str(made.dtype) if isinstance(made, Tensor) else f"a {type(made).__name__}"
@@ -189,10 +188,10 @@ def fbp(
         GeometryError: the sinogram does not fit the geometry.
         ConfigError: an unknown window or a cut-off that is not positive.
     """
-    batch, parallel = _batch(sinogram, geometry), geometry.parallel
-    cells, response = _classic_filter(parallel, window, float(cutoff), batch.device, batch.dtype)
+    batch = _batch(sinogram, geometry)
+    cells, response = _classic_filter(geometry, window, float(cutoff), batch.device, batch.dtype)
     filtered = filter_projections(batch if cells is None else batch * cells, response)
-    image = backproject(filtered, parallel, storage_dtype, interpolate=True)
+    image = backproject_filtered(filtered, geometry, storage_dtype)
     return image.to(sinogram.dtype).reshape(*sinogram.shape[:-2], *geometry.image_shape)
 
 
@@ -207,26 +206,27 @@ def _batch(sinogram: Tensor, geometry: Geometry) -> Tensor:
 
 
 def _classic_filter(
-    parallel: ParallelBeam, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
+    geometry: Geometry, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor]:
     if torch.compiler.is_compiling():
         from fbp_ray.projector.compiled import constant
 
-        return constant(_look_up_filter, parallel, window, cutoff, device, dtype)  # type: ignore[no-any-return]
-    return _cached_filter(parallel, window, cutoff, device, dtype)
+        return constant(_look_up_filter, geometry, window, cutoff, device, dtype)  # type: ignore[no-any-return]
+    return _cached_filter(geometry, window, cutoff, device, dtype)
 
 
 def _look_up_filter(
-    parallel: ParallelBeam, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
+    geometry: Geometry, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor]:
     """The cached filter, as a plain function: a graph cannot call a cache."""
-    return _cached_filter(parallel, window, cutoff, device, dtype)
+    return _cached_filter(geometry, window, cutoff, device, dtype)
 
 
 @lru_cache(maxsize=32)
 def _cached_filter(
-    parallel: ParallelBeam, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
+    geometry: Geometry, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor]:
+    parallel = geometry.parallel
     analytic_window(window, np.zeros(1), cutoff)  # an unknown name or a bad cut-off ends here, with the way out
     start = torch.tensor(analytic_window(window, frequencies(parallel.cells), cutoff), dtype=dtype, device="cpu")
     stage = TableWindow(parallel, start, learned=False).to(device)

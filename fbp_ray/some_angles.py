@@ -51,6 +51,11 @@ class SomeAngles(ParallelBeam):
         return SomeAngles.of(self.whole.parallel, np.array(self.kept))
 
     @property
+    def added(self) -> tuple[int, int]:
+        """Those of the whole scan."""
+        return self.whole.added
+
+    @property
     def angle_weights(self) -> NDArray[np.float64]:
         """Those of the whole scan, scaled so that their sum stays the same."""
         weights = self.whole.angle_weights

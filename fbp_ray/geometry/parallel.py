@@ -51,6 +51,11 @@ class ParallelBeam(Scan):
         return _wider(self) if self._half_acquisition else self
 
     @property
+    def added(self) -> tuple[int, int]:
+        """The cells before and after those of a detector that this one continues; see `WiderBeam`."""
+        return 0, 0
+
+    @property
     def rays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """theta and s of each ray, `x cos(theta) + y sin(theta) = s`: arrays that broadcast to (A, D)."""
         return self.theta[:, None], (self.detector - self.axis_offset)[None]
@@ -169,7 +174,11 @@ class WiderBeam(ParallelBeam):
         return self.measured.angle_weights
 
     @property
+    def added(self) -> tuple[int, int]:
+        """The cells before and after the measured ones."""
+        return self.before, self.cells - self.measured.cells - self.before
+
+    @property
     def cell_weights(self) -> NDArray[np.float64]:
         """Those of the measured scan, and 0."""
-        after = self.cells - self.measured.cells - self.before
-        return np.pad(self.measured.cell_weights, (self.before, after))
+        return np.pad(self.measured.cell_weights, self.added)

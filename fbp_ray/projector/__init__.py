@@ -130,6 +130,16 @@ def backproject(
     return _apply(_Backproject, sinogram, geometry, "sinogram", interpolate, storage_dtype)
 
 
+def backproject_filtered(sinogram: Tensor, geometry: Geometry, storage_dtype: torch.dtype | None = None) -> Tensor:
+    """`backproject`, interpolating, of a filtered sinogram (B, A', D') of `geometry.parallel`."""
+    if torch.compiler.is_compiling():
+        from fbp_ray.projector import compiled
+
+        text = compiled.text_of_parallel(geometry)
+        return compiled.backproject_op(sinogram, text, True, storage_dtype)  # type: ignore[no-any-return]
+    return backproject(sinogram, geometry.parallel, storage_dtype, interpolate=True)
+
+
 def project(image: Tensor, geometry: Geometry) -> Tensor:
     """Line integrals of an image: every pixel is shared among the cells that its width covers.
 

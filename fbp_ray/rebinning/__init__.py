@@ -15,18 +15,21 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fbp_ray.geometry import FanBeam, Geometry, ParallelBeam, WiderBeam
+from fbp_ray.geometry import FanBeam, Geometry, ParallelBeam
 from fbp_ray.projector import check_array
 from fbp_ray.projector import project as project_parallel
 from fbp_ray.rebinning import reference
 from fbp_ray.rebinning.tables import Tables, fine_parallel, projection_tables, tables
 from fbp_ray.threads import parallel_for
+
+Which = Literal["rebin", "project"]
+"""Of the two kinds of tables."""
 
 _ROWS, _COLUMNS = 16, 16  # of a sinogram that a task takes
 
@@ -49,15 +52,23 @@ def rebin(sinogram: Tensor, fan: Geometry) -> Tensor:
     check_array(sinogram, fan, "sinogram")
     if isinstance(fan, ParallelBeam):
         return _continued(sinogram, fan)
-    return _apply(_Resample, sinogram, tables, fan)
+    return _apply(_Resample, sinogram, "rebin", fan)
 
 
 def _continued(sinogram: Tensor, scan: ParallelBeam) -> Tensor:
     """A half acquisition on its wider detector, any other as it is."""
-    wider = getattr(scan.parallel, "whole", scan.parallel)
-    if not isinstance(wider, WiderBeam):
-        return sinogram
-    return torch.nn.functional.pad(sinogram, (wider.before, wider.cells - scan.cells - wider.before))
+    if torch.compiler.is_compiling():
+        from fbp_ray.projector.compiled import constant
+
+        added = constant(_added, scan)
+    else:
+        added = _added(scan)
+    return torch.nn.functional.pad(sinogram, added) if any(added) else sinogram
+
+
+def _added(scan: ParallelBeam) -> tuple[int, int]:
+    """The cells before and after the detector's own that `scan.parallel` has."""
+    return (0, 0) if scan.parallel is scan else scan.parallel.added
 
 
 def rebin_transpose(sinogram: Tensor, fan: FanBeam) -> Tensor:
@@ -67,7 +78,7 @@ def rebin_transpose(sinogram: Tensor, fan: FanBeam) -> Tensor:
         GeometryError: the sinogram does not fit `fan.parallel`, or the scan has too few angles or cells.
     """
     check_array(sinogram, fan.parallel, "sinogram")
-    return _apply(_Spread, sinogram, tables, fan)
+    return _apply(_Spread, sinogram, "rebin", fan)
 
 
 def rebin_variance(variance: Tensor, fan: FanBeam) -> Tensor:
@@ -86,7 +97,7 @@ def rebin_variance(variance: Tensor, fan: FanBeam) -> Tensor:
         GeometryError: as for `rebin`.
     """
     check_array(variance, fan, "sinogram")
-    found = reference.squared(_on(tables, fan, torch.float64, variance.device))
+    found = reference.squared(_on("rebin", fan, torch.float64, variance.device))
     batch = variance.reshape(math.prod(variance.shape[:-2]), *fan.sinogram_shape).double()
     result = reference.resample(batch, found).to(variance.dtype)
     return result.reshape(*variance.shape[:-2], *fan.parallel.sinogram_shape)
@@ -107,31 +118,35 @@ def project(image: Tensor, fan: FanBeam) -> Tensor:
     """
     half = project_parallel(image, fine_parallel(fan))
     circle = torch.cat([half, half.flip(-1)], -2)  # the same rays from the other side
-    return _apply(_Resample, circle, projection_tables, fan)
+    return _apply(_Resample, circle, "project", fan)
 
 
-def _apply(function: Any, array: Tensor, make: Any, fan: FanBeam) -> Tensor:
+def _apply(function: Any, array: Tensor, which: Which, fan: FanBeam) -> Tensor:
     batch = array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:])  # -1 takes no empty batch
     batch = batch if array.dtype == torch.float64 else batch.float()
     if torch.compiler.is_compiling():
         from fbp_ray.projector.compiled import constant
 
         operator = reference.resample if function is _Resample else reference.spread
-        result = operator(batch, constant(_on, make, fan, batch.dtype, batch.device))
+        result = operator(batch, constant(_on, which, fan, batch.dtype, batch.device))
     else:
-        result = function.apply(batch, make, fan)
+        result = function.apply(batch, which, fan)
     return result.to(array.dtype).reshape(*array.shape[:-2], *result.shape[-2:])
 
 
 @functools.lru_cache(maxsize=4)
-def _look_up(make: Any, fan: FanBeam, dtype: torch.dtype, device: torch.device) -> reference.Found:
-    made: Tables = make(fan, np.float64 if dtype == torch.float64 else np.float32)
+def _look_up(which: Which, fan: FanBeam, dtype: torch.dtype, device: torch.device) -> reference.Found:
+    made = _made(which, fan, np.float64 if dtype == torch.float64 else np.float32)
     return reference.as_tensors(made, device)
 
 
-def _on(make: Any, fan: FanBeam, dtype: torch.dtype, device: torch.device) -> reference.Found:
+def _made(which: Which, fan: FanBeam, dtype: Any) -> Tables:
+    return (tables if which == "rebin" else projection_tables)(fan, dtype)
+
+
+def _on(which: Which, fan: FanBeam, dtype: torch.dtype, device: torch.device) -> reference.Found:
     """The tables as tensors, as a plain function: a graph cannot call a cache."""
-    return _look_up(make, fan, dtype, device)
+    return _look_up(which, fan, dtype, device)
 
 
 class _Linear(torch.autograd.Function):
@@ -139,15 +154,15 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.which = inputs[1:]
+        ctx.of = inputs[1:]
 
 
 class _Resample(_Linear):
     @staticmethod
-    def forward(sinogram: Tensor, make: Any, fan: FanBeam) -> Tensor:
+    def forward(sinogram: Tensor, which: Which, fan: FanBeam) -> Tensor:
         if (kernels := _kernels_for(sinogram)) is None:
-            return reference.resample(sinogram, _on(make, fan, sinogram.dtype, sinogram.device))
-        made: Tables = make(fan, np.float32)
+            return reference.resample(sinogram, _on(which, fan, sinogram.dtype, sinogram.device))
+        made = _made(which, fan, np.float32)
         result = sinogram.new_empty((len(sinogram), *made.shape))
         for one in range(len(sinogram)):  # its rows stay in the cache
             rows = torch.empty(made.order.size, made.cell.size, dtype=torch.float32, device="cpu").numpy()
@@ -160,23 +175,23 @@ class _Resample(_Linear):
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _apply(_Spread, gradient[0], *ctx.which), None, None
+        return _apply(_Spread, gradient[0], *ctx.of), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        return _apply(_Resample, tangents[0], *ctx.which)
+        return _apply(_Resample, tangents[0], *ctx.of)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, sinogram: Tensor, make: Any, fan: FanBeam) -> tuple[Tensor, int]:
-        return _apply(_Resample, sinogram.movedim(in_dims[0], 0), make, fan), 0
+    def vmap(info: Any, in_dims: Any, sinogram: Tensor, which: Which, fan: FanBeam) -> tuple[Tensor, int]:
+        return _apply(_Resample, sinogram.movedim(in_dims[0], 0), which, fan), 0
 
 
 class _Spread(_Linear):
     @staticmethod
-    def forward(sinogram: Tensor, make: Any, fan: FanBeam) -> Tensor:
+    def forward(sinogram: Tensor, which: Which, fan: FanBeam) -> Tensor:
         if (kernels := _kernels_for(sinogram)) is None:
-            return reference.spread(sinogram, _on(make, fan, sinogram.dtype, sinogram.device))
-        made: Tables = make(fan, np.float32)
+            return reference.spread(sinogram, _on(which, fan, sinogram.dtype, sinogram.device))
+        made = _made(which, fan, np.float32)
         result = sinogram.new_empty((len(sinogram), *made.source))
         rows = np.empty((len(sinogram), made.order.size, made.cell.size), np.float32)
         for one in range(len(sinogram)):
@@ -189,15 +204,15 @@ class _Spread(_Linear):
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _apply(_Resample, gradient[0], *ctx.which), None, None
+        return _apply(_Resample, gradient[0], *ctx.of), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        return _apply(_Spread, tangents[0], *ctx.which)
+        return _apply(_Spread, tangents[0], *ctx.of)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, sinogram: Tensor, make: Any, fan: FanBeam) -> tuple[Tensor, int]:
-        return _apply(_Spread, sinogram.movedim(in_dims[0], 0), make, fan), 0
+    def vmap(info: Any, in_dims: Any, sinogram: Tensor, which: Which, fan: FanBeam) -> tuple[Tensor, int]:
+        return _apply(_Spread, sinogram.movedim(in_dims[0], 0), which, fan), 0
 
 
 def _kernels_for(array: Tensor) -> Any:

@@ -46,8 +46,8 @@ def quality_without_truth(subject: Subject) -> Html:
 
     note = (
         "The squared error, in the square of the data's unit, is estimated from a part of the scan that an image was "
-        "not made from. It compares methods; for each it is too low by what no angle shows, and may be negative. The best Hann "
-        "was chosen on these very images, which favours it."
+        "not made from. It compares methods; for each it is too low by what no angle shows, and may be negative. The "
+        "best Hann was chosen on these very images, which favours it."
     )
     return joined(
         [
