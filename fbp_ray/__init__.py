@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fbp_ray.checkpoint import load_model
-    from fbp_ray.geometry import ParallelBeam, RegularAngles
+    from fbp_ray.geometry import FanBeam, ParallelBeam, RegularAngles
     from fbp_ray.model import LearnableFBP, ModelConfig, fbp
     from fbp_ray.projector import backproject, project
 
 __all__ = [
+    "FanBeam",
     "LearnableFBP",
     "ModelConfig",
     "ParallelBeam",
@@ -24,6 +25,7 @@ __all__ = [
     "project",
 ]
 _MODULES = {
+    "FanBeam": "geometry",
     "LearnableFBP": "model",
     "ModelConfig": "model",
     "ParallelBeam": "geometry",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,3 +79,56 @@ def _chains(joined: NDArray[np.bool_]) -> NDArray[np.int64]:
     if joined[-1]:
         group[group == group[-1]] = 0
     return group
+
+
+class Arc(NamedTuple):
+    """Angles of a scan that follow each other without a gap."""
+
+    order: NDArray[np.int64]
+    """Their numbers in the scan, (n,)."""
+
+    angles: NDArray[np.float64]
+    """They themselves, ascending, (n,)."""
+
+    closed: bool
+    """Whether the first one follows the last, a turn later."""
+
+
+def arcs(theta: NDArray[np.float64]) -> list[Arc]:
+    """The arcs of a scan. A gap is wider than four steps and 6 degrees.
+
+    Each turn of several has arcs of its own. Where turns jump about (golden angles) all angles count modulo the turn,
+    and of those that repeat each other each is on an arc of its own.
+    """
+    turn, widest = 2 * math.pi, math.radians(6)
+    order = np.argsort(theta, kind="stable")
+    places = theta[order] - theta.min()
+    if places[-1] > turn - 1e-9 and np.diff(places).max() <= widest:
+        layer = np.floor(places / turn + 1e-9).astype(np.int64)
+    else:
+        places = np.mod(places, turn)
+        places[places > turn - 1e-9] = 0
+        again = np.argsort(places, kind="stable")
+        order, places = order[again], places[again]
+        layer = _repeats(places)
+    if layer.any():
+        parts = [np.flatnonzero(layer == number) for number in range(layer.max() + 1)]
+        inner = ((order[part], arc) for part in parts for arc in arcs(theta.min() + places[part]))
+        return [arc._replace(order=numbers[arc.order]) for numbers, arc in inner]
+    places += theta.min()
+    steps = np.diff(places, append=places[0] + turn)
+    ends = np.flatnonzero(steps > max(widest, 4 * float(np.median(steps))))
+    if ends.size == 0:
+        return [Arc(order, places, closed=True)]
+    first = int(ends[-1]) + 1  # the last gap is cut, and what follows it comes before what it follows
+    order, cuts = np.roll(order, -first), np.mod(ends[:-1] - first, places.size) + 1
+    places = np.concatenate([places[first:] - turn, places[:first]])
+    return [Arc(*part, closed=False) for part in zip(np.split(order, cuts), np.split(places, cuts), strict=True)]
+
+
+def _repeats(places: NDArray[np.float64]) -> NDArray[np.int64]:
+    """How many of the ascending places each one repeats."""
+    steps = np.diff(places)
+    repeats = np.concatenate([[False], steps < 1e-3 * float(steps.mean() if steps.size else 0)])
+    runs = np.cumsum(~repeats) - 1
+    return np.asarray(np.arange(places.size) - np.flatnonzero(~repeats)[runs])

@@ -19,8 +19,8 @@ from fbp_ray.settings import Frozen, cache_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fbp_ray.geometry import ParallelBeam
-    from fbp_ray.some_angles import SomeAngles, SomePhotons
+    from fbp_ray.geometry import Geometry
+    from fbp_ray.some_angles import PartOfScan
     from fbp_ray.split import Split
 
 Figure = Literal["psnr", "ssim"]
@@ -118,7 +118,7 @@ class BestCutoffs(NamedTuple):
 
 def best_hann(
     pairs: Callable[[], Iterable[tuple[Tensor, Tensor]]],
-    geometry: ParallelBeam,
+    geometry: Geometry,
     over_processes: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> BestCutoffs:
     """Searches the cut-offs 0.20, 0.22 .. 1.
@@ -221,7 +221,7 @@ def _highest(scores: Callable[[list[float]], list[list[float]]]) -> list[float]:
     return [round(STEP * number, 2) for number in best()]
 
 
-def content_key(pairs: Iterable[tuple[Tensor, Tensor]], geometry: ParallelBeam) -> str:
+def content_key(pairs: Iterable[tuple[Tensor, Tensor]], geometry: Geometry) -> str:
     """Names a scan and the samples that cut-offs are chosen on by their content, wherever it lies.
 
     Args:
@@ -253,7 +253,7 @@ def keep_cutoffs(key: str, cutoffs: BestCutoffs) -> None:
         write_atomically(cache_folder() / KEPT / f"{key}.json", json.dumps(cutoffs))
 
 
-def hann(cutoff: float) -> Callable[[Tensor, SomeAngles | SomePhotons], Tensor]:
+def hann(cutoff: float) -> Callable[[Tensor, PartOfScan], Tensor]:
     """The classic FBP of a part of a scan, with a Hann window."""
     from fbp_ray.model import fbp
 

@@ -25,7 +25,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from fbp_ray.errors import CheckpointError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.settings import Frozen, as_text, what_is_wrong
 from fbp_ray.shipped import open_place, shipped_models
@@ -236,7 +236,7 @@ def read_manifest(place: Place, name: str = MANIFEST) -> Manifest:
     return _manifest(folder, name)
 
 
-def check_geometry(place: Place, manifest: Manifest, geometry: ParallelBeam) -> None:
+def check_geometry(place: Place, manifest: Manifest, geometry: Geometry) -> None:
     """Raises CheckpointError when the checkpoint at a place was trained for another geometry than that of the data."""
     theirs = manifest.model.geometry
     if theirs != geometry:

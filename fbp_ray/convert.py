@@ -18,7 +18,7 @@ from fbp_ray.cli import parse, run_program
 from fbp_ray.config import Count
 from fbp_ray.data.layout import geometry_of
 from fbp_ray.errors import CheckpointError, DataError, RunError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry, ParallelBeam
 from fbp_ray.settings import Frozen, LocalPath
 from fbp_ray.stage_settings import WindowName
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> None:
     )
 
 
-def converted(config: ConvertConfig, geometry: ParallelBeam) -> LearnableFBP:
+def converted(config: ConvertConfig, geometry: Geometry) -> LearnableFBP:
     """The model with the weights of the file.
 
     Raises:

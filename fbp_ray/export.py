@@ -150,9 +150,13 @@ def why_not(model: LearnableFBP, target: str) -> str:
     """Why a package cannot take the model, and what can be done instead; empty where it can."""
     from torch import nn
 
+    from fbp_ray.geometry import FanBeam
+
     instead = "; use --to torch, or reconstruct with fbp_ray.load_model"
     if target == "torch":
         return ""
+    if isinstance(model.geometry, FanBeam):
+        return f"a fan beam is rebinned before it is filtered, which these lines do not do{instead}"
     if not _is_plain(model):
         return f"a window of the kind {model.config.window.kind} is another for every sinogram{instead}"
     if not isinstance(model.postprocessing, nn.Identity):
@@ -172,7 +176,7 @@ def filter_values(model: LearnableFBP) -> NDArray[Any]:
     N is the power of two that ASTRA, CIL and TIGRE pad to. Filtering convolves with a kernel that is the same for every
     length of the FFT that holds it, so the values are exact, not interpolated.
     """
-    geometry = model.geometry
+    geometry = model.geometry.parallel
     kernel = np.fft.irfft(_response(model))
     length, cells = _length(geometry.cells), geometry.cells
     padded = np.zeros((*kernel.shape[:-1], length))

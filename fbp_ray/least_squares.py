@@ -29,7 +29,7 @@ from fbp_ray.filters import BandWindow, SmoothWindow, TableWindow
 from fbp_ray.model import LearnableFBP
 from fbp_ray.projector import backproject
 from fbp_ray.self_target import unbiased
-from fbp_ray.some_angles import SomeAngles, SomePhotons
+from fbp_ray.some_angles import PartOfScan
 from fbp_ray.split import Split
 
 SOLVABLE = ("spline", "fourier_series", "frequency", "low_rank", "ray_noise", "adaptive")
@@ -107,14 +107,14 @@ def _linear(model: LearnableFBP) -> torch.nn.Parameter:
     )
 
 
-def _images(
-    model: LearnableFBP, sinogram: Tensor, some: SomeAngles | SomePhotons | None = None
-) -> tuple[Tensor, Tensor]:
+def _images(model: LearnableFBP, sinogram: Tensor, some: PartOfScan | None = None) -> tuple[Tensor, Tensor]:
     """The image of the window as it is, flat, and what each coefficient adds to it: (pixels,), (K, pixels)."""
-    stage, geometry = (model.filter, model.geometry) if some is None else (model.stage_for(some), some)
-    first = backproject(stage(sinogram[None]), geometry, interpolate=True).flatten()
+    stage = model.filter if some is None else model.stage_for(some)
+    rays = model.rebinned(sinogram, some)
+    geometry = (model.geometry if some is None else some).parallel
+    first = backproject(stage(rays), geometry, interpolate=True).flatten()
     images = []
-    for filtered in stage.parts(sinogram):  # type: ignore[operator]
+    for filtered in stage.parts(rays[0]):  # type: ignore[operator]
         made = first.new_zeros((len(filtered), len(first)))
         seen = filtered.flatten(1).any(1)
         made[seen] = backproject(filtered[seen], geometry, interpolate=True).flatten(1)

@@ -17,21 +17,22 @@ from torch.utils.checkpoint import checkpoint
 
 from fbp_ray.errors import ConfigError, GeometryError
 from fbp_ray.filters import TableWindow, analytic_window, build_filter, filter_projections, frequencies
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.networks import build_network
 from fbp_ray.own_names import is_own
-from fbp_ray.projector import backproject, check_array
+from fbp_ray.projector import backproject_filtered, check_array
+from fbp_ray.rebinning import rebin
 from fbp_ray.settings import Frozen
 from fbp_ray.stage_settings import PostprocessingConfig, WindowConfig, WindowName
 
 if TYPE_CHECKING:
-    from fbp_ray.some_angles import SomeAngles, SomePhotons
+    from fbp_ray.some_angles import PartOfScan
 
 
 class ModelConfig(Frozen):
     """All that is needed to build a `LearnableFBP`; its weights come beside it."""
 
-    geometry: ParallelBeam
+    geometry: Geometry
     window: WindowConfig = WindowConfig()
     postprocessing: PostprocessingConfig = PostprocessingConfig()
 
@@ -45,22 +46,23 @@ class LearnableFBP(nn.Module):
     """A filtered backprojection with a learnable filter stage.
 
     Maps a sinogram (..., A, D), in the image's unit times metres, to an image (..., H, W). At its start, before any
-    training, it is the classic FBP with the window of its configuration.
+    training, it is the classic FBP with the window of its configuration. The sinogram of a fan beam is rebinned first,
+    and all that follows works on its parallel beam.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.filter = build_filter(config.window, config.geometry)
-        self.postprocessing = build_network(config.postprocessing, config.geometry)
+        self.postprocessing = build_network(config.postprocessing, config.geometry.parallel)
         self.network_dtype = torch.float32
         """Of the network's convolutions while it trains (autocast); the rest, and inference, are float32."""
         self.checkpointing = False
         """Whether a training network keeps its input alone, and computes what its gradients need again."""
-        self._filters: dict[SomeAngles | SomePhotons, nn.Module] = {}  # for a part; their weights are those of `filter`
+        self._filters: dict[PartOfScan, nn.Module] = {}  # for a part; their weights are those of `filter`
 
     @property
-    def geometry(self) -> ParallelBeam:
+    def geometry(self) -> Geometry:
         """The scan that this model reconstructs, and the grid on which it does."""
         return self.config.geometry
 
@@ -68,7 +70,7 @@ class LearnableFBP(nn.Module):
         self,
         sinogram: Tensor,
         storage_dtype: torch.dtype | None = None,
-        some: SomeAngles | SomePhotons | None = None,
+        some: PartOfScan | None = None,
     ) -> Tensor:
         """(..., A, D) -> (..., H, W).
 
@@ -82,13 +84,16 @@ class LearnableFBP(nn.Module):
             GeometryError: the sinogram does not fit the model's geometry.
         """
         geometry = self.geometry if some is None else some
-        check_array(sinogram, geometry, "sinogram")
-        batch = _at_least_float32(sinogram).reshape(math.prod(sinogram.shape[:-2]), *geometry.sinogram_shape)
+        batch = self.rebinned(sinogram, geometry)
         filtered = self.filter(batch) if some is None else self._filtered(batch, some)
-        _check_made(f"the window {self.config.window.kind}", filtered, "sinograms", geometry.sinogram_shape)
-        image = self._network(backproject(filtered, geometry, storage_dtype, interpolate=True))
+        _check_made(f"the window {self.config.window.kind}", filtered, "sinograms", tuple(batch.shape[1:]))
+        image = self._network(backproject_filtered(filtered, geometry, storage_dtype))
         _check_made(f"the network {self.config.postprocessing.kind}", image, "images", self.geometry.image_shape)
         return image.to(sinogram.dtype).reshape(*sinogram.shape[:-2], *self.geometry.image_shape)
+
+    def rebinned(self, sinogram: Tensor, geometry: Geometry | None = None) -> Tensor:
+        """What the filter stage gets: (..., A, D) -> (B, A', D') of the parallel beam, float32 at least."""
+        return _batch(sinogram, self.geometry if geometry is None else geometry)
 
     def _network(self, image: Tensor) -> Tensor:
         if not self.training or (self.network_dtype == torch.float32 and not self.checkpointing):
@@ -101,18 +106,18 @@ class LearnableFBP(nn.Module):
                 self.postprocessing, image, use_reentrant=False, context_fn=lambda: (nullcontext(), again())
             )
 
-    def _filtered(self, sinogram: Tensor, some: SomeAngles | SomePhotons) -> Tensor:
+    def _filtered(self, sinogram: Tensor, some: PartOfScan) -> Tensor:
         stage = self._stage(some).to(sinogram.device).train(self.training)
         return functional_call(stage, self._weights(stage, some), sinogram)  # type: ignore[no-any-return]
 
-    def stage_for(self, some: SomeAngles | SomePhotons) -> nn.Module:
+    def stage_for(self, some: PartOfScan) -> nn.Module:
         """The filter stage for some of the angles or photons, with the weights as they are now, not to be learned."""
         stage = self._stage(some).to(next(self.parameters()).device)
         with torch.no_grad():
             stage.load_state_dict(self._weights(stage, some))
         return stage
 
-    def _stage(self, some: SomeAngles | SomePhotons) -> nn.Module:
+    def _stage(self, some: PartOfScan) -> nn.Module:
         if some not in self._filters:
             window = self.config.window
             if isinstance(window.photons, float):
@@ -121,7 +126,7 @@ class LearnableFBP(nn.Module):
                 self._filters[some] = build_filter(window, some)
         return self._filters[some]
 
-    def _weights(self, stage: nn.Module, some: SomeAngles | SomePhotons) -> dict[str, Tensor]:
+    def _weights(self, stage: nn.Module, some: PartOfScan) -> dict[str, Tensor]:
         """The state of `filter` for a stage that was made for a part of the scan."""
         weights = self.filter.state_dict(keep_vars=True)
         for name, own in stage.state_dict().items():
@@ -139,7 +144,7 @@ class LearnableFBP(nn.Module):
         return weights
 
 
-def _check_made(stage: str, made: object, of: str, shape: tuple[int, int]) -> None:
+def _check_made(stage: str, made: object, of: str, shape: tuple[int, ...]) -> None:
     """Raises GeometryError where a stage, which may be somebody's own, gives something else than it has to."""
     if not isinstance(made, Tensor) or not made.is_floating_point():
         came = str(made.dtype) if isinstance(made, Tensor) else f"a {type(made).__name__}"
@@ -161,7 +166,7 @@ def _statistics_kept(network: nn.Module) -> Iterator[None]:
 
 def fbp(
     sinogram: Tensor,
-    geometry: ParallelBeam,
+    geometry: Geometry,
     window: WindowName = "hann",
     cutoff: float = 1.0,
     storage_dtype: torch.dtype | None = None,
@@ -170,7 +175,7 @@ def fbp(
 
     Args:
         sinogram: (..., A, D), line integrals in the image's unit times metres, floating point, any device.
-        geometry: the scan and the image grid.
+        geometry: the scan and the image grid; a fan beam is rebinned to its parallel beam first.
         window: none (the bare ramp), shepp-logan, cosine, hamming or hann.
         cutoff: the window's cut-off as a fraction of the Nyquist frequency, above 0.
         storage_dtype: torch.float16 keeps the filtered sinogram in half precision on a GPU; see
@@ -183,21 +188,25 @@ def fbp(
         GeometryError: the sinogram does not fit the geometry.
         ConfigError: an unknown window or a cut-off that is not positive.
     """
-    check_array(sinogram, geometry, "sinogram")
-    batch = _at_least_float32(sinogram).reshape(math.prod(sinogram.shape[:-2]), *geometry.sinogram_shape)
+    batch = _batch(sinogram, geometry)
     cells, response = _classic_filter(geometry, window, float(cutoff), batch.device, batch.dtype)
     filtered = filter_projections(batch if cells is None else batch * cells, response)
-    image = backproject(filtered, geometry, storage_dtype, interpolate=True)
+    image = backproject_filtered(filtered, geometry, storage_dtype)
     return image.to(sinogram.dtype).reshape(*sinogram.shape[:-2], *geometry.image_shape)
 
 
-def _at_least_float32(sinogram: Tensor) -> Tensor:
-    """Half precision as float32: the filtered sinogram may leave float16's range."""
-    return sinogram if sinogram.dtype == torch.float64 else sinogram.float()
+def _batch(sinogram: Tensor, geometry: Geometry) -> Tensor:
+    """(..., A, D) -> (B, A', D') of the parallel beam.
+
+    Half precision becomes float32: the filtered sinogram may leave float16's range.
+    """
+    check_array(sinogram, geometry, "sinogram")
+    at_least = sinogram if sinogram.dtype == torch.float64 else sinogram.float()
+    return rebin(at_least.reshape(math.prod(sinogram.shape[:-2]), *geometry.sinogram_shape), geometry)
 
 
 def _classic_filter(
-    geometry: ParallelBeam, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
+    geometry: Geometry, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor]:
     if torch.compiler.is_compiling():
         from fbp_ray.projector.compiled import constant
@@ -207,7 +216,7 @@ def _classic_filter(
 
 
 def _look_up_filter(
-    geometry: ParallelBeam, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
+    geometry: Geometry, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor]:
     """The cached filter, as a plain function: a graph cannot call a cache."""
     return _cached_filter(geometry, window, cutoff, device, dtype)
@@ -215,9 +224,10 @@ def _look_up_filter(
 
 @lru_cache(maxsize=32)
 def _cached_filter(
-    geometry: ParallelBeam, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
+    geometry: Geometry, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor]:
+    parallel = geometry.parallel
     analytic_window(window, np.zeros(1), cutoff)  # an unknown name or a bad cut-off ends here, with the way out
-    start = torch.tensor(analytic_window(window, frequencies(geometry.cells), cutoff), dtype=dtype, device="cpu")
-    stage = TableWindow(geometry, start, learned=False).to(device)
+    start = torch.tensor(analytic_window(window, frequencies(parallel.cells), cutoff), dtype=dtype, device="cpu")
+    stage = TableWindow(parallel, start, learned=False).to(device)
     return stage.cell_weights, stage.response * stage.weight

@@ -75,7 +75,7 @@ def panels(
         truth = sample.ground_truth if dataset.truth else None
         pictures[f"reconstruction/{index:04d}"] = strip(classic, learned, truth, f"FBP, Hann {cutoff:.2f}")
     cutoffs = sorted({baseline.hann_psnr_cutoff, baseline.hann_ssim_cutoff})
-    if (window := window_figure(model.filter, model.geometry.cells, cutoffs)) is not None:
+    if (window := window_figure(model.filter, model.geometry.parallel.cells, cutoffs)) is not None:
         pictures["window"] = as_pixels(window)
     return pictures
 

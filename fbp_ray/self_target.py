@@ -20,20 +20,22 @@ import torch
 from torch import Tensor
 
 from fbp_ray.filters import TableWindow, filter_projections, frequencies
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry, ParallelBeam
 from fbp_ray.projector import backproject
-from fbp_ray.some_angles import SomeAngles, SomePhotons
+from fbp_ray.rebinning import rebin
+from fbp_ray.some_angles import PartOfScan
 from fbp_ray.split import Parts, Split
 
-Reconstruct = Callable[[Tensor, SomeAngles | SomePhotons], Tensor]
+Reconstruct = Callable[[Tensor, PartOfScan], Tensor]
 """A sinogram (B, A', D) of a part of the scan -> images (B, H, W)."""
 
 
-def unbiased(sinogram: Tensor, geometry: ParallelBeam) -> Tensor:
+def unbiased(sinogram: Tensor, geometry: Geometry) -> Tensor:
     """The FBP with the bare ramp, the interpolation undone: (B, A, D) -> (B, H, W)."""
-    cells, response = _unbiased_filter(geometry, sinogram.device, sinogram.dtype)
+    sinogram, parallel = rebin(sinogram, geometry), geometry.parallel
+    cells, response = _unbiased_filter(parallel, sinogram.device, sinogram.dtype)
     weighed = sinogram if cells is None else sinogram * cells
-    return backproject(filter_projections(weighed, response), geometry, interpolate=True)
+    return backproject(filter_projections(weighed, response), parallel, interpolate=True)
 
 
 @functools.lru_cache(maxsize=32)

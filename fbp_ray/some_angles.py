@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fbp_ray.errors import ConfigError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import FanBeam, Geometry, ParallelBeam
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FOLDS = 8
+Share = Annotated[float, Field(gt=0, lt=1)]
+"""Of a ray's photons."""
 
 
 class SomeAngles(ParallelBeam):
@@ -31,7 +33,8 @@ class SomeAngles(ParallelBeam):
     @classmethod
     def of(cls, whole: ParallelBeam, kept: NDArray[np.int64]) -> SomeAngles:
         """The angles of these numbers."""
-        fields = {**dict(whole), "angles": tuple(np.mod(whole.theta[kept], 2 * np.pi).tolist())}
+        fields = {name: getattr(whole, name) for name in ParallelBeam.model_fields}
+        fields |= {"angles": tuple(np.mod(whole.theta[kept], 2 * np.pi).tolist())}
         return cls(**fields, whole=whole, kept=tuple(kept.tolist()))
 
     def take(self, table: Tensor, axis: int = -2) -> Tensor:
@@ -39,6 +42,18 @@ class SomeAngles(ParallelBeam):
         import torch  # here, not above: a geometry needs no torch
 
         return table.index_select(axis, torch.tensor(self.kept, device=table.device))
+
+    @property
+    def parallel(self) -> ParallelBeam:
+        """These angles of what the whole scan is worked on in."""
+        if self.whole.parallel is self.whole:
+            return self
+        return SomeAngles.of(self.whole.parallel, np.array(self.kept))
+
+    @property
+    def added(self) -> tuple[int, int]:
+        """Those of the whole scan."""
+        return self.whole.added
 
     @property
     def angle_weights(self) -> NDArray[np.float64]:
@@ -62,17 +77,32 @@ class SomePhotons(ParallelBeam):
     """All angles of a scan, of whose photons a share was counted."""
 
     whole: ParallelBeam
-    photons: Annotated[float, Field(gt=0, lt=1)]
-    """The share of a ray's that was counted."""
-
-    @classmethod
-    def of(cls, whole: ParallelBeam, photons: float) -> SomePhotons:
-        """The scan with that share of its photons."""
-        return cls(**dict(whole), whole=whole, photons=photons)
+    photons: Share
 
     def take(self, table: Tensor, axis: int = -2) -> Tensor:
         """Of a table with a row for each angle, all."""
         return table
+
+
+class SomePhotonsOfFan(FanBeam):
+    """As `SomePhotons`, of a fan beam."""
+
+    whole: FanBeam
+    photons: Share
+
+    def take(self, table: Tensor, axis: int = -2) -> Tensor:
+        """Of a table with a row for each angle, all."""
+        return table
+
+
+PartOfScan = SomeAngles | SomePhotons | SomePhotonsOfFan
+
+
+def some_photons(whole: Geometry, photons: float) -> SomePhotons | SomePhotonsOfFan:
+    """The scan with that share of its photons."""
+    kind = SomePhotonsOfFan if isinstance(whole, FanBeam) else SomePhotons
+    fields = {name: getattr(whole, name) for name in type(whole).model_fields}
+    return kind(**fields, whole=whole, photons=photons)
 
 
 class Fold(NamedTuple):
@@ -83,12 +113,19 @@ class Fold(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def splits(geometry: ParallelBeam, folds: int = FOLDS) -> tuple[Fold, ...]:
+def splits(geometry: Geometry, folds: int = FOLDS) -> tuple[Fold, ...]:
     """The scan with each fold held out in turn; fold k has the angles k, k + folds ..
 
     Raises:
-        ConfigError: it has too few angles.
+        ConfigError: it has too few angles, or is a fan beam, which a part of the angles cannot be rebinned without
+            blurring it.
     """
+    if isinstance(geometry, FanBeam):
+        raise ConfigError(
+            "--target self holds angles out, and the angles that are left of a fan beam lie too far apart to be "
+            "rebinned to a parallel beam; hold photons out (--split photons), or learn from ground truth "
+            "(--target truth)"
+        )
     numbers = np.arange(geometry.num_angles)
     if geometry.num_angles < 2 * folds:
         raise ConfigError(

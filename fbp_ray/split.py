@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fbp_ray.geometry import ParallelBeam
-from fbp_ray.some_angles import FOLDS, SomeAngles, SomePhotons, splits
+from fbp_ray.geometry import Geometry
+from fbp_ray.some_angles import FOLDS, PartOfScan, some_photons, splits
 
 NONE = 0.1  # what no count at all is taken for, as in LoDoPaB-CT
 _STEP, _JUDGED, _HALVES = 0, 1, 2  # tell their random numbers apart
@@ -32,11 +32,11 @@ class Parts(NamedTuple):
     seen: Tensor
     """(B, A', D), what a reconstruction may see."""
 
-    seen_scan: SomeAngles | SomePhotons
+    seen_scan: PartOfScan
     held_out: Tensor
     """(B, A'', D), what it is compared with."""
 
-    held_out_scan: SomeAngles | SomePhotons
+    held_out_scan: PartOfScan
 
 
 class Split(Protocol):
@@ -59,7 +59,7 @@ class ByAngles:
         ConfigError: the scan has too few angles.
     """
 
-    def __init__(self, geometry: ParallelBeam) -> None:
+    def __init__(self, geometry: Geometry) -> None:
         self.folds, self.two = splits(geometry), splits(geometry, 2)
 
     def drawn(self, sinogram: Tensor, index: Sequence[int] | Tensor, seed: int, epoch: int, step: int) -> Parts:
@@ -91,7 +91,7 @@ class ByPhotons:
         unit: 1/m; `unit` x sinogram is free of a unit.
     """
 
-    def __init__(self, geometry: ParallelBeam, photons: float, unit: float) -> None:
+    def __init__(self, geometry: Geometry, photons: float, unit: float) -> None:
         self.geometry, self.photons, self.unit = geometry, photons, unit
 
     def drawn(self, sinogram: Tensor, index: Sequence[int] | Tensor, seed: int, epoch: int, step: int) -> Parts:
@@ -118,9 +118,9 @@ class ByPhotons:
         held_out = counts - kept + 0.5  # of all estimates n + c of the logarithm's argument the one of least bias
         return Parts(
             self._integrals(kept.clamp(min=NONE), share).to(sinogram.dtype),
-            SomePhotons.of(self.geometry, share),
+            some_photons(self.geometry, share),
             self._integrals(held_out, 1 - share).to(sinogram.dtype),
-            SomePhotons.of(self.geometry, 1 - share),
+            some_photons(self.geometry, 1 - share),
         )
 
     def _integrals(self, counts: Tensor, share: float) -> Tensor:

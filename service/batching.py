@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fbp_ray import networks
 from fbp_ray.data.layout import MU_MAX
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.stage_settings import WindowName
 from service.memory import Memory
@@ -47,7 +47,7 @@ class Engine:
     name: str
     version: str
     method: Literal["learned", "fbp"]
-    geometry: ParallelBeam
+    geometry: Geometry
     device: torch.device
     run: Callable[[Tensor], Tensor]
     """(B, A, D) -> (B, H, W), both float32 in the processor's memory."""
@@ -71,7 +71,7 @@ class Engine:
 
 def learned(name: str, version: str, model: LearnableFBP, device: torch.device, source: str) -> Engine:
     """A trained model, which is on `device`."""
-    network_bytes = networks.bytes_per_image(model.postprocessing, model.geometry)
+    network_bytes = networks.bytes_per_image(model.postprocessing, model.geometry.parallel)
     geometry = model.geometry
     return Engine(
         name, version, "learned", geometry, device, lambda batch: model(batch.to(device)).cpu(), source, network_bytes
@@ -79,7 +79,7 @@ def learned(name: str, version: str, model: LearnableFBP, device: torch.device, 
 
 
 @lru_cache(maxsize=32)
-def classic(geometry: ParallelBeam, window: WindowName, cutoff: float, device: torch.device) -> Engine:
+def classic(geometry: Geometry, window: WindowName, cutoff: float, device: torch.device) -> Engine:
     """The classic FBP."""
 
     def run(batch: Tensor) -> Tensor:

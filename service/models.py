@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import FanBeam, Geometry
 from service.access import Operate, Reconstruct
 from service.batching import CLASSIC_FBP, UNIT
 from service.model_registry import ModelRegistry, ServedModel
@@ -31,10 +31,13 @@ class GeometryDocument(BaseModel):
     first_angle_rad: float
     last_angle_rad: float
     axis_offset_m: float
+    source_to_axis_m: float | None = Field(default=None, description="of a fan beam")
+    source_to_detector_m: float | None = Field(default=None, description="of a fan beam")
 
     @classmethod
-    def of(cls, geometry: ParallelBeam) -> GeometryDocument:
+    def of(cls, geometry: Geometry) -> GeometryDocument:
         """The document of a geometry."""
+        fan = geometry if isinstance(geometry, FanBeam) else None
         return cls(
             digest=geometry.digest,
             sinogram_shape=geometry.sinogram_shape,
@@ -44,6 +47,8 @@ class GeometryDocument(BaseModel):
             first_angle_rad=float(geometry.theta[0]),
             last_angle_rad=float(geometry.theta[-1]),
             axis_offset_m=geometry.axis_offset,
+            source_to_axis_m=fan and fan.source_to_axis,
+            source_to_detector_m=fan and fan.source_to_detector,
         )
 
 

@@ -24,7 +24,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from torch import Tensor
 
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from service.memory import Bill
 from service.problems import Problem
 from service.reader_pool import ARRAY_NAMES, ReaderPool, Refused
@@ -60,7 +60,7 @@ class Stack(NamedTuple):
 def read_stack(
     body: Content,
     shape: str | None,
-    geometry: ParallelBeam,
+    geometry: Geometry,
     model: str,
     max_sinograms: int,
     reader_pool: ReaderPool,
@@ -117,7 +117,7 @@ def _read(body: Content, shape: str | None, reader_pool: ReaderPool, bill: Bill)
     raise Problem(415, f"the body begins with {bytes(body[:8])!r}, which is no format that is known; send {FORMATS}")
 
 
-def as_sinograms(array: NDArray[Any], geometry: ParallelBeam, model: str, max_sinograms: int, bill: Bill) -> Tensor:
+def as_sinograms(array: NDArray[Any], geometry: Geometry, model: str, max_sinograms: int, bill: Bill) -> Tensor:
     """Checks shape and values; (n, A, D) float32.
 
     Raises:

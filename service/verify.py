@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fbp_ray.data.layout import MU_MAX, MU_WATER
 from fbp_ray.errors import CheckpointError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.metrics import relative_error
 from fbp_ray.projector import project
 from service.batching import Engine, classic
@@ -17,9 +17,10 @@ MAX_PHANTOM_ERROR = 0.5
 """The largest relative error on the phantom; where the classic FBP of a scan is that bad too, twice its error."""
 
 
-def soft_disc(geometry: ParallelBeam) -> Tensor:
+def soft_disc(geometry: Geometry) -> Tensor:
     """A disc of water with a soft edge and a denser spot in it: (H, W), attenuation / MU_MAX."""
-    reach = min(abs(geometry.x[0]), abs(geometry.y[0]), geometry.cells * geometry.cell_size / 2)
+    parallel = geometry.parallel
+    reach = min(abs(geometry.x[0]), abs(geometry.y[0]), parallel.cells * parallel.cell_size / 2)
     x, y = geometry.x[:, None] / reach, geometry.y[None, :] / reach
 
     def disc(centre: float, radius: float) -> np.ndarray:

@@ -32,14 +32,14 @@ SCAN = ParallelBeam(
 PHOTONS = 4096.0
 
 
-def gate(sinogram: Tensor, energies: Tensor, samples: slice) -> Tensor:
+def gate(sinogram: Tensor, energies: Tensor, samples: slice, rows: slice) -> Tensor:
     """Any smooth function of both."""
     return torch.tanh(energies) + tile_means(sinogram)[:, None]
 
 
 def by_definition(sinogram: Tensor, responses: Tensor) -> Tensor:
     bands = reference_bands(sinogram, responses)
-    return reference_sum(bands, gate(sinogram, tile_means(bands[:, 1:].square()), slice(None)))
+    return reference_sum(bands, gate(sinogram, tile_means(bands[:, 1:].square()), slice(None), slice(None)))
 
 
 def responses_for(cells: int, bands: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fbp_ray.errors import GeometryError
 from fbp_ray.geometry import ParallelBeam, RegularAngles
 from fbp_ray.model import fbp
+from fbp_ray.some_angles import splits
 
 LODOPAB = ParallelBeam.lodopab()
 
@@ -248,6 +249,23 @@ FULL_CIRCLES = {
     "two gaps of 14 degrees": np.r_[0:90, 103:200, 213:360],
     "few": TURN[::20],
 }
+
+
+@pytest.mark.parametrize("cells_off", [40, -40, 35.3])
+def test_half_acquisition_far_off_the_middle_is_the_image_of_a_centred_scan(cells_off: float) -> None:
+    """A disc that reaches far beyond the rays that are seen twice: within 1 % inside, and no ring where those end."""
+    scan = half_acquisition(np.arange(0, 360, 0.5), 1e-3 * cells_off).model_copy(update={"cells": 160})
+    centred = scan.model_copy(update={"cells": 240, "axis_offset": 0.0})
+
+    def disc(geometry: ParallelBeam) -> np.ndarray:
+        chords = 2 * torch.from_numpy(0.049**2 - geometry.rays[1] ** 2).clamp(min=0).sqrt()
+        return fbp(chords.float().expand(geometry.sinogram_shape), geometry, "none").numpy()
+
+    away = np.hypot(scan.x[:, None], scan.y)
+    image, inside = disc(scan), away < 0.046
+    np.testing.assert_allclose(image[inside], 1, atol=0.01)
+    np.testing.assert_allclose(image[inside], disc(centred)[inside], atol=4e-3)
+    np.testing.assert_allclose(disc(splits(scan)[0].seen)[inside], 1, atol=0.02)
 
 
 @pytest.mark.parametrize("name", FULL_CIRCLES)

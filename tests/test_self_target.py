@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from fbp_ray.baseline import best_hann_alone, hann
+from fbp_ray.data import Sample
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.errors import ConfigError
-from fbp_ray.geometry import ParallelBeam, RegularAngles
+from fbp_ray.geometry import FanBeam, ParallelBeam, RegularAngles
+from fbp_ray.least_squares import solve
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.projector import project
+from fbp_ray.rebinning import project as project_fan
 from fbp_ray.self_target import self_loss, self_risk
 from fbp_ray.some_angles import FOLDS, splits
 from fbp_ray.split import ByAngles, ByPhotons, Split
@@ -163,3 +166,30 @@ class TestPhotons:
             found = one(parts.seen, some=parts.seen_scan)
             assert torch.equal(found, half(parts.seen))
             assert not torch.equal(found, one(parts.seen))
+
+    def test_so_a_fan_beam_can_be_split(self) -> None:
+        fan = FanBeam(
+            angles=RegularAngles(count=180, first=0.0, step=np.pi / 90),
+            cells=65,
+            cell_size=0.01,
+            image_shape=(45, 45),
+            pixel_size=0.005,
+            source_to_axis=0.5,
+            source_to_detector=1.0,
+        )
+        images = torch.from_numpy(smooth_images(4, SCAN, seed=0, widths=(0.05, 0.15)))
+        random = torch.Generator().manual_seed(0)
+        counts = torch.poisson(PHOTONS * torch.exp(-MU_MAX * project_fan(images, fan)), random)
+        sinogram = -torch.log(counts.clamp(min=0.1) / PHOTONS) / MU_MAX
+        split, index = ByPhotons(fan, PHOTONS, MU_MAX), torch.arange(4)
+        cutoffs = [0.2, 0.35, 0.6, 1.0]
+        true = torch.stack([(fbp(sinogram, fan, "hann", c) - images).square().mean().double() for c in cutoffs])
+        alone = torch.stack([self_risk(hann(c), sinogram, index, split).mean() for c in cutoffs])
+        assert alone.argmin() == true.argmin()
+        with pytest.raises(ConfigError, match=r"fan beam.*--split photons"):
+            ByAngles(fan)
+        window = WindowConfig(kind="spline", init="hann", knots=6)
+        learnable = LearnableFBP(ModelConfig(geometry=fan, window=window))
+        before = (learnable(sinogram) - images).square().mean().item()
+        solve(learnable, [Sample(sinogram, torch.empty(4, 0, 0), index)], split=split)  # type: ignore[arg-type]
+        assert (learnable(sinogram) - images).square().mean().item() < before

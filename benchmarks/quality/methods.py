@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fbp_ray.baseline import BestCutoffs
 from fbp_ray.checkpoint import load_model
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.run import RunFolder
 from fbp_ray.stage_settings import WindowConfig
@@ -67,7 +67,7 @@ class Method:
     parameters: int
 
 
-def classic(geometry: ParallelBeam, cutoffs: BestCutoffs, photons: float | None) -> Iterator[Method]:
+def classic(geometry: Geometry, cutoffs: BestCutoffs, photons: float | None) -> Iterator[Method]:
     """The FBP with the bare ramp and with the two best Hanns, and Zeng and Zamyatin's windows by the noise of a ray."""
     yield Method("ramp", partial(fbp, geometry=geometry, window="none"), 0)
     yield Method(f"Hann {cutoffs.psnr:.2f}", partial(fbp, geometry=geometry, cutoff=cutoffs.psnr), 0)

@@ -15,13 +15,13 @@ from benchmarks.quality.methods import Method
 from fbp_ray.baseline import BestCutoffs, Quality, best_hann, quality
 from fbp_ray.data import LoDoPaB, patients_of
 from fbp_ray.evaluate.scores import Scores
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 
 BATCH = 8
 BATCHES = (1, 8, 32)
 
 
-def best_cutoffs(data: Path, geometry: ParallelBeam) -> BestCutoffs:
+def best_cutoffs(data: Path, geometry: Geometry) -> BestCutoffs:
     """The Hanns with the best PSNR and the best SSIM on the whole validation part."""
     validation = LoDoPaB(data, "validation", geometry)
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from fbp_ray.config import PHOTONS, DataConfig, Target
 from fbp_ray.errors import ConfigError, DataError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry, ParallelBeam, geometry_from
 from fbp_ray.settings import as_text, expand_home, explain_json, this_python
 
 Kind = Literal["observation", "ground_truth"]
@@ -97,7 +97,7 @@ def describe(folder: str | Path) -> dict[str, Any] | None:
     return description
 
 
-def geometry_of(folder: str | Path) -> ParallelBeam:
+def geometry_of(folder: str | Path) -> Geometry:
     """The geometry that a folder's data were made with: the one in its `dataset.json`, otherwise LoDoPaB-CT's.
 
     Raises:
@@ -107,7 +107,7 @@ def geometry_of(folder: str | Path) -> ParallelBeam:
     if description is None:
         return ParallelBeam.lodopab()
     try:
-        return ParallelBeam.model_validate(description.get("geometry"))
+        return geometry_from(description.get("geometry"))
     except ValidationError as error:
         raise DataError(
             f"{Path(folder) / DESCRIPTION} has no usable `geometry` ({explain_json(error)}); simulate the data "
@@ -120,7 +120,7 @@ def has_truth(folder: Path, part: str) -> bool:
     return next(folder.glob(f"ground_truth_{part}_*.hdf5"), None) is not None
 
 
-def check_data(data: DataConfig, target: Target = "truth") -> ParallelBeam:
+def check_data(data: DataConfig, target: Target = "truth") -> Geometry:
     """The geometry of the folder that settings name, which has what a training reads.
 
     Raises:

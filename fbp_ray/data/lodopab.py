@@ -20,7 +20,7 @@ from fbp_ray.data.hdf5_reader import AGAIN, ALL, Array, Hdf5Reader, Stored, insp
 from fbp_ray.data.layout import file_name, find_observations
 from fbp_ray.data.sampler import IntArray, blocks_of
 from fbp_ray.errors import DataError, GeometryError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.settings import expand_home
 
 
@@ -75,7 +75,7 @@ class LoDoPaB(Dataset[Sample]):
         self,
         folder: str | Path,
         part: str,
-        geometry: ParallelBeam,
+        geometry: Geometry,
         samples: int | None = None,
         every: int = 1,
         truth: bool = True,
@@ -170,7 +170,7 @@ class LoDoPaB(Dataset[Sample]):
         return f"{file_name('observation', self.part, place.file)}[{place.row}]"
 
 
-def _inspect_pair(observation: Path, ground_truth: Path | None, geometry: ParallelBeam, wanted: int) -> tuple[int, int]:
+def _inspect_pair(observation: Path, ground_truth: Path | None, geometry: Geometry, wanted: int) -> tuple[int, int]:
     """The rows to take of a pair of files, `wanted` at most, and how many of them to read at once."""
     stored = _inspect(observation, geometry.sinogram_shape, "a sinogram", "(rows, A, D)")
     count = min(stored.shape[0], wanted)

@@ -1,7 +1,7 @@
 """An evaluation without ground truth: the squared error as the scan itself tells it, noise, and resolution.
 
     squared error   `fbp_ray.self_target.self_risk`, beside every Hann: an estimate that compares methods, no more
-    noise           half the difference of the images of either half of the angles: the noise of the image of all
+    noise           half the difference of the images of either half of the scan: the noise of the image of all
     resolution      up to where the Fourier ring correlation of those images meets the half-bit criterion (`frc.py`)
 
 risks.csv has the squared errors of each image, metrics.json the means, measured.json the curves.
@@ -24,19 +24,18 @@ from torch.utils.data import DataLoader
 from fbp_ray.baseline import hann
 from fbp_ray.cli import progress
 from fbp_ray.data import LoDoPaB
-from fbp_ray.data.layout import unit_of
+from fbp_ray.data.layout import photons_of, unit_of
 from fbp_ray.errors import ConfigError
 from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.evaluate.details import milliseconds, timed
 from fbp_ray.evaluate.frc import Rings
 from fbp_ray.evaluate.inputs import BATCH
 from fbp_ray.evaluate.phantom import noise_power
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import FanBeam, Geometry
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.pictures import Scale, as_png, evenly_spaced, strip
 from fbp_ray.self_target import Reconstruct, self_risks
-from fbp_ray.some_angles import splits
-from fbp_ray.split import ByAngles
+from fbp_ray.split import ByAngles, ByPhotons, Split
 
 CUTOFFS = [round(0.05 * number, 2) for number in range(4, 21)]
 """Of the Hanns: 0.2 to 1."""
@@ -107,7 +106,8 @@ def look(model: LearnableFBP, dataset: LoDoPaB, panels: int, device: torch.devic
     geometry = dataset.geometry
     ramp = Method("FBP, ramp", lambda rays, some: fbp(rays, some, "none"), lambda rays: fbp(rays, geometry, "none"))
     learned = Method("learned FBP", lambda rays, some: model(rays, some=some), model)
-    risks = _risks([ramp.some, learned.some, *map(hann, CUTOFFS)], dataset, device)
+    split = _split(dataset)
+    risks = _risks([ramp.some, learned.some, *map(hann, CUTOFFS)], dataset, split, device)
     least = int(risks[2:].mean(1).argmin())
     cutoff = CUTOFFS[least]
     best = Method(
@@ -115,7 +115,7 @@ def look(model: LearnableFBP, dataset: LoDoPaB, panels: int, device: torch.devic
     )
     methods = {"ramp": ramp, "hann_risk": best, "learned": learned}
     of = {"ramp": risks[0], "hann_risk": risks[2 + least], "learned": risks[1]}
-    metrics, curves, times = _halves(methods, dataset, device)
+    metrics, curves, times = _halves(methods, dataset, split, device)
     for name, row in metrics.items():
         row["risk"] = float(of[name].mean())
         row["less_than_hann"] = float((of[name] < of["hann_risk"]).mean())
@@ -130,10 +130,25 @@ def look(model: LearnableFBP, dataset: LoDoPaB, panels: int, device: torch.devic
     return Seen(titles, metrics, measured, cutoff, _as_csv(dataset, of), pictures, kept)
 
 
-def _risks(reconstructs: list[Reconstruct], dataset: LoDoPaB, device: torch.device) -> NDArray[np.float64]:
+def _split(dataset: LoDoPaB) -> Split:
+    """By angles; those of a fan beam, which cannot be rebinned without some of them, by photons."""
+    geometry = dataset.geometry
+    if not isinstance(geometry, FanBeam):
+        return ByAngles(geometry)
+    photons = photons_of(dataset.folder)
+    if photons is None:
+        raise ConfigError(
+            "without ground truth a fan-beam scan is judged by holding out some photons of each ray, and "
+            f"{dataset.folder} does not say how many a ray has that meets nothing; add `photons` to its dataset.json"
+        )
+    return ByPhotons(geometry, photons, unit_of(dataset.folder))
+
+
+def _risks(
+    reconstructs: list[Reconstruct], dataset: LoDoPaB, split: Split, device: torch.device
+) -> NDArray[np.float64]:
     """The squared error of each image, as the scan tells it: (methods, images)."""
     found = []
-    split = ByAngles(dataset.geometry)
     with progress("Estimating squared errors", len(dataset)) as advance, torch.no_grad():
         for batch in DataLoader(dataset, BATCH):
             sinogram, index = batch.observation.to(device), torch.as_tensor(batch.index)
@@ -143,11 +158,10 @@ def _risks(reconstructs: list[Reconstruct], dataset: LoDoPaB, device: torch.devi
 
 
 def _halves(
-    methods: dict[str, Method], dataset: LoDoPaB, device: torch.device
+    methods: dict[str, Method], dataset: LoDoPaB, split: Split, device: torch.device
 ) -> tuple[dict[str, dict[str, float]], dict[str, Any], dict[str, float]]:
-    """Each method's noise and resolution from the images of either half of the angles; curves; ms an image."""
+    """Each method's noise and resolution from the images of either half of the scan; curves; ms an image."""
     geometry = dataset.geometry
-    halves = [split.seen for split in splits(geometry, 2)]
     shape = geometry.image_shape
     rings = {name: Rings(shape) for name in methods}
     power: dict[str, list[NDArray[np.float64]]] = {name: [] for name in methods}
@@ -155,11 +169,13 @@ def _halves(
     times: dict[str, list[float]] = {name: [] for name in methods}
     middle = _middle(shape)
     frequency = np.zeros(0)
-    with progress("Comparing halves of the angles", len(dataset)) as advance, torch.no_grad():
+    with progress("Comparing halves of the scans", len(dataset)) as advance, torch.no_grad():
         for batch in DataLoader(dataset, BATCH):
             sinogram = batch.observation.to(device)
+            parts = split.halves(sinogram, torch.as_tensor(batch.index))
+            halves = (parts.seen, parts.seen_scan), (parts.held_out, parts.held_out_scan)
             for name, method in methods.items():
-                one, other = (method.some(half.take(sinogram), half).double().cpu().numpy() for half in halves)
+                one, other = (method.some(*half).double().cpu().numpy() for half in halves)
                 rings[name].add(one, other)
                 noise = (one - other)[:, *middle] * (unit_of(dataset.folder) / 2)
                 variance[name] += noise.var((-2, -1)).tolist()
@@ -232,7 +248,7 @@ def _as_csv(dataset: LoDoPaB, risks: dict[str, NDArray[np.float64]]) -> str:
     return text.getvalue()
 
 
-def alone_table(part: str, images: int, seen: Seen, geometry: ParallelBeam) -> Table:
+def alone_table(part: str, images: int, seen: Seen, geometry: Geometry) -> Table:
     """The figures on the terminal."""
     caption = (
         "squared error: in the data's unit, squared, estimated without ground truth; it compares methods, and is too "
@@ -255,7 +271,7 @@ def alone_table(part: str, images: int, seen: Seen, geometry: ParallelBeam) -> T
     return table
 
 
-def resolution(resolved: float, geometry: ParallelBeam) -> str:
+def resolution(resolved: float, geometry: Geometry) -> str:
     """The shortest period that is resolved, in mm."""
     if not resolved:
         return "none"

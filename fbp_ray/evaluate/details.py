@@ -19,7 +19,7 @@ from torch import Tensor
 from fbp_ray.baseline import Quality
 from fbp_ray.data import LoDoPaB
 from fbp_ray.evaluate.phantom import look_apart
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.versions import processor
 
 Reconstruct = Callable[[Tensor], Tensor]
@@ -59,7 +59,7 @@ def measure(
     methods: Mapping[str, Reconstruct],
     times: Mapping[str, float],
     batch: int,
-    geometry: ParallelBeam,
+    geometry: Geometry,
     photons: float | None,
     device: torch.device,
 ) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fbp_ray.config import PHOTONS
 from fbp_ray.data.layout import MU_AIR, MU_MAX, MU_WATER
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.simulate.protocol import observe
 
 Array = NDArray[np.float64]
@@ -57,7 +57,7 @@ class Apart:
 
 def look_apart(
     reconstruct: Callable[[torch.Tensor], torch.Tensor],
-    geometry: ParallelBeam,
+    geometry: Geometry,
     photons: float | None,
     scans: int = SCANS,
     device: torch.device | str = "cpu",
@@ -92,20 +92,20 @@ def look_apart(
 
 
 @lru_cache(maxsize=2)
-def _sinograms(geometry: ParallelBeam, photons: float, scans: int) -> torch.Tensor:
+def _sinograms(geometry: Geometry, photons: float, scans: int) -> torch.Tensor:
     """Scans of the disc with noise of their own, (scans, A, D)."""
     line_integrals = disc(geometry)
     random = np.random.default_rng(0)
     return torch.from_numpy(np.stack([observe(line_integrals, photons, random) for _ in range(scans)]))
 
 
-def disc(geometry: ParallelBeam) -> NDArray[np.float32]:
+def disc(geometry: Geometry) -> NDArray[np.float32]:
     """The line integrals (A, D) of the disc with its inserts, which are chords of circles, divided by MU_MAX."""
     half = geometry.image_shape[0] * geometry.pixel_size / 2
-    ray = geometry.detector - geometry.axis_offset
+    theta, ray = geometry.rays
     collected = 2 * MU_WATER * np.sqrt(np.maximum((BODY * half) ** 2 - ray**2, 0)) * np.ones((geometry.num_angles, 1))
     for place, hounsfield in INSERTS.values():
-        away = ray - place * half * np.cos(geometry.theta)[:, None]
+        away = ray - place * half * np.cos(theta)
         chord = 2 * np.sqrt(np.maximum((INSERT * half) ** 2 - away**2, 0))
         collected = collected + hounsfield * (MU_WATER - MU_AIR) / 1000 * chord
     return (collected / MU_MAX).astype(np.float32)

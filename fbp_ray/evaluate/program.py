@@ -115,7 +115,7 @@ def evaluate(config: EvaluateConfig) -> None:
         "versions": versions(),
     }
     pictures = _draw(dataset, config.panels, methods, qualities, device)
-    if (window := window_figure(model.filter, model.geometry.cells, sorted({*cutoffs}))) is not None:
+    if (window := window_figure(model.filter, model.geometry.parallel.cells, sorted({*cutoffs}))) is not None:
         pictures["window.png"] = as_png(window)
     with torch.no_grad():
         each = {name: milliseconds(one.reconstruct, scored[name].times, last, BATCH) for name, one in methods.items()}

@@ -13,8 +13,9 @@ from torch import nn
 
 from fbp_ray.filters.adaptive import BandWindow, ZengWindow
 from fbp_ray.filters.filtering import fft_length, filter_projections, frequencies, ramp
+from fbp_ray.filters.noise import carried_noise
 from fbp_ray.filters.windows import SmoothWindow, TableWindow, analytic_window, cosine_basis, is_plain, spline_basis
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.own import own_stage
 from fbp_ray.own_names import is_own
 from fbp_ray.stage_settings import WindowConfig, WindowKind, WindowName
@@ -37,12 +38,16 @@ __all__ = [
 ]
 
 
-def build_filter(config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The filter stage that `config` describes, for this geometry, on the CPU, with weights of `dtype`."""
+def build_filter(config: WindowConfig, scan: Geometry, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The filter stage that `config` describes, on the CPU, with weights of `dtype`.
+
+    It is one for the scan's parallel beam; of a fan beam it only matters how noisy its rebinned rays are.
+    """
+    geometry = scan.parallel
     if is_own(config.kind):
         return own_stage(config.kind, config.options, geometry).to("cpu", dtype)
     if config.kind in ("ray_noise", "adaptive"):
-        return BandWindow(config, geometry, dtype)
+        return BandWindow(config, geometry, dtype, carried_noise(scan))
     frequency = frequencies(geometry.cells)
     window = (
         analytic_window("none", frequency)
@@ -52,7 +57,7 @@ def build_filter(config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtyp
     start = torch.tensor(window, dtype=dtype, device="cpu")
     match config.kind:
         case "zeng":
-            return ZengWindow(geometry, start, config.unit)
+            return ZengWindow(geometry, start, config.unit, carried_noise(scan))
         case "spline":
             return SmoothWindow(geometry, start, spline_basis(frequency, config.knots))
         case "fourier_series":

@@ -35,7 +35,7 @@ from fbp_ray.filters.bands import (
     tiles,
 )
 from fbp_ray.filters.filtering import filter_projections, frequencies, ramp, shortest_length
-from fbp_ray.filters.noise import estimated_photons, log_variance, smoothed
+from fbp_ray.filters.noise import CarriedNoise, estimated_photons, log_variance, smoothed
 from fbp_ray.filters.windows import PARTS_AT_ONCE, TableWindow, analytic_window, spline_basis
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.stage_settings import WindowConfig, WindowName
@@ -63,6 +63,7 @@ class BandWindow(nn.Module):
         config: its kind is ray_noise or adaptive.
         geometry: the scan.
         dtype: of the weights.
+        carried: how noise differs from that of rays that were measured, where the scan was rebinned.
     """
 
     basis: Tensor
@@ -70,8 +71,17 @@ class BandWindow(nn.Module):
     start: Tensor
     angle_scale: Tensor | None
     cell_weights: Tensor | None
+    level: Tensor | None
+    tile_level: Tensor | None
+    colour: Tensor | None
 
-    def __init__(self, config: WindowConfig, geometry: ParallelBeam, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        config: WindowConfig,
+        geometry: ParallelBeam,
+        dtype: torch.dtype = torch.float32,
+        carried: CarriedNoise | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         length = shortest_length(geometry.cells)
@@ -93,6 +103,10 @@ class BandWindow(nn.Module):
         constant("angle_scale", None if even else (scale / scale.mean())[:, None])
         cells = geometry.cell_weights
         constant("cell_weights", cells if np.ptp(cells) > 0 else None)
+        constant("level", None if carried is None else carried.level)
+        constant("tile_level", None if carried is None else tile_means(carried.level[None])[0])
+        constant("colour", None if carried is None else np.sqrt(carried.density(frequency)))
+        self.curvature = 1.0 if carried is None else carried.curvature
         gains = torch.tensor([1.0] * (len(CUTOFFS) - 2) + [0.0], dtype=dtype, device="cpu")
         entries = (VARIANCES[2], ENERGIES[2] if config.kind == "adaptive" else 1)
         self.gains = nn.Parameter(gains[:, None, None].expand(-1, *entries).clone())
@@ -116,8 +130,8 @@ class BandWindow(nn.Module):
             responses, noise = self._responses(sinogram.dtype)
             photons = self._photons(sinogram)
 
-            def gate(rays: Tensor, energies: Tensor, samples: slice) -> Tensor:
-                return self._gains(rays, energies, noise, photons[samples])
+            def gate(rays: Tensor, energies: Tensor, samples: slice, rows: slice) -> Tensor:
+                return self._gains(rays, energies, noise, photons[samples], rows)
 
             fast = None if learning or not sinogram.is_cpu else self._fast_gains(noise, photons)
             filtered = apply_gains(sinogram, responses, gate, self.config.kind == "adaptive", fast)
@@ -130,7 +144,7 @@ class BandWindow(nn.Module):
         bands = reference_bands(rays, responses)[0, 1:]
         by_energy = self.config.kind == "adaptive"
         energies = tile_means(bands.square())[None] if by_energy else sinogram.new_empty(0)
-        places = self._places(rays, energies, noise, self._photons(rays))
+        places = self._places(rays, energies, noise, self._photons(rays), slice(None))
         entries = self.gains[0].numel()
         hats = torch.eye(entries, device=sinogram.device, dtype=sinogram.dtype)  # of each, one entry is 1
         hats = hats.reshape(1, entries, *self.gains.shape[1:])
@@ -143,18 +157,22 @@ class BandWindow(nn.Module):
     def _responses(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """(M + 1, F) those of the bands, and (M,) what each makes of noise of variance 1."""
         responses = (self.bands() * self.ramp).to(dtype)
-        noise = _mean_square(responses[1:]) / self.config.unit**2
+        coloured = responses if self.colour is None else responses * self.colour.to(dtype)
+        noise = _mean_square(coloured[1:]) / self.config.unit**2
         return responses, torch.maximum(noise, 1e-6 * noise.detach().max())  # a band may be empty
 
     def _photons(self, sinogram: Tensor) -> Tensor:
         """(B,): those of a ray that meets nothing, as they are known, or else estimated."""
         if isinstance(self.config.photons, float):
             return sinogram.new_full((sinogram.shape[0],), self.config.photons)
-        return estimated_photons(sinogram, self.config.unit)
+        if self.level is None:
+            return estimated_photons(sinogram, self.config.unit)
+        noisier = sinogram + self.level.to(sinogram.dtype) / self.config.unit  # so much more attenuation is as noisy
+        return self.curvature * estimated_photons(noisier, self.config.unit)
 
-    def _gains(self, sinogram: Tensor, energies: Tensor, noise: Tensor, photons: Tensor) -> Tensor:
+    def _gains(self, sinogram: Tensor, energies: Tensor, noise: Tensor, photons: Tensor, rows: slice) -> Tensor:
         table = self.gains[:, None].to(sinogram.dtype)
-        places = self._places(sinogram, energies, noise, photons)
+        places = self._places(sinogram, energies, noise, photons, rows)
         found = functional.grid_sample(table, places, padding_mode="border", align_corners=True)
         return found.reshape(len(self.gains), sinogram.shape[0], *tiles(sinogram)).transpose(0, 1).contiguous()
 
@@ -170,6 +188,8 @@ class BandWindow(nn.Module):
             means = rays.new_empty(tiles(rays))
             gains = rays.new_empty((len(table), *means.shape))
             kernels.tile_means(rays.numpy(), rays.shape[1], False, means.numpy())
+            if self.tile_level is not None:
+                means += self.tile_level[rows].to(means.dtype) / self.config.unit
             kernels.look_up(
                 means.numpy(),
                 energies.numpy(),
@@ -185,9 +205,10 @@ class BandWindow(nn.Module):
 
         return find
 
-    def _places(self, sinogram: Tensor, energies: Tensor, noise: Tensor, photons: Tensor) -> Tensor:
+    def _places(self, sinogram: Tensor, energies: Tensor, noise: Tensor, photons: Tensor, rows: slice) -> Tensor:
         """Where each tile stands in the table of each band: (M, B S, T, 2), along e and along v, -1 to 1."""
-        variance = log_variance(sinogram, self.config.unit, photons)[:, None]
+        level = None if self.tile_level is None else self.tile_level[rows].to(sinogram.dtype)
+        variance = log_variance(sinogram, self.config.unit, photons, level)[:, None]
         across = _coordinate(variance, VARIANCES).expand(-1, len(self.gains), -1, -1)
         if self.config.kind == "adaptive":
             excess = smoothed(energies) / (noise[:, None, None] * 10 ** variance.clamp(-12, 12))
@@ -223,16 +244,20 @@ class ZengWindow(TableWindow):
         geometry: the scan.
         start: (F,), the analytic window.
         unit: attenuation in 1/m that the value 1 stands for.
+        carried: as for `BandWindow`.
 
     Source: G. L. Zeng and A. Zamyatin, Med. Phys. 40 (2013) 031113. The scale of k, the spacing of the levels and the
     analytic window are ours.
     """
 
     frequency: Tensor
+    level: Tensor | None
 
-    def __init__(self, geometry: ParallelBeam, start: Tensor, unit: float) -> None:
+    def __init__(self, geometry: ParallelBeam, start: Tensor, unit: float, carried: CarriedNoise | None = None) -> None:
         super().__init__(geometry, start, learned=False)
         self.unit = unit
+        level = None if carried is None else carried.level.to(start.dtype)
+        self.register_buffer("level", level, persistent=False)
         frequency = torch.tensor(frequencies(geometry.cells), dtype=start.dtype, device="cpu")
         self.register_buffer("frequency", frequency, persistent=False)
 
@@ -241,6 +266,8 @@ class ZengWindow(TableWindow):
         if self.cell_weights is not None:
             sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
         weight = -self.unit * sinogram  # its logarithm, up to a constant
+        if self.level is not None:
+            weight = weight - self.level
         lowest, highest = weight.amin((-2, -1), keepdim=True), weight.amax((-2, -1), keepdim=True)
         spacing = ((highest - lowest) / (ZENG_LEVELS - 1)).clamp(min=1e-12)
         level = ((weight - lowest) / spacing).round()

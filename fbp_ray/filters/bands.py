@@ -32,8 +32,9 @@ TILE = 4
 SAMPLES_AT_ONCE = 2  # of a training step
 ANGLES_AT_ONCE = 32 * TILE  # the spectrum and the bands of so many projections stay in the processor's cache
 
-Gate = Callable[[Tensor, Tensor, slice], Tensor]
-"""(b, a, D) some projections of some samples, (b, M, s, T) energies of their bands, and which samples -> (b, M, s, T).
+Gate = Callable[[Tensor, Tensor, slice, slice], Tensor]
+"""(b, a, D) some projections of some samples, (b, M, s, T) energies of their bands, which samples and which rows of
+tiles -> (b, M, s, T).
 
 The gains of a tile depend on the next tiles to either side and on nothing further away, and a sample's on no other."""
 
@@ -60,18 +61,18 @@ def apply_gains(
     if not _on_kernels(sinogram):
         bands = reference_bands(sinogram, responses)
         energies = tile_means(bands[:, 1:].square()) if by_energy else sinogram.new_empty(0)
-        return reference_sum(bands, gate(sinogram, energies, slice(None)))
+        return reference_sum(bands, gate(sinogram, energies, slice(None), slice(None)))
     if torch.is_grad_enabled():
         sums = []
         for first in range(0, max(1, len(sinogram)), SAMPLES_AT_ONCE):
             samples, kept = slice(first, first + SAMPLES_AT_ONCE), _Kept(by_energy)
             rays = sinogram[samples]
             energies = _Energies.apply(rays, responses, kept) if by_energy else sinogram.new_empty(0)
-            sums.append(_Sum.apply(rays, responses, gate(rays, energies, samples), kept))
+            sums.append(_Sum.apply(rays, responses, gate(rays, energies, samples, slice(None)), kept))
         return torch.cat(sums)
 
     def of_gate(rays: Tensor, energies: Tensor, sample: int, rows: slice) -> Tensor:
-        return gate(rays[None], energies[None], slice(sample, sample + 1))[0]
+        return gate(rays[None], energies[None], slice(sample, sample + 1), rows)[0]
 
     return _by_blocks(sinogram, responses, fast or of_gate, by_energy)
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from fbp_ray.errors import GeometryError
-from fbp_ray.geometry import ParallelBeam, check_tensor
+from fbp_ray.geometry import FanBeam, Geometry, ParallelBeam, check_tensor
 from fbp_ray.projector import reference
 
 Operator = Callable[[Tensor, ParallelBeam, bool], Tensor]
@@ -130,12 +130,23 @@ def backproject(
     return _apply(_Backproject, sinogram, geometry, "sinogram", interpolate, storage_dtype)
 
 
-def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
+def backproject_filtered(sinogram: Tensor, geometry: Geometry, storage_dtype: torch.dtype | None = None) -> Tensor:
+    """`backproject`, interpolating, of a filtered sinogram (B, A', D') of `geometry.parallel`."""
+    if torch.compiler.is_compiling():
+        from fbp_ray.projector import compiled
+
+        text = compiled.text_of_parallel(geometry)
+        return compiled.backproject_op(sinogram, text, True, storage_dtype)  # type: ignore[no-any-return]
+    return backproject(sinogram, geometry.parallel, storage_dtype, interpolate=True)
+
+
+def project(image: Tensor, geometry: Geometry) -> Tensor:
     """Line integrals of an image: every pixel is shared among the cells that its width covers.
 
     Args:
         image: (..., H, W), floating point, any device; in 1/m for a sinogram without unit.
-        geometry: the scan and the image grid.
+        geometry: the scan and the image grid. A fan beam's rays are interpolated from those of a finer parallel beam:
+            see `fbp_ray.rebinning.project`.
 
     Returns:
         (..., A, D) of the same dtype and device, in the image's unit times metres.
@@ -143,10 +154,14 @@ def project(image: Tensor, geometry: ParallelBeam) -> Tensor:
     Raises:
         GeometryError: the last two dimensions are not (H, W), or the dtype is not a floating one.
     """
+    if isinstance(geometry, FanBeam):
+        from fbp_ray import rebinning  # here, not above: it projects with this
+
+        return rebinning.project(image, geometry)
     return _apply(_Project, image, geometry, "image", False)
 
 
-def check_array(array: Tensor, geometry: ParallelBeam, kind: Literal["sinogram", "image"]) -> None:
+def check_array(array: Tensor, geometry: Geometry, kind: Literal["sinogram", "image"]) -> None:
     """Raises GeometryError where `array` is no floating-point tensor of the shape that the geometry says."""
     check_tensor(array, f"a {kind}" if kind == "sinogram" else "an image")
     geometry.check(array, kind)
@@ -160,6 +175,11 @@ def _apply(
     function: Any, array: Tensor, geometry: ParallelBeam, kind: Literal["sinogram", "image"], *options: Any
 ) -> Tensor:
     check_array(array, geometry, kind)
+    if isinstance(geometry, FanBeam):
+        raise GeometryError(
+            "a fan beam's sinogram cannot be backprojected as it is: rebin it, fbp_ray.rebinning.rebin(sinogram, fan), "
+            "and backproject with fan.parallel; fbp_ray.fbp does both"
+        )
     batch = array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:])  # -1 takes no empty batch
     if array.dtype not in (torch.float32, torch.float64) and (array.dtype, array.device.type) != (
         torch.float16,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry, ParallelBeam
 from fbp_ray.projector import kernel_for
 
 
@@ -27,7 +27,13 @@ def constant(function: Any, *arguments: Any) -> Any:
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def text_of(geometry: ParallelBeam) -> str:
     """A geometry as JSON; a graph takes it for a constant."""
-    return geometry.model_dump_json()
+    return geometry.model_dump_json(include=set(ParallelBeam.model_fields))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def text_of_parallel(geometry: Geometry) -> str:
+    """What a scan is filtered and backprojected in, as JSON."""
+    return geometry.parallel.model_dump_json(include=set(ParallelBeam.model_fields))
 
 
 @functools.lru_cache(maxsize=32)

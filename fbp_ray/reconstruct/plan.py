@@ -16,7 +16,7 @@ from fbp_ray.checkpoint import Manifest, check_geometry, read_manifest
 from fbp_ray.data import describe, geometry_of, photons_of
 from fbp_ray.data.layout import DESCRIPTION, find_observations, find_parts, unit_of
 from fbp_ray.errors import CheckpointError, ConfigError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.reconstruct import ReconstructConfig
 from fbp_ray.reconstruct.rows import Run, find_rows
 from fbp_ray.reconstruct.volume import Layout
@@ -57,7 +57,7 @@ class Plan(Frozen):
     files: str
     """A digest of the names, sizes and times of the data's files."""
 
-    geometry: ParallelBeam
+    geometry: Geometry
     every: int = 1
     first_angles: int | None = None
     """The angles of the data that are taken."""
@@ -73,7 +73,7 @@ class Plan(Frozen):
     slab: Annotated[int, Field(ge=1)]
 
     @property
-    def scan(self) -> ParallelBeam:
+    def scan(self) -> Geometry:
         """The geometry of the sinograms that are reconstructed."""
         return self.geometry.part(self.first_angles, self.every)
 
@@ -181,7 +181,7 @@ def make_plan(config: ReconstructConfig) -> Plan:
     return plan
 
 
-def rows_a_slab(geometry: ParallelBeam, costly: bool) -> int:
+def rows_a_slab(geometry: Geometry, costly: bool) -> int:
     """How many rows are reconstructed at a time where nobody says: by the geometry alone, as the bytes depend on it.
 
     The sinograms are there three times, as read, filtered and those that are read meanwhile, and so are the images.
@@ -229,10 +229,10 @@ def _photons(config: ReconstructConfig, window: WindowConfig, folder: Path) -> f
     return None if photons == window.photons else photons
 
 
-def _row_size(folder: Path, geometry: ParallelBeam, runs: Sequence[Run]) -> float:
+def _row_size(folder: Path, geometry: Geometry, runs: Sequence[Run]) -> float:
     """Metres from row to row: as the data say, else the width of a cell, as cells are square."""
     size = (describe(folder) or {}).get("row_size")
-    pitch = float(size) if isinstance(size, int | float) and size > 0 else geometry.cell_size
+    pitch = float(size) if isinstance(size, int | float) and size > 0 else geometry.parallel.cell_size
     steps = {after.row - run.row for run, after in pairwise(runs)}
     return pitch * (steps.pop() if len(steps) == 1 and all(run.length == 1 for run in runs) else 1)
 

@@ -17,7 +17,7 @@ from fbp_ray.data import LoDoPaB, describe
 from fbp_ray.data.hdf5_reader import Array
 from fbp_ray.data.layout import DESCRIPTION, find_parts
 from fbp_ray.errors import DataError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 
 
 class Run(NamedTuple):
@@ -44,7 +44,7 @@ class Rows:
     """
 
     def __init__(
-        self, folder: Path, geometry: ParallelBeam, runs: Sequence[Run], every: int = 1, first_angles: int | None = None
+        self, folder: Path, geometry: Geometry, runs: Sequence[Run], every: int = 1, first_angles: int | None = None
     ) -> None:
         self.runs = list(runs)
         self.parts = {
@@ -84,7 +84,7 @@ class Rows:
             number += count == left
 
 
-def find_rows(folder: Path, geometry: ParallelBeam, part: str | None, wanted: str | None) -> list[Run]:
+def find_rows(folder: Path, geometry: Geometry, part: str | None, wanted: str | None) -> list[Run]:
     """The rows of a data folder, in the scan's order.
 
     Args:

@@ -1,4 +1,4 @@
-"""The sections of a report on an evaluation without ground truth: estimated squared errors, halves of the angles."""
+"""The sections of a report on an evaluation without ground truth: estimated squared errors, halves of the scan."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def quality_without_truth(subject: Subject) -> Html:
         axes.legend(fontsize="small")
 
     note = (
-        "The squared error, in the square of the data's unit, is estimated from angles that an image was not made "
-        "from. It compares methods; for each it is too low by what no angle shows, and may be negative. The best Hann "
-        "was chosen on these very images, which favours it."
+        "The squared error, in the square of the data's unit, is estimated from a part of the scan that an image was "
+        "not made from. It compares methods; for each it is too low by what no angle shows, and may be negative. The "
+        "best Hann was chosen on these very images, which favours it."
     )
     return joined(
         [
@@ -91,7 +91,7 @@ def images_without_truth(subject: Subject) -> Html:
 
 
 def halves(subject: Subject) -> Html:
-    """Noise power and Fourier ring correlation of the images of either half of the angles."""
+    """Noise power and Fourier ring correlation of the images of either half of the scan."""
     evaluation = subject.evaluation
     if evaluation is None or "alone" not in evaluation.measured:
         return missing(subject, "Noise and resolution")
@@ -113,7 +113,8 @@ def halves(subject: Subject) -> Html:
         axes.legend(fontsize="small")
 
     said = (
-        "From the images of the even and of the odd angles: half their difference has the noise of the image of all, "
+        "From the images of the even and of the odd angles (of a fan beam, of half the photons each): half their "
+        "difference has the noise of the image of all, "
         "and where they no longer agree by the half-bit criterion (van Heel and Schatz 2005) nothing more is resolved. "
         "A window that all angles share changes both images alike, and so not their correlation: a frequency counts as "
         "resolved where they agree, and a tenth of it is left beside the bare ramp."

@@ -46,7 +46,7 @@ def windows(subject: Subject) -> list[Html]:
     """The window beside the analytic ones; none where there is no window that can be drawn."""
     if subject.model is None:
         return []
-    found = window_charts(subject.model.filter, subject.model.geometry.cells, subject.cutoffs)
+    found = window_charts(subject.model.filter, subject.model.geometry.parallel.cells, subject.cutoffs)
     return [chart(one.draw, f"{one.title} of {subject.name}", one.title) for one in found]
 
 

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import from_json
 
 from fbp_ray.cli import parse
 from fbp_ray.config import PHOTONS
 from fbp_ray.errors import ConfigError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry, ParallelBeam, geometry_from
 from fbp_ray.settings import Frozen, LocalPath, as_text, explain_json
 
 SIMULATOR = 2
@@ -75,7 +76,8 @@ class SimulateConfig(Frozen):
         default=0, description="of the noise, the order and the split: the same seed writes the same data"
     )
     geometry: LocalPath | None = Field(
-        default=None, description="a JSON file with the fields of fbp_ray.geometry.ParallelBeam; LoDoPaB-CT's otherwise"
+        default=None,
+        description="a JSON file with the fields of fbp_ray.geometry.ParallelBeam or FanBeam; LoDoPaB-CT's otherwise",
     )
 
     @model_validator(mode="after")
@@ -108,18 +110,18 @@ class SimulateConfig(Frozen):
         """Whether `photons` was said; `--like_dose` otherwise estimates them."""
         return "photons" in self.model_fields_set
 
-    def load_geometry(self) -> ParallelBeam:
+    def load_geometry(self) -> Geometry:
         """The geometry to simulate; raises ConfigError where its file does not hold one."""
         if self.geometry is None:
             return ParallelBeam.lodopab()
         try:
-            return ParallelBeam.model_validate_json(as_text(self.geometry.read_bytes()))
+            return geometry_from(from_json(as_text(self.geometry.read_bytes())))
         except OSError as error:
             raise ConfigError(f"the geometry file {self.geometry} cannot be read: {error.strerror}") from None
         except ValidationError as error:
             raise ConfigError(
                 f"{self.geometry} does not hold a geometry: {explain_json(error)}. "
-                "ParallelBeam.model_dump_json() writes what is expected"
+                "model_dump_json() of a ParallelBeam or FanBeam writes what is expected"
             ) from None
         except ValueError as error:
             raise ConfigError(f"the geometry file {self.geometry} cannot be read: {error}") from None

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fbp_ray.cli import progress
 from fbp_ray.data.layout import DESCRIPTION, describe, file_name
 from fbp_ray.errors import ConfigError, DataError, RunError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.simulate import SimulateConfig
 from fbp_ray.simulate.dicom import dicom_folder
 from fbp_ray.simulate.protocol import LANES, centre, finer, generator, ground_truth, observe, project_rays
@@ -86,7 +86,7 @@ def _exists(config: SimulateConfig) -> bool:
     return True
 
 
-def _source(config: SimulateConfig, geometry: ParallelBeam) -> Source:
+def _source(config: SimulateConfig, geometry: Geometry) -> Source:
     if config.phantoms is not None:
         return phantoms({None: config.phantoms}, geometry.image_shape, config.seed)
     folder = config.images
@@ -118,7 +118,7 @@ def _count(slices: Sequence[Slice]) -> str:
     return f"{len(slices)} slice{'s'[: len(slices) != 1]} of {patients} patient{'s'[: patients != 1]}"
 
 
-def _check_free_space(target: Path, samples: int, geometry: ParallelBeam) -> None:
+def _check_free_space(target: Path, samples: int, geometry: Geometry) -> None:
     """Raises RunError where the disk has no room for so many samples: HDF5 takes a full disk badly."""
     needed = 4 * samples * (math.prod(geometry.sinogram_shape) + math.prod(geometry.image_shape))
     existing = next(folder for folder in target.parents if folder.exists())
@@ -153,7 +153,7 @@ def _write_files(
     part: Part,
     number: int,
     slices: list[Slice],
-    geometry: ParallelBeam,
+    geometry: Geometry,
     config: SimulateConfig,
     advance: Callable[[int], None],
 ) -> None:
@@ -176,7 +176,7 @@ def _write_files(
 
 
 def scan(
-    slices: list[Slice], geometry: ParallelBeam, config: SimulateConfig
+    slices: list[Slice], geometry: Geometry, config: SimulateConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Observations (B, A, D) and ground truths (B, H, W) of some slices, both divided by MU_MAX."""
     randoms = [generator(config.seed, piece.name) for piece in slices]
@@ -197,7 +197,7 @@ def scan(
 
 def _description(
     config: SimulateConfig,
-    geometry: ParallelBeam,
+    geometry: Geometry,
     source: Source,
     parts: dict[Part, list[Slice]],
     patients: dict[str, int],

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from fbp_ray.data.layout import MU_AIR, MU_MAX, MU_WATER
 from fbp_ray.errors import DataError, GeometryError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import FanBeam, Geometry
 
 AIR_HU = -1000.0
 LEAST_COUNT = 0.1  # what a cell without a photon counts as: the logarithm stays finite
@@ -50,7 +50,7 @@ def generator(seed: int, name: str) -> np.random.Generator:
 
 
 def ground_truth(
-    hounsfield: NDArray[np.generic], geometry: ParallelBeam, random: np.random.Generator, name: str
+    hounsfield: NDArray[np.generic], geometry: Geometry, random: np.random.Generator, name: str
 ) -> NDArray[np.float32]:
     """The attenuation image of a slice.
 
@@ -107,7 +107,7 @@ def finer(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return image
 
 
-def project_rays(images: NDArray[np.float32], geometry: ParallelBeam) -> NDArray[np.float32]:
+def project_rays(images: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
     """Line integrals of images by Joseph's method.
 
     Args:
@@ -131,22 +131,33 @@ def project_rays(images: NDArray[np.float32], geometry: ParallelBeam) -> NDArray
     return sinograms
 
 
-def _project_lanes(images: NDArray[np.float32], geometry: ParallelBeam) -> NDArray[np.float32]:
+def _project_lanes(images: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
     pixel = np.asarray(geometry.image_shape) * geometry.pixel_size / images.shape[1:]
-    cosine, sine = np.cos(geometry.theta), np.sin(geometry.theta)
+    theta, first, cell_size, cells = _bundles(geometry)
+    cosine, sine = np.cos(theta), np.sin(theta)
     along_x = np.abs(sine) >= np.abs(cosine)
-    sinogram = np.zeros((*geometry.sinogram_shape, LANES), np.float32)
+    sinogram = np.zeros((theta.size, cells, LANES), np.float32)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        _follow(pool, images, sinogram, geometry, np.flatnonzero(along_x), (cosine, sine), *pixel)
-        _follow(pool, images.swapaxes(1, 2), sinogram, geometry, np.flatnonzero(~along_x), (sine, cosine), *pixel[::-1])
-    return np.moveaxis(sinogram, -1, 0)[: len(images)]
+        lines = first, cell_size
+        _follow(pool, images, sinogram, lines, np.flatnonzero(along_x), (cosine, sine), *pixel)
+        _follow(pool, images.swapaxes(1, 2), sinogram, lines, np.flatnonzero(~along_x), (sine, cosine), *pixel[::-1])
+    return np.moveaxis(sinogram.reshape(*geometry.sinogram_shape, LANES), -1, 0)[: len(images)]
+
+
+def _bundles(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64], float, int]:
+    """Parallel rays that are followed together: theta and the first s of each bundle, the next one's way, how many."""
+    if isinstance(geometry, FanBeam):  # each ray on its own
+        theta, s = np.broadcast_arrays(*geometry.rays)
+        return theta.ravel(), s.ravel(), 1.0, 1
+    first = np.full(geometry.num_angles, geometry.detector[0] - geometry.axis_offset)
+    return geometry.theta, first, geometry.cell_size, geometry.cells
 
 
 def _follow(
     pool: ThreadPoolExecutor,
     images: NDArray[np.float32],
     sinogram: NDArray[np.float32],
-    geometry: ParallelBeam,
+    bundles: tuple[NDArray[np.float64], float],
     angles: NDArray[np.int64],
     direction: tuple[NDArray[np.float64], NDArray[np.float64]],
     row_size: float,
@@ -158,10 +169,10 @@ def _follow(
     lanes = np.zeros((rows, columns + 2 * _PAD, LANES), np.float32)
     lanes[:, _PAD:-_PAD, : len(images)] = np.moveaxis(images, 0, -1)
     # A ray crosses a row at the column u = first + row * per_row + cell * per_cell.
-    first = geometry.detector[0] - geometry.axis_offset + (rows - 1) / 2 * row_size * across
+    first = bundles[0][angles] + (rows - 1) / 2 * row_size * across
     first = first / along / column_size + (columns - 1) / 2
     per_row = -across / along * row_size / column_size
-    per_cell = geometry.cell_size / along / column_size
+    per_cell = bundles[1] / along / column_size
     length = row_size / np.abs(along)
     lines = np.stack([first, per_row, per_cell, length], axis=1)
     groups = np.array_split(np.arange(len(angles)), 4 * torch.get_num_threads())  # four each: a core may be held up

@@ -2,7 +2,8 @@
 
 With T one of the eight symmetries of the square, the image f(T(x, y)) has the projections p(T n, s), n = (cos theta,
 sin theta) the direction of the angle. The scan has to have T n, or -T n, whose ray s is the ray -s of T n. So a flip
-is a permutation of the angles, and some projections reversed. Nothing is interpolated.
+is a permutation of the angles, and some projections reversed. Nothing is interpolated. Of a fan beam T moves the
+source, and what T mirrors is seen mirrored.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from fbp_ray.config import Augmentation
 from fbp_ray.data.hdf5_reader import Array
 from fbp_ray.errors import ConfigError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import FanBeam, Geometry
 
 _POSITIONS = 3  # tells its random numbers apart from those of the noise
 NEAR = 1e-4  # of the mean step between angles, within which two are one
@@ -28,13 +29,20 @@ class Symmetry:
         flips: which axes are reversed, before.
     """
 
-    def __init__(self, geometry: ParallelBeam, swap: bool, flips: tuple[bool, bool]) -> None:
+    def __init__(self, geometry: Geometry, swap: bool, flips: tuple[bool, bool]) -> None:
         self.swap, self.flips = swap, flips
         signs = np.where(flips, -1.0, 1.0)
         matrix = np.diag(signs) @ (np.eye(2)[::-1] if swap else np.eye(2))
         theta = geometry.theta
-        x, y = matrix @ np.stack([np.cos(theta), np.sin(theta)])
-        self.angles, self.reversed = _find(theta, np.arctan2(y, x), geometry.axis_offset == 0)
+        if isinstance(geometry, FanBeam):
+            x, y = matrix @ np.stack([np.sin(theta), -np.cos(theta)])
+            self.angles, self.reversed = _find(theta, np.arctan2(x, -y), False)
+            self.reversed[:] = np.linalg.det(matrix) < 0
+            if geometry.axis_offset != 0 and self.reversed.any():
+                self.angles[:] = -1
+        else:
+            x, y = matrix @ np.stack([np.cos(theta), np.sin(theta)])
+            self.angles, self.reversed = _find(theta, np.arctan2(y, x), geometry.axis_offset == 0)
         """(A,) the angle that comes in each one's place, -1 where the scan has none; and whether it is reversed."""
 
     @property
@@ -62,7 +70,7 @@ class Augment:
         ConfigError: the scan or the image lacks the symmetry.
     """
 
-    def __init__(self, kind: Augmentation, geometry: ParallelBeam, seed: int) -> None:
+    def __init__(self, kind: Augmentation, geometry: Geometry, seed: int) -> None:
         self.seed = seed
         flips = [(x, y) for x in (False, True) for y in (False, True)]
         self.symmetries = [Symmetry(geometry, False, flip) for flip in flips]

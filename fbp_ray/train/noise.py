@@ -20,7 +20,7 @@ from fbp_ray.config import DataConfig
 from fbp_ray.data.hdf5_reader import Array
 from fbp_ray.data.layout import MU_MAX, electronic_noise_of, photons_of, thins, unit_of
 from fbp_ray.data.lodopab import LoDoPaB
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.projector import project
 
 FINER, THINNER = 2, 3  # parts of a pixel and of a cell: the projector spreads a pixel over two cells, a ray does not
@@ -37,7 +37,7 @@ class Noise:
         seed: of the noise of the training part.
     """
 
-    def __init__(self, data: DataConfig, geometry: ParallelBeam, seed: int = 0) -> None:
+    def __init__(self, data: DataConfig, geometry: Geometry, seed: int = 0) -> None:
         assert data.photons is not None
         self.low, self.high = data.photons
         self.stored = photons_of(data.dir) if data.dir and thins(data) else None

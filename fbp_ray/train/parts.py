@@ -10,7 +10,7 @@ from fbp_ray.data.hdf5_reader import Array
 from fbp_ray.data.layout import MU_MAX, check_data, has_truth, thins
 from fbp_ray.data.loader import Draw
 from fbp_ray.errors import ConfigError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import ResolvedConfig
 from fbp_ray.split import ByAngles, ByPhotons, Split
@@ -81,7 +81,7 @@ def batches_of(
     )
 
 
-def drawing(config: TrainConfig, geometry: ParallelBeam) -> Draw | None:
+def drawing(config: TrainConfig, geometry: Geometry) -> Draw | None:
     """What changes a training sample in each epoch: noise drawn anew, then another position; None for nothing."""
     draws: list[Draw] = []
     if config.data.photons is not None:
@@ -96,7 +96,7 @@ def drawing(config: TrainConfig, geometry: ParallelBeam) -> Draw | None:
     return draw if draws else None
 
 
-def build_model(config: TrainConfig, geometry: ParallelBeam, cutoff: float = 1.0) -> LearnableFBP:
+def build_model(config: TrainConfig, geometry: Geometry, cutoff: float = 1.0) -> LearnableFBP:
     """The model at its start; `cutoff` is the best of a Hann. Raises ConfigError where it learns nothing."""
     unit = unit_of(config.data.dir) if config.data.dir else None
     window = config.window.with_best(cutoff, known_photons(config), unit)
@@ -120,7 +120,7 @@ def known_photons(config: TrainConfig) -> float | None:
     return low if low == high else None
 
 
-def split_of(config: TrainConfig, geometry: ParallelBeam) -> Split | None:
+def split_of(config: TrainConfig, geometry: Geometry) -> Split | None:
     """How scans are split where a run learns without ground truth, None where it has it.
 
     Raises:
