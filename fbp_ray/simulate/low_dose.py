@@ -13,8 +13,8 @@ energy integrating detectors", Med. Phys. 40 (2013) 031102.
 
 N of a scan is seldom known. It is estimated from what noise the image has in soft tissue, small window by small window,
 beside what noise of variance exp(p) gives there (after Christianson et al., "Automated technique to measure noise in
-clinical CT examinations", AJR 205 (2015) W93). An error of the kernel then changes the texture of what
-is added, not how much it is.
+clinical CT examinations", AJR 205 (2015) W93). A kernel that is not the scanner's then changes the texture of what is
+added, and hardly how much it is.
 
 Dimensions: R rows and C columns of a slice, A angles, D detector cells.
 """
@@ -123,16 +123,21 @@ def scan_of(shape: tuple[int, int], pixel_size: float) -> ParallelBeam:
 
 
 def line_integrals(image: Image, geometry: ParallelBeam) -> NDArray[np.float64]:
-    """(A, D), without unit, of a slice (R, C) in HU."""
+    """(A, D), without unit, of a slice (R, C) in HU; at most 30, where no photon is left of 10^13."""
     attenuation = np.maximum(image.T * np.float32(_PER_HU) + np.float32(MU_WATER), 0)
-    return project(torch.from_numpy(np.ascontiguousarray(attenuation)), geometry).numpy().astype(np.float64)
+    integrals = project(torch.from_numpy(np.ascontiguousarray(attenuation)), geometry).numpy()
+    return np.minimum(integrals.astype(np.float64), 30)
 
 
 def added_variance(
     integrals: NDArray[np.float64], photons: float, dose: float, electronic_noise: float = 0.0
 ) -> NDArray[np.float64]:
-    """What a part `dose` of the photons adds to the variance of line integrals; see the top of the module."""
-    per_photon = np.exp(integrals) / photons
+    """What a part `dose` of the photons adds to the variance of line integrals; see the top of the module.
+
+    A ray that counts less than one photon at this dose gets what it would with one: a reading without any is taken for
+    a little more, and its logarithm varies no further.
+    """
+    per_photon = np.minimum(np.exp(integrals) / photons, dose)
     return per_photon * (1 / dose - 1) + (electronic_noise * per_photon) ** 2 * (1 / dose**2 - 1)
 
 

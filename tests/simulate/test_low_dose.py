@@ -79,6 +79,10 @@ class TestNoise:
         assert np.square(draws).mean() == pytest.approx(expected, rel=0.06)
         assert abs(np.mean(draws)) < 0.02 * math.sqrt(expected)
 
+    def test_rays_without_photons_stay_within_bounds(self, geometry: ParallelBeam) -> None:
+        integrals = line_integrals(np.full(SHAPE, 60_000, np.float32), geometry)
+        assert added_variance(integrals, PHOTONS, 0.25).max() == pytest.approx(1 - 0.25)
+
     @pytest.mark.parametrize("cutoff", [1.0, 0.7])
     def test_photons_are_told_by_the_noise_and_what_is_added_suits_it_whatever_the_kernel_was(
         self, disc: NDArray[np.float32], geometry: ParallelBeam, integrals: NDArray[np.float64], cutoff: float
