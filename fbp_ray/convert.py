@@ -155,6 +155,8 @@ def check_same(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file
             )
         if not bool(weights[name].isfinite().all()):
             raise CheckpointError(f"{file} has values in {name} that are not finite; use another copy")
+        if name.endswith("running_var") and bool((weights[name] < 0).any()):
+            raise CheckpointError(f"{file} has negative variances in {name}; use another copy")
 
 
 def _described(tensor: Tensor | None) -> str:

@@ -102,7 +102,11 @@ class RunFolder:
         more = config.run.extend
         if not self.folder.has("config.yaml"):
             if self.folder.names() or self.folder.folders():
-                raise RunError(f"{self} exists and is no run folder; choose another --run.name or --run.storage")
+                weights = "best" in self.folder.folders()  # as a conversion leaves them
+                start = f"; to start from its weights: --init.checkpoint {self}" if weights else ""
+                raise RunError(
+                    f"{self} exists and is no run that was trained; choose another --run.name or --run.storage{start}"
+                )
             if more is not None:
                 raise RunError(f"there is no run {self} to extend; leave out --run.extend to begin it")
             return config

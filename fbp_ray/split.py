@@ -19,9 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fbp_ray.geometry import Geometry
+from fbp_ray.filters.noise import FEWEST, MOST, estimated_photons
+from fbp_ray.geometry import FanBeam, Geometry
+from fbp_ray.rebinning import rebin
 from fbp_ray.some_angles import FOLDS, PartOfScan, some_photons, splits
 
+DOUBTFUL = 2.5  # times the photons that the noise itself shows
 NONE = 0.1  # what no count at all is taken for, as in LoDoPaB-CT
 _STEP, _JUDGED, _HALVES = 0, 1, 2  # tell their random numbers apart
 
@@ -93,6 +96,18 @@ class ByPhotons:
 
     def __init__(self, geometry: Geometry, photons: float, unit: float) -> None:
         self.geometry, self.photons, self.unit = geometry, photons, unit
+
+    def doubt(self, sinogram: Tensor) -> str:
+        """What speaks against N in the noise of a scan (1, A, D); empty for nothing."""
+        rays = rebin(sinogram, self.geometry) if isinstance(self.geometry, FanBeam) else sinogram
+        found = float(estimated_photons(rays, self.unit))
+        if not FEWEST < found < MOST or 1 / DOUBTFUL < self.photons / found < DOUBTFUL:
+            return ""
+        return (
+            f"--split photons takes {self.photons:g} photons a ray, but the noise of the first scan is that of about "
+            f"{found:.3g}: with a wrong number both parts share noise, and what is learned and judged is wrong. Say "
+            "how many there were, --window.photons N, or hold out angles: --split angles"
+        )
 
     def drawn(self, sinogram: Tensor, index: Sequence[int] | Tensor, seed: int, epoch: int, step: int) -> Parts:
         """Drawn anew for each sample and epoch."""

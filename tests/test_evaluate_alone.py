@@ -17,6 +17,8 @@ from fbp_ray.errors import ConfigError, DataError
 from fbp_ray.evaluate import main
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.projector import project
+from fbp_ray.report.compare import comparison_page
+from fbp_ray.report.subject import read_subject
 from fbp_ray.stage_settings import WindowConfig
 from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, write_scan
@@ -81,6 +83,9 @@ def test_a_model_is_judged_by_the_scan_alone(
     for part in ("without ground truth", "Fourier ring correlation", "estimated squared error of Hanns by cut-off"):
         assert part in page
     assert sorted(path.name for path in out.glob("*.png")) == ["image_0002.png", "image_0008.png", "window.png"]
+    compared = comparison_page([read_subject(str(out)), read_subject(str(out))])
+    assert "Without ground truth" in compared
+    assert f"{metrics['learned']['risk']:.4g}" in compared
     monkeypatch.setattr("fbp_ray.evaluate.program.write_report", lambda folder: "not written again")
     main([*options[:2], "--data.dir", str(scan), "--out", str(out), "--panels", "0", "--overwrite"])
     assert not (out / "risks.csv").exists()

@@ -383,6 +383,7 @@ def test_weights_are_read_as_they_are_usually_kept(tmp_path: Path) -> None:
         (lambda: published() | {"outc.conv.bias": torch.zeros(1, dtype=torch.int64)},
          r"differs is outc\.conv\.bias, .* came \(1,\) of whole numbers"),
         (lambda: published() | {"outc.conv.bias": torch.tensor([torch.nan])}, r"outc\.conv\.bias that are not finite"),
+        (lambda: published() | {"inc.conv.1.running_var": -torch.ones(32)}, r"negative variances in inc\.conv\.1"),
         (lambda: {"model": published(), "ema": published()}, "holds the state dicts model, ema; save one alone"),
         (lambda: {"epoch": 3}, "holds no state dict, which has a tensor for each name"),
         (lambda: [torch.zeros(3)], "holds no state dict"),

@@ -138,7 +138,7 @@ def test_the_command_makes_the_same_page_again_and_spares_what_is_none(run: Path
         main([str(run), "--out", "page.pdf"])
     with pytest.raises(CheckpointError, match=r"does not exist.*chest-low-dose"):
         main([str(tmp_path / "nowhere")])
-    with pytest.raises(CheckpointError, match="holds neither a run"):
+    with pytest.raises(CheckpointError, match="is neither a run"):
         main([str(tmp_path)])
 
 

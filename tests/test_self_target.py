@@ -167,6 +167,13 @@ class TestPhotons:
             assert torch.equal(found, half(parts.seen))
             assert not torch.equal(found, one(parts.seen))
 
+    @pytest.mark.parametrize(("photons", "doubted"), [(PHOTONS, False), (4 * PHOTONS, True), (PHOTONS / 9, True)])
+    def test_a_number_that_the_noise_does_not_bear_out_is_doubted(
+        self, scans: tuple[Tensor, Tensor], photons: float, doubted: bool
+    ) -> None:
+        said = ByPhotons(SCAN, photons, MU_MAX).doubt(scans[0][:1])
+        assert said.startswith(f"--split photons takes {photons:g} photons a ray") == doubted
+
     def test_so_a_fan_beam_can_be_split(self) -> None:
         fan = FanBeam(
             angles=RegularAngles(count=180, first=0.0, step=np.pi / 90),

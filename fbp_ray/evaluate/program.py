@@ -21,7 +21,7 @@ from fbp_ray.baseline import BestCutoffs, Quality, quality
 from fbp_ray.checkpoint import Manifest, find_checkpoint, load_model, read_manifest
 from fbp_ray.cli import progress
 from fbp_ray.data import LoDoPaB, describe
-from fbp_ray.errors import DataError, RunError
+from fbp_ray.errors import CheckpointError, DataError, RunError
 from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.evaluate.alone import alone_table, look, refuse_what_needs_truth
 from fbp_ray.evaluate.details import kept_images, measure, milliseconds, timed
@@ -212,6 +212,12 @@ def _score(
             observation, target = batch.observation.to(device), batch.ground_truth.to(device)
             for name, method in methods.items():
                 images, took = timed(method.reconstruct, observation)
+                if not images.isfinite().all():
+                    first = dataset.name(int(batch.index[0]))
+                    raise CheckpointError(
+                        f"{method.title} makes images of values that are not finite, of {first} or one of those after "
+                        "it; its weights are damaged, or were made for other data"
+                    )
                 scored[name].images.extend(quality(images, target))
                 columns = [metric(images, target).tolist() for metric in metrics.values()]
                 scored[name].own.extend(zip(*columns, strict=True) if columns else [()] * len(target))

@@ -13,7 +13,7 @@ from fbp_ray.report.subject import Evaluation, Subject
 
 SIZE = (4.4, 3.3)  # inches: as wide as a phone is at the size of its text
 
-CURVES = {
+CURVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "loss": ("loss", ("train_loss", "validation_loss")),
     "PSNR": ("PSNR, dB", ("validation_psnr",)),
     "SSIM": ("SSIM", ("validation_ssim",)),
@@ -58,7 +58,7 @@ def curves(subjects: Mapping[str, Subject]) -> Html:
     """
     alone = len(subjects) == 1
     made = []
-    for name, (axis, columns) in CURVES.items():
+    for name, (axis, columns) in _curves_of(subjects).items():
         chosen = columns if alone or name == "learning rate" else columns[-1:]
         lines = []
         for number, (label, subject) in enumerate(subjects.items()):
@@ -87,6 +87,14 @@ def curves(subjects: Mapping[str, Subject]) -> Html:
         where = "" if name == "learning rate" else " on the validation part" if chosen == columns[-1:] else ""
         made.append(chart(draw, f"{name}{where} by epoch, of {', '.join(s.name for s in subjects.values())}"))
     return row(*made)
+
+
+def _curves_of(subjects: Mapping[str, Subject]) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Those of CURVES; of a run without ground truth the two losses are different things, with a chart each."""
+    if len(subjects) > 1 or all(one.config.get("target") != "self" for one in subjects.values()):
+        return CURVES
+    apart = {"loss": ("loss", ("train_loss",)), "squared error": ("squared error, estimated", ("validation_loss",))}
+    return apart | {name: curve for name, curve in CURVES.items() if name != "loss"}
 
 
 def _hann(subject: Subject, name: str) -> float | None:

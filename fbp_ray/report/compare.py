@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fbp_ray.report import charts
+from fbp_ray.report.alone import is_without_truth
 from fbp_ray.report.page import Html, contents, element, joined, page, row, section, table, warning
 from fbp_ray.report.quality import gain_of, missing, number, published
 from fbp_ray.report.subject import Subject
@@ -117,8 +118,28 @@ def quality(subjects: Sequence[Subject]) -> Html:
     gains = ("PSNR dB", "over Hann", "SSIM", "over Hann")
     heads = ("run", *(f"validation {one}" for one in gains), "evaluated on", *gains, "ms an image")
     return joined(
-        [table("The learned FBPs", heads, rows), *parts, *_classic(subjects), *published(_all_published(subjects))]
+        [
+            table("The learned FBPs", heads, rows),
+            *parts,
+            *_classic(subjects),
+            *_without_truth(subjects),
+            *published(_all_published(subjects)),
+        ]
     )
+
+
+def _without_truth(subjects: Sequence[Subject]) -> list[Html]:
+    """What evaluations without ground truth have found."""
+    rows = []
+    for label, one in labelled(subjects):
+        evaluation = one.evaluation
+        for name in evaluation.metrics if evaluation and is_without_truth(evaluation) else ():
+            assert evaluation is not None
+            risk, noise, resolved = (evaluation.figure(name, figure) for figure in ("risk", "noise", "resolved"))
+            figures = ("-" if value is None else f"{value:.4g}" for value in (risk, noise, resolved and 1 / resolved))
+            rows.append((f"{label}: {evaluation.title(name)}", *figures))
+    heads = ("run and method", "squared error, estimated", "noise 1/m", "resolution mm")
+    return [table("Without ground truth", heads, rows)] if rows else []
 
 
 def _all_published(subjects: Sequence[Subject]) -> bool:
@@ -131,7 +152,7 @@ def _classic(subjects: Sequence[Subject]) -> list[Html]:
     for label, one in labelled(subjects):
         evaluation = one.evaluation
         for name in evaluation.metrics if evaluation else ():
-            if evaluation and name != "learned":
+            if evaluation and name != "learned" and not is_without_truth(evaluation):
                 figures = (number(evaluation.figure(name, f), p) for f, p in (("psnr", 3), ("ssim", 4)))
                 rows.append((f"{label}: {evaluation.title(name)}", *figures))
     return [table("What they are compared with", ("run and method", "PSNR dB", "SSIM"), rows)] if rows else []
@@ -168,7 +189,7 @@ def noise_and_resolution(named: Mapping[str, Subject]) -> Html:
     return (
         charts.noise_and_edges(series)
         if series
-        else element("p", "None of the runs has an evaluation that measured it.")
+        else element("p", "None of the runs has an evaluation that measured it on a phantom.")
     )
 
 

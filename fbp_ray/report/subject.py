@@ -114,9 +114,9 @@ def read_subject(place: Place) -> Subject:
     except OSError as error:
         raise CheckpointError(f"{place} cannot be read: {error}") from None
     if run is None and checkpoint is None and evaluation is None:
-        there = "holds neither" if folder.exists() else "does not exist; expected"
+        there = "is neither a run nor a checkpoint nor an evaluation" if folder.exists() else "does not exist"
         raise CheckpointError(
-            f"{place} {there} a run, a checkpoint nor an evaluation; give a run folder (runs/NAME), or the name of a "
+            f"{place} {there}; give a run folder (runs/NAME), or the name of a "
             f"model that comes with fbp-ray: {', '.join(shipped_models())}"
         )
     shipped = folder.name if is_shipped(folder.name) and str(open_place(folder.name)) == str(folder) else None

@@ -37,7 +37,8 @@ def data_of(subject: Subject) -> str:
     described = data.get("description") or {}
     if not data.get("dir"):
         return "not known here"
-    said = [str(described.get("source") or "LoDoPaB-CT"), str(data["dir"])]
+    source = described.get("source") or ("data of an unknown source" if described else "LoDoPaB-CT")
+    said = [str(source), str(data["dir"])]
     for name, what in (("train_samples", "training"), ("validation_samples", "validation")):
         if data.get(name):
             said.append(f"{data[name]} {what} samples")

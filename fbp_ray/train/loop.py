@@ -23,7 +23,7 @@ from fbp_ray.metrics import psnr, ssim, where_ranged
 from fbp_ray.own import own_metrics
 from fbp_ray.run import ResolvedConfig, RunFolder, epochs_of
 from fbp_ray.self_target import self_loss, self_risk
-from fbp_ray.split import ByAngles, Split
+from fbp_ray.split import ByAngles, ByPhotons, Split
 from fbp_ray.train.average import Average
 from fbp_ray.train.events import Doing, EpochEnd, Event, Started, Step, Warned
 from fbp_ray.train.monitor import BETTER, is_best, is_stalled
@@ -103,6 +103,8 @@ def train(
             f"{geometry.num_angles} angles are few for {geometry.cells} cells: what they do not show is taken for "
             "noise, and --target self may prefer too smooth or too sharp a window; --split photons holds out none"
         )
+    if isinstance(split, ByPhotons) and (doubt := split.doubt(training_set[0].observation[None])):
+        warn(doubt)
     if config.train.precision == "bfloat16":
         if device.type == "cuda":
             model.network_dtype = torch.bfloat16

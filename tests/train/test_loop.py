@@ -351,7 +351,7 @@ def test_a_run_is_not_continued_with_other_settings(scan: Path, tmp_path: Path) 
 def test_a_folder_of_something_else_is_left_alone(scan: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("precious")
-    with pytest.raises(RunError, match="is no run folder"):
+    with pytest.raises(RunError, match="is no run that was trained"):
         RunFolder(tmp_path / "run").begin(settings(scan))
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
