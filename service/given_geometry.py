@@ -13,10 +13,11 @@ from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 
-from fbp_ray.angles import arcs
+from fbp_ray.angles import arcs, repeats
 from fbp_ray.errors import FbpRayError
 from fbp_ray.filters.filtering import fft_length
 from fbp_ray.geometry import FanBeam, Geometry, geometry_from
@@ -32,6 +33,8 @@ LOOK_BYTES, MAKING_BYTES, FILTER_BYTES = 20, 200, 20
 """A fan beam's tables take the first for each ray and each side it is seen from, and the second while they are made
 (measured: 20 and 190); a filter takes the third for each angle and frequency while it is made, and then 4."""
 PARSED = 64  # bytes that a character of JSON becomes at most
+MOST_ARCS = 64
+"""Of a fan beam's scan; each takes some work of its own, however few angles it has."""
 MOST_LOOKS = 1 << 25
 """Rays of a fan beam's parallel beam, each counted for every side and arc that it may be seen from: some 7 s."""
 RATIOS = 1e-3, 1e3  # of a pixel to a cell; beyond, no scanner is, and the fast kernels are not made for it
@@ -45,7 +48,7 @@ def geometry_of(text: str | bytes, limits: LimitsConfig, bill: Bill) -> Geometry
             503, there is no memory for it now.
     """
     content = text.encode(errors="replace") if isinstance(text, str) else text
-    _refuse_beyond("its JSON", "bytes", len(content), limits.json_kb * 1000)
+    _refuse_beyond("", "bytes of JSON", len(content), limits.json_kb * 1000)
     if depth(content) > limits.json_depth:
         raise Problem(422, f"geometry: its JSON may be nested {limits.json_depth} deep; a scan needs no more")
     with bill:
@@ -84,21 +87,27 @@ def _bounded(fields: dict[str, Any], limits: LimitsConfig) -> None:
 
 def _refuse_beyond(field: str, what: str, number: Any, most: int) -> None:
     if isinstance(number, int | float) and number > most:
+        place = f"geometry.{field}" if field else "geometry"
         raise Problem(
             413,
-            f"geometry.{field}: a geometry that comes with a stack may have {most} {what}, but this one has "
+            f"{place}: a geometry that comes with a stack may have {most} {what}, but this one has "
             f"{number!s:.20}; reconstruct it with python -m fbp_ray.reconstruct, or as a job",
         )
 
 
 def _reconstructable(geometry: Geometry, limits: LimitsConfig) -> Geometry:
     pixels = math.prod(geometry.image_shape)
+    if isinstance(geometry, FanBeam):  # looking for arcs takes long where many angles repeat each other
+        most_alike = int(repeats(np.sort(np.mod(geometry.theta, 2 * math.pi))).max()) + 1
+        _refuse_beyond("angles", "arcs, or turns", most_alike, MOST_ARCS)
     try:
         with kept_apart({}):
             parallel = geometry.parallel
+        found = len(arcs(geometry.theta)) if isinstance(geometry, FanBeam) else 0
     except Exception as error:  # whatever numpy and pydantic make of a stranger's angles
         why = str(error) if isinstance(error, FbpRayError) else "angles that are alike, too few or too close"
         raise Problem(422, f"geometry: no parallel beam can stand for this scan: {why:.300}") from None
+    _refuse_beyond("angles", "arcs, or turns", found, MOST_ARCS)
     most = int(limits.updates_g * 1e9)
     _refuse_beyond("angles", "pixels times rebinned angles", pixels * parallel.num_angles, most)
     ratio = parallel.pixel_size / parallel.cell_size

@@ -58,9 +58,12 @@ def test_tables_for_which_there_is_no_memory_are_not_made() -> None:
     with bill, pytest.raises(Problem, match="bytes of memory") as refused:
         prepare(given(FAN, "hann", 1.0, CPU, bill), bill)
     assert refused.value.status == 413
-    many = FAN.model_copy(update={"angles": tuple(0.1 * (k % 8) for k in range(1600)), "cells": 3000})
+    repeated = FAN.model_copy(update={"angles": tuple(0.1 * (k % 8) + 1e-9 * k for k in range(8000))})
+    with pytest.raises(Problem, match="64 arcs, or turns, but this one has 1000"):
+        geometry_of(repeated.model_dump_json(), LimitsConfig(), bill_of())
+    many = FAN.model_copy(update={"angles": tuple(0.002 * k for k in range(2000)), "cells": 6000})
     with pytest.raises(Problem, match=r"rays \(rebinned, for each arc\)"):
-        geometry_of(many.model_copy(update={"cell_size": 2e-5}).model_dump_json(), LimitsConfig(), bill_of())
+        geometry_of(many.model_copy(update={"cell_size": 1e-5}).model_dump_json(), LimitsConfig(), bill_of())
 
 
 def test_no_batch_is_shared_by_geometries_whose_digests_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
