@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from typing import Any
 
 import pytest
@@ -51,6 +53,11 @@ def test_what_is_made_of_it_is_counted_and_forgotten(monkeypatch: pytest.MonkeyP
         engine.run(noise(FAN, 1))
         assert any(value is tables for own in made for value in own.values())  # made once for all batches
     assert bill.memory.in_use == 0
+    place = weakref.ref(tables.place)
+    made.clear()
+    del tables, engine
+    gc.collect()
+    assert place() is None
 
 
 def test_tables_for_which_there_is_no_memory_are_not_made() -> None:
