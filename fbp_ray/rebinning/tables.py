@@ -218,7 +218,8 @@ def _together(fan: FanBeam, looks: list[_Look]) -> tuple[NDArray[np.int32], NDAr
     total, number = counts.sum(0), np.count_nonzero(counts, axis=0)
     _warn_of_unmeasured(fan, float(np.mean(number == 0)))
     angles, cells = fan.parallel.sinogram_shape
-    place = np.zeros((angles, number.max(), cells), np.int32)
+    # Where there is no look, the ray's own column: another thread adds to the others while the transpose is made.
+    place = np.tile(np.arange(cells, dtype=np.int32), (angles, number.max(), 1))
     weights = np.zeros((angles, number.max(), TAPS, cells))
     done = np.zeros((angles, cells), np.int64)
     for look in looks:
