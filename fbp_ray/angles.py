@@ -110,7 +110,7 @@ def arcs(theta: NDArray[np.float64]) -> list[Arc]:
         places[places > turn - 1e-9] = 0
         again = np.argsort(places, kind="stable")
         order, places = order[again], places[again]
-        layer = _repeats(places)
+        layer = repeats(places)
     if layer.any():
         parts = [np.flatnonzero(layer == number) for number in range(layer.max() + 1)]
         inner = ((order[part], arc) for part in parts for arc in arcs(theta.min() + places[part]))
@@ -126,9 +126,9 @@ def arcs(theta: NDArray[np.float64]) -> list[Arc]:
     return [Arc(*part, closed=False) for part in zip(np.split(order, cuts), np.split(places, cuts), strict=True)]
 
 
-def _repeats(places: NDArray[np.float64]) -> NDArray[np.int64]:
+def repeats(places: NDArray[np.float64]) -> NDArray[np.int64]:
     """How many of the ascending places each one repeats."""
     steps = np.diff(places)
-    repeats = np.concatenate([[False], steps < 1e-3 * float(steps.mean() if steps.size else 0)])
-    runs = np.cumsum(~repeats) - 1
-    return np.asarray(np.arange(places.size) - np.flatnonzero(~repeats)[runs])
+    again = np.concatenate([[False], steps < 1e-3 * float(steps.mean() if steps.size else 0)])
+    runs = np.cumsum(~again) - 1
+    return np.asarray(np.arange(places.size) - np.flatnonzero(~again)[runs])

@@ -6,7 +6,6 @@ import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from fbp_ray.errors import ConfigError, GeometryError
 from fbp_ray.filters import TableWindow, analytic_window, build_filter, filter_projections, frequencies
 from fbp_ray.geometry import Geometry
+from fbp_ray.kept import kept
 from fbp_ray.networks import build_network
 from fbp_ray.own_names import is_own
 from fbp_ray.projector import backproject_filtered, check_array
@@ -222,7 +222,7 @@ def _look_up_filter(
     return _cached_filter(geometry, window, cutoff, device, dtype)
 
 
-@lru_cache(maxsize=32)
+@kept(32)
 def _cached_filter(
     geometry: Geometry, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -24,7 +25,8 @@ from torch import Tensor
 
 from fbp_ray import networks
 from fbp_ray.data.layout import MU_MAX
-from fbp_ray.geometry import Geometry
+from fbp_ray.geometry import Geometry, ParallelBeam
+from fbp_ray.kept import kept_apart
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.stage_settings import WindowName
 from service.memory import Memory
@@ -63,10 +65,16 @@ class Engine:
         """Names the geometry."""
         return self.geometry.digest
 
+    @cached_property
+    def parallel(self) -> ParallelBeam:
+        """What it works in."""
+        with kept_apart({}):
+            return self.geometry.parallel
+
     @property
-    def key(self) -> tuple[str, str, str]:
-        """Engines with the same key give the same images, and may share a batch."""
-        return (self.method, self.version, self.digest)
+    def key(self) -> tuple[str, str, str, Geometry]:
+        """Engines with the same key give the same images, and may share a batch. Digests alone could be made alike."""
+        return (self.method, self.version, self.digest, self.geometry)
 
 
 def learned(name: str, version: str, model: LearnableFBP, device: torch.device, source: str) -> Engine:
@@ -78,8 +86,7 @@ def learned(name: str, version: str, model: LearnableFBP, device: torch.device, 
     )
 
 
-@lru_cache(maxsize=32)
-def classic(geometry: Geometry, window: WindowName, cutoff: float, device: torch.device) -> Engine:
+def classic_alone(geometry: Geometry, window: WindowName, cutoff: float, device: torch.device) -> Engine:
     """The classic FBP."""
 
     def run(batch: Tensor) -> Tensor:
@@ -87,6 +94,12 @@ def classic(geometry: Geometry, window: WindowName, cutoff: float, device: torch
 
     version = f"{window}-{cutoff}".removesuffix(".0")  # every digit: engines with the same version share batches
     return Engine(CLASSIC_FBP, version, "fbp", geometry, device, run)
+
+
+@lru_cache(maxsize=32)
+def classic(geometry: Geometry, window: WindowName, cutoff: float, device: torch.device) -> Engine:
+    """The same, kept for the next request: for the geometries of models."""
+    return classic_alone(geometry, window, cutoff, device)
 
 
 class _Piece(NamedTuple):
@@ -252,8 +265,8 @@ def _hand_over(batch: Sequence[_Piece], images: Sequence[Tensor] | Tensor | Exce
 
 def bytes_per_image(engine: Engine) -> int:
     """What the computing of an image takes."""
-    angles, cells = engine.geometry.sinogram_shape
-    return IMAGE_COPIES * 4 * angles * cells + engine.network_bytes
+    rays = max(math.prod(scan.sinogram_shape) for scan in (engine.geometry, engine.parallel))
+    return 4 * (IMAGE_COPIES * rays + 3 * math.prod(engine.geometry.image_shape)) + engine.network_bytes
 
 
 def room(engine: Engine, memory: Memory) -> int:

@@ -20,13 +20,15 @@ import torch
 
 from fbp_ray.checkpoint import Checkpoint, read_model, write_checkpoint
 from fbp_ray.errors import CheckpointError, FbpRayError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry, ParallelBeam
 from fbp_ray.run import RunFolder
 from fbp_ray.shipped import CHEST_LOW_DOSE, open_place
 from fbp_ray.stage_settings import WindowName
 from fbp_ray.storage import Folder, LocalFolder
 from service.batching import CLASSIC_FBP, Engine, classic, learned
 from service.database import Database
+from service.given_geometry import given
+from service.memory import Bill
 from service.observability import Metrics
 from service.places import Places, without_secrets
 from service.problems import Problem, cannot_remember
@@ -152,6 +154,11 @@ class ModelRegistry:
         if window is not None or cutoff is not None:
             raise Problem(422, "a learned model has its own window; window and cutoff need method=fbp")
         return model.engine
+
+    def given(self, geometry: Geometry, window: WindowName | None, cutoff: float | None, bill: Bill) -> Engine:
+        """The classic FBP in a geometry that came with the request, whose `bill` it is."""
+        default = self.settings.models
+        return given(geometry, window or default.window, cutoff or default.cutoff, self.device, bill)
 
     def activate(self, name: str, source: str) -> ServedModel:
         """Loads, verifies and warms up a model; only then it serves under `name`, from the next request on.

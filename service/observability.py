@@ -8,6 +8,7 @@ import logging
 import re
 import sys
 import time
+import warnings
 from datetime import UTC, datetime
 from http import HTTPMethod
 from importlib import metadata
@@ -178,6 +179,7 @@ def _in_one_line(text: str) -> str:
 
 def log_to_stderr(form: str) -> None:
     """Sends the logs of the service and of its server to standard error, as JSON lines or as text."""
+    warnings.filterwarnings("always", module=r"fbp_ray\.")  # else Python keeps the text of each, of strangers' scans
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     for name in ("service", "uvicorn"):

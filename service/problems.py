@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sqlite3
+from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -126,8 +127,12 @@ def _as_problem(request: Request, error: Exception) -> Problem:
 
 
 def _explain(error: RequestValidationError) -> str:
-    """The errors of a request's parts, a sentence each; of many the first ones."""
-    found, errors = [], error.errors()
+    return sentences(error.errors()) + "; GET /docs describes every parameter"
+
+
+def sentences(errors: Sequence[Any]) -> str:
+    """The errors of a request's parts, as pydantic has them, a sentence each; of many the first ones."""
+    found = []
     for item in errors[:MOST_ERRORS]:
         place, *names = (f"{part!s:.80}" for part in item["loc"])
         name = ".".join(names) or "it"
@@ -139,4 +144,4 @@ def _explain(error: RequestValidationError) -> str:
         found.append(f"{place} {name}: {message}{shown}")
     if len(errors) > MOST_ERRORS:
         found.append(f"and {len(errors) - MOST_ERRORS} errors more")
-    return "; ".join(found) + "; GET /docs describes every parameter"
+    return "; ".join(found)

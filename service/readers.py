@@ -32,6 +32,7 @@ from service.reader_pool import ARRAY_NAMES, ReaderPool, Refused
 FORMATS = (
     ".npy, .npz, .h5 (LoDoPaB-CT's layout), .mat (v7.3), .tif, or raw little-endian float32 with X-Shape: angles,cells"
 )
+GIVEN = "the geometry in the form"
 MAX_VALUE = 1e6
 """No line integral is as large in any unit; beyond it images would not be finite."""
 MAX_NPY_HEADER = 1024
@@ -61,7 +62,7 @@ def read_stack(
     body: Content,
     shape: str | None,
     geometry: Geometry,
-    model: str,
+    whose: str,
     max_sinograms: int,
     reader_pool: ReaderPool,
     bill: Bill,
@@ -71,19 +72,19 @@ def read_stack(
     Args:
         body: a file, or raw values.
         shape: what the header X-Shape says of raw values; None for a file.
-        geometry: the scan of the model.
-        model: the model's name, for messages.
+        geometry: of the scan.
+        whose: geometry it is, for messages: the model NAME, or GIVEN.
         max_sinograms: that a request may have.
         reader_pool: reads HDF5 and TIFF; its limit on an array's bytes holds for every format.
         bill: of the request; what the body unpacks to is put there before it is unpacked.
 
     Raises:
-        Problem: 400, 413, 415 or 422: no such file, not the model's shape, or values that are not finite; 503: there is
+        Problem: 400, 413, 415 or 422: no such file, not the scan's shape, or values that are not finite; 503: there is
             no memory for it now.
     """
     with bill:  # until this thread ends, even if nobody waits for it any more
         array = _read(body, shape, reader_pool, bill)
-        return Stack(as_sinograms(array, geometry, model, max_sinograms, bill), array.ndim == 2)
+        return Stack(as_sinograms(array, geometry, whose, max_sinograms, bill), array.ndim == 2)
 
 
 def _begins(body: Content, magic: bytes, begin: int = 0) -> bool:
@@ -117,7 +118,7 @@ def _read(body: Content, shape: str | None, reader_pool: ReaderPool, bill: Bill)
     raise Problem(415, f"the body begins with {bytes(body[:8])!r}, which is no format that is known; send {FORMATS}")
 
 
-def as_sinograms(array: NDArray[Any], geometry: Geometry, model: str, max_sinograms: int, bill: Bill) -> Tensor:
+def as_sinograms(array: NDArray[Any], geometry: Geometry, whose: str, max_sinograms: int, bill: Bill) -> Tensor:
     """Checks shape and values; (n, A, D) float32.
 
     Raises:
@@ -126,10 +127,11 @@ def as_sinograms(array: NDArray[Any], geometry: Geometry, model: str, max_sinogr
     angles, cells = geometry.sinogram_shape
     if array.ndim not in (2, 3) or array.shape[-2:] != (angles, cells) or 0 in array.shape:
         turned = array.ndim in (2, 3) and array.shape[-2:] == (cells, angles) and cells != angles
-        hint = "swap its last two axes" if turned else f"GET /models/{model} describes its scan"
+        hint = "correct the geometry" if whose == GIVEN else f"GET /models/{whose.split()[-1]} describes its scan"
+        hint = "swap its last two axes" if turned else hint
         raise Problem(
             422,
-            f"the model {model} takes a sinogram of ({angles}, {cells}) = (angles, cells), or a stack of them "
+            f"{whose} takes a sinogram of ({angles}, {cells}) = (angles, cells), or a stack of them "
             f"(n, {angles}, {cells}), but this has the shape {array.shape}; {hint}",
         )
     stack = array.reshape(-1, angles, cells)
@@ -298,39 +300,64 @@ def _first_line(error: Exception) -> str:
     return ((str(error).splitlines() or [""])[0] or type(error).__name__)[:200]
 
 
-def file_of_form(headers: Headers, body: Content, bill: Bill) -> bytes:
-    """The one file of a multipart form.
+class Form(NamedTuple):
+    """What a multipart form holds."""
+
+    file: bytes
+    geometry: str | bytes | None
+    """The field `geometry`, as text or as a file."""
+
+
+def read_form(headers: Headers, body: Content, max_field: int, bill: Bill) -> Form:
+    """The one file of a multipart form, and the geometry beside it.
+
+    Args:
+        headers: of the request.
+        body: the form.
+        max_field: bytes that the field `geometry` may have.
+        bill: of the request.
 
     Raises:
-        Problem: 400, the form is damaged, or holds none or several; 503, there is no memory for it now; 507, no room on
-            the disk that takes large files.
+        Problem: 400, the form is damaged, or holds no file, several, or other fields; 503, there is no memory for it
+            now; 507, no room on the disk that takes large files.
     """
     with bill:
         bill.take(2 * len(body))  # what the parser puts aside, and what is read of that
         try:
-            return asyncio.run(_file_of_form(headers, body))
+            return asyncio.run(_read_form(headers, body, max_field))
         except OSError as error:
             raise Problem(
                 507, f"a file in a form is put aside first, which fails: {error}; send it as the body"
             ) from None
 
 
-async def _file_of_form(headers: Headers, body: Content) -> bytes:
+_FORM = "for example curl -F sinogram=@scan.npy -F 'geometry=<geometry.json'"
+
+
+async def _read_form(headers: Headers, body: Content, max_field: int) -> Form:
     async def stream() -> AsyncGenerator[bytes, None]:
         for begin in range(0, len(body), 1 << 16):
             yield bytes(body[begin : begin + (1 << 16)])
 
     try:
-        form = await MultiPartParser(headers, stream(), max_files=1, max_fields=0).parse()
+        # a file more than there may be of sinograms: the geometry comes as one, too (curl -F geometry=@scan.json)
+        parser = MultiPartParser(headers, stream(), max_files=2, max_fields=1, max_part_size=max_field)
+        form = await parser.parse()
     except (MultiPartException, FormParserError, KeyError, ValueError, AssertionError) as error:
         why = getattr(error, "message", "") or str(error) or type(error).__name__
         raise Problem(
-            400, f"the form cannot be read: {why}; send one file, for example curl -F sinogram=@scan.npy"
+            400,
+            f"the form cannot be read: {why}; send one file, and no more than {max_field} bytes of geometry: {_FORM}",
         ) from None
     try:
-        for file in form.values():
-            if isinstance(file, UploadFile):
-                return await file.read()
+        parts = [(name == "geometry", part) for name, part in form.multi_items()]
+        geometries = [part for is_geometry, part in parts if is_geometry]
+        others = [part for is_geometry, part in parts if not is_geometry]
+        if len(geometries) > 1 or len(others) != 1 or not isinstance(others[0], UploadFile):
+            names = [f"{name:.40}" for name, _ in form.multi_items()]
+            raise Problem(400, f"a form holds one file and may have `geometry`, but this one has {names}: {_FORM}")
+        found = geometries[0] if geometries else None
+        geometry = await found.read(max_field + 1) if isinstance(found, UploadFile) else found
+        return Form(await others[0].read(), geometry)
     finally:
         await form.close()
-    raise Problem(400, "the form holds no file; send one, for example curl -F sinogram=@scan.npy")

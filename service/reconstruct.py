@@ -18,11 +18,12 @@ from torch import Tensor
 
 from fbp_ray.stage_settings import WindowName
 from service.access import Reconstruct, token_of
-from service.batching import UNIT, Engine
+from service.batching import CLASSIC_FBP, UNIT, Engine
 from service.body_limits import read_body
+from service.given_geometry import geometry_of, prepare
 from service.memory import MEGABYTE, Bill
 from service.problems import Problem, documented
-from service.readers import FORMATS, Content, Stack, file_of_form, is_packed, read_stack
+from service.readers import FORMATS, GIVEN, Content, Stack, is_packed, read_form, read_stack
 from service.settings import LimitsConfig
 from service.turns import Turns
 from service.writers import MEDIA_TYPES, Image, ImageFile, Output, write
@@ -72,7 +73,14 @@ _BODY: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"sinogram": {"type": "string", "format": "binary"}},
+                    "properties": {
+                        "sinogram": {"type": "string", "format": "binary"},
+                        "geometry": {
+                            "type": "string",
+                            "description": "the stack's own scan, a ParallelBeam or FanBeam as JSON (metres, radians), "
+                            "for the classic FBP; without it the sinograms are of the model's scan",
+                        },
+                    },
                     "required": ["sinogram"],
                 }
             },
@@ -126,7 +134,7 @@ async def reconstruct(request: Request, options: Annotated[ReconstructOptions, Q
     body = await read_body(request.receive, bill, request.headers, limits, most, "a body")
     began = time.perf_counter()
     with state.batcher.on_its_way():
-        stack = await _read_stack(request, body, engine)
+        stack, engine = await _read_stack(request, body, engine, options)
         del body  # an array that is not made of it does not keep it
         file = _image_file(options, engine, stack)
         bill.take(file.memory)
@@ -150,21 +158,44 @@ async def reconstruct(request: Request, options: Annotated[ReconstructOptions, Q
     return StreamingResponse(content, headers=headers, media_type=file.media_type)
 
 
-async def _read_stack(request: Request, body: memoryview, engine: Engine) -> Stack:
+async def _read_stack(
+    request: Request, body: memoryview, engine: Engine, options: ReconstructOptions
+) -> tuple[Stack, Engine]:
+    """The sinograms, and what reconstructs them: `engine`, or the classic FBP in a geometry that comes with them."""
     state, headers, bill = request.app.state, request.headers, request.state.bill
+    limits: LimitsConfig = state.settings.limits
     turns: Turns = state.turns
     unpacking: Turns = state.unpacking
     content: Content = body
+    whose, given = f"the model {engine.name}", False
+    client = request.client.host if request.client else ""
+    in_turn = partial(unpacking.run_for, f"{client} {token_of(headers, state.settings)}")
     if headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        content = await turns.run(file_of_form, headers, body, bill)
+        form = await turns.run(read_form, headers, body, limits.json_kb * 1000, bill)
+        content, given = form.file, form.geometry is not None
+        if form.geometry is not None:
+            _refuse_geometry_of_model(options, engine)
+            geometry = await in_turn(partial(geometry_of, form.geometry, limits, bill))
+            engine, whose = state.registry.given(geometry, options.window, options.cutoff, bill), GIVEN
+        del form
     shape = headers.get("x-shape")
     read: Callable[[], Stack] = partial(
-        read_stack, content, shape, engine.geometry, engine.name, state.settings.limits.stack, state.reader_pool, bill
+        read_stack, content, shape, engine.geometry, whose, limits.stack, state.reader_pool, bill
     )
-    if shape is not None or not is_packed(content):
-        return await turns.run(read)
-    client = request.client.host if request.client else ""
-    return await unpacking.run_for(f"{client} {token_of(headers, state.settings)}", read)
+    packed = shape is None and is_packed(content)
+    stack = await (in_turn(read) if packed else turns.run(read))
+    if given:
+        await in_turn(partial(prepare, engine, bill))
+    return stack, engine
+
+
+def _refuse_geometry_of_model(options: ReconstructOptions, engine: Engine) -> None:
+    if engine.method != "fbp" or options.model not in (None, CLASSIC_FBP):
+        raise Problem(
+            422,
+            f"the form has a geometry, but the model {options.model or engine.name} has one of its own: leave the "
+            f"geometry out, or ask for the classic FBP with ?model={CLASSIC_FBP}",
+        )
 
 
 def _image_file(options: ReconstructOptions, engine: Engine, stack: Stack) -> ImageFile:

@@ -47,6 +47,12 @@ class LimitsConfig(Frozen):
     )
     json_kb: Count = Field(default=256, description="kilobytes of a JSON body")
     json_depth: Count = Field(default=16, description="nesting of a JSON body")
+    angles: Count = Field(default=16384, description="angles of a geometry that comes with a stack")
+    cells: Count = Field(default=16384, description="detector cells of such a geometry")
+    pixels: Count = Field(default=4096 * 4096, description="pixels of its image")
+    updates_g: Megabytes = Field(
+        default=5, description="pixels of its image times angles, in 10^9: so long may an image keep others waiting"
+    )
     head_kb: Count = Field(default=64, description="kilobytes of a request's URL and headers")
     connections: Count = Field(default=512, description="connections at a time; a few more for /health")
     request_seconds: Seconds = Field(default=120, description="from the first byte of a request to its images")

@@ -27,7 +27,7 @@ CORE = (
     "checkpoint",
 )
 ORDER = (
-    ("angles", "errors", "memory", "own_names", "settings", "threads", "versions"),
+    ("angles", "errors", "kept", "memory", "own_names", "settings", "threads", "versions"),
     ("stage_settings",),
     ("config",),
     ("geometry",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Literal, Self
 
@@ -13,6 +12,7 @@ from pydantic import model_validator
 from fbp_ray.angles import arcs
 from fbp_ray.geometry.parallel import ParallelBeam
 from fbp_ray.geometry.scan import Positive, RegularAngles, Scan, centres
+from fbp_ray.kept import kept
 
 WIDEST = math.radians(70)
 """To either side of the central ray: beyond, a cell of a flat detector sees little, and lengths in different units do
@@ -113,7 +113,7 @@ class FanBeam(Scan):
         return _parallel(self)
 
 
-@functools.lru_cache(maxsize=32)
+@kept(32)
 def _parallel(fan: FanBeam) -> ParallelBeam:
     found = arcs(fan.theta)
     step = float(np.median(np.concatenate([np.diff(arc.angles) for arc in found])))

@@ -11,7 +11,6 @@ them and what they read is contiguous.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.kept import kept
 from fbp_ray.projector.reference import reaches
 
 _LANES = 32  # samples side by side at most: 32 float32 are one memory transaction
@@ -109,7 +109,7 @@ class _Table(NamedTuple):
     crossings: tuple[_Crossing, ...]
 
 
-@functools.lru_cache(maxsize=32)
+@kept(32)
 def _table(geometry: ParallelBeam, interpolate: bool, device: torch.device) -> _Table:
     """Computed in float64; float32 then places a pixel to about 1e-7 of the detector's width."""
     ratio = geometry.pixel_size / geometry.cell_size

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from fbp_ray.geometry import FanBeam, Geometry, ParallelBeam
+from fbp_ray.kept import kept
 from fbp_ray.projector import check_array
 from fbp_ray.projector import project as project_parallel
 from fbp_ray.rebinning import reference
@@ -134,7 +135,7 @@ def _apply(function: Any, array: Tensor, which: Which, fan: FanBeam) -> Tensor:
     return result.to(array.dtype).reshape(*array.shape[:-2], *result.shape[-2:])
 
 
-@functools.lru_cache(maxsize=4)
+@kept(4)
 def _look_up(which: Which, fan: FanBeam, dtype: torch.dtype, device: torch.device) -> reference.Found:
     made = _made(which, fan, np.float64 if dtype == torch.float64 else np.float32)
     return reference.as_tensors(made, device)

@@ -19,7 +19,6 @@ Dimensions: A angles, D cells of the fan; A', D' those of the parallel beam; R r
 
 from __future__ import annotations
 
-import functools
 import math
 import warnings
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from numpy.typing import DTypeLike, NDArray
 from fbp_ray.angles import Arc, arcs
 from fbp_ray.errors import GeometryError
 from fbp_ray.geometry import FanBeam, ParallelBeam, RegularAngles
+from fbp_ray.kept import kept
 
 TAPS = 4
 _BEFORE = TAPS // 2 - 1  # of the samples of an interpolation, those before the one that comes next
@@ -76,7 +76,7 @@ class _Look(NamedTuple):
     weights: Floats
 
 
-@functools.lru_cache(maxsize=4)
+@kept(4)
 def tables(fan: FanBeam, dtype: DTypeLike = np.float64) -> Tables:
     """The rebinning of a scan to `fan.parallel`, with weights of the type.
 
@@ -122,7 +122,7 @@ def fine_parallel(fan: FanBeam) -> ParallelBeam:
     return coarse.model_copy(update=fine)
 
 
-@functools.lru_cache(maxsize=4)
+@kept(4)
 def projection_tables(fan: FanBeam, dtype: DTypeLike = np.float64) -> Tables:
     """The way back, from the full circle of `fine_parallel`, the second half of which is the first, mirrored."""
     fine = fine_parallel(fan)
@@ -218,7 +218,8 @@ def _together(fan: FanBeam, looks: list[_Look]) -> tuple[NDArray[np.int32], NDAr
     total, number = counts.sum(0), np.count_nonzero(counts, axis=0)
     _warn_of_unmeasured(fan, float(np.mean(number == 0)))
     angles, cells = fan.parallel.sinogram_shape
-    place = np.zeros((angles, number.max(), cells), np.int32)
+    # Where there is no look, the ray's own column: another thread adds to the others while the transpose is made.
+    place = np.tile(np.arange(cells, dtype=np.int32), (angles, number.max(), 1))
     weights = np.zeros((angles, number.max(), TAPS, cells))
     done = np.zeros((angles, cells), np.int64)
     for look in looks:

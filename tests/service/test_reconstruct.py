@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import socket
 import struct
 import zipfile
@@ -23,8 +24,9 @@ from PIL import Image
 from torch import Tensor
 
 from fbp_ray.data.layout import MU_AIR, MU_MAX, MU_WATER
+from fbp_ray.geometry import FanBeam, ParallelBeam
 from fbp_ray.model import LearnableFBP, fbp
-from tests.support.scans import COARSE
+from tests.support.scans import COARSE, FAN, PARALLEL
 from tests.support.serving import as_npy, running, save_model, settings_for, sinograms
 
 Array = NDArray[Any]
@@ -382,3 +384,107 @@ def test_a_body_of_unknown_length_is_cut_off(client: httpx.Client) -> None:
         status = 413
     assert status == 413
     assert sent < 50_000_000
+
+
+def noise(geometry: ParallelBeam | FanBeam, *count: int) -> torch.Tensor:
+    return torch.rand(*count, *geometry.sinogram_shape, generator=torch.Generator().manual_seed(0))
+
+
+def send(
+    client: httpx.Client, geometry: Any, sinogram: Any = None, query: str = "?model=classic-fbp", as_file: bool = False
+) -> httpx.Response:
+    text = geometry if isinstance(geometry, str | bytes) else json.dumps(geometry)
+    files: dict[str, Any] = {"sinogram": ("scan.npy", as_npy(noise(PARALLEL) if sinogram is None else sinogram))}
+    if as_file:
+        return client.post(f"/reconstruct{query}", files={**files, "geometry": ("scan.json", text)})
+    return client.post(f"/reconstruct{query}", files=files, data={"geometry": text})
+
+
+@pytest.mark.parametrize("geometry", [PARALLEL, FAN], ids=["parallel", "fan"])
+@pytest.mark.parametrize("as_file", [False, True])
+def test_the_image_is_that_of_the_given_geometry(
+    client: httpx.Client, geometry: ParallelBeam | FanBeam, as_file: bool
+) -> None:
+    stack = noise(geometry, 3)
+    query = "?method=fbp&window=cosine&cutoff=0.7"
+    answer = send(client, geometry.model_dump_json(), stack, query, as_file)
+    assert answer.status_code == 200, answer.text
+    wanted = fbp(stack, geometry, "cosine", 0.7).numpy()
+    np.testing.assert_allclose(np.load(io.BytesIO(answer.content)), wanted, atol=1e-5 * np.abs(wanted).max())
+    assert answer.headers["x-geometry"] == geometry.digest
+    assert (answer.headers["x-model"], answer.headers["x-method"]) == ("classic-fbp", "fbp")
+
+
+def changed(**fields: Any) -> dict[str, Any]:
+    return {**json.loads(PARALLEL.model_dump_json()), **fields}
+
+
+def fan(**fields: Any) -> dict[str, Any]:
+    return {**json.loads(FAN.model_dump_json()), **fields}
+
+
+GIVEN_REFUSED: dict[str, tuple[Any, str, int, str]] = {
+    "with a model": (changed(), "", 422, "?model=classic-fbp"),
+    "with a model by name": (changed(), "?model=best", 422, "the model best has one of its own"),
+    "in a model's geometry": (changed(), "?model=best&method=fbp", 422, "the model best has one of its own"),
+    "another shape": (changed(cells=30), "?method=fbp", 422, "takes a sinogram of (40, 30)"),
+    "the shape that came": (changed(cells=30), "?method=fbp", 422, "(40, 31); correct the geometry"),
+    "turned": (changed(angles=[k / 10 for k in range(31)], cells=40), "?method=fbp", 422, "swap its last two axes"),
+    "no JSON": ("{angles: 3}", "?method=fbp", 422, "geometry: this is no JSON"),
+    "no object": ([1], "?method=fbp", 422, "a list, not an object"),
+    "no text": (b"\xff\xfe{\x00", "?method=fbp", 422, "geometry: "),
+    "empty": ("", "?method=fbp", 422, "geometry: this is no JSON"),
+    "a field is missing": ({"cells": 3}, "?method=fbp", 422, "geometry pixel_size: Field required"),
+    "a wrong field": (changed(cell_size=-1), "?method=fbp", 422, "geometry cell_size: "),
+    "an unknown field": (changed(colour=1), "?method=fbp", 422, "geometry colour: there is no such setting"),
+    "NaN": (changed(pixel_size=math.nan), "?method=fbp", 422, "geometry pixel_size: "),
+    "a huge number": (changed(cells=10**400), "?method=fbp", 413, "geometry.cells: "),
+    "degrees": (changed(angles=[4.5 * k for k in range(80)]), "?method=fbp", 422, "degrees"),
+    "deep": ("[" * 4000, "?method=fbp", 422, "nested 16 deep"),
+    "long": (" " * 256_001, "?method=fbp", 400, "256000 bytes of geometry"),
+    "many angles": (changed(angles={"count": 16385, "first": 0, "step": 1e-4}), "?method=fbp", 413, "16384 angles"),
+    "many cells": (changed(cells=16385), "?method=fbp", 413, "geometry.cells"),
+    "many pixels": (changed(image_shape=[65536, 65536]), "?method=fbp", 413, "16777216 pixels"),
+    "much work": (changed(image_shape=[4096, 4096], angles={"count": 299, "first": 0, "step": 0.01}), "?method=fbp",
+                  413, "pixels times angles"),
+    "angles that repeat": (fan(angles=[1.0] * 48), "?method=fbp", 422, "no parallel beam can stand for"),
+    "angles too close": (fan(angles=[1e-12 * k for k in range(48)]), "?method=fbp", 422, "no parallel beam"),
+    "one angle": (fan(angles=[1.0]), "?method=fbp", 422, "no parallel beam can stand for"),
+    "pixels of another unit": (changed(pixel_size=1e9), "?method=fbp", 422, "geometry.pixel_size"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GIVEN_REFUSED)
+def test_a_geometry_that_cannot_be_is_refused_in_words(client: httpx.Client, case: str) -> None:
+    geometry, query, status, words = GIVEN_REFUSED[case]
+    answer = send(client, geometry, query=query)
+    assert answer.status_code == status, answer.text
+    assert words in answer.json()["detail"]
+    assert len(answer.text) < 4000
+
+
+@pytest.mark.parametrize(
+    ("geometry", "sinogram", "words"),
+    [
+        (fan(cells=3), (48, 3), "takes 4 angles"),
+        (changed(axis_offset=0.0152, angles={"count": 60, "first": 0, "step": math.pi / 30}), (60, 31), "half acqui"),
+    ],
+)
+def test_a_scan_that_cannot_be_reconstructed_is_refused_in_words(
+    client: httpx.Client, geometry: Any, sinogram: tuple[int, int], words: str
+) -> None:
+    answer = send(client, geometry, np.zeros(sinogram, np.float32))
+    assert answer.status_code == 422, answer.text
+    assert words in answer.json()["detail"]
+
+
+def test_a_form_with_other_fields_is_refused(client: httpx.Client) -> None:
+    file = ("scan.npy", as_npy(noise(PARALLEL)))
+    for data, files in (
+        ({"colour": "red"}, {"sinogram": file}),
+        ({"geometry": PARALLEL.model_dump_json()}, {"geometry": file}),
+        ({}, {"geometry": file}),
+    ):
+        answer = client.post("/reconstruct?method=fbp", data=data, files=files)
+        assert answer.status_code == 400, answer.text
+        assert "curl -F" in answer.json()["detail"]

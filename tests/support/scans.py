@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fbp_ray.geometry import ParallelBeam, RegularAngles
+from fbp_ray.geometry import FanBeam, ParallelBeam, RegularAngles
 from fbp_ray.projector import project
 
 MU_MAX = 81.35858
@@ -20,6 +20,22 @@ COARSE = ParallelBeam(
     cell_size=0.0055,
     image_shape=(47, 47),
     pixel_size=0.26 / 47,
+)
+PARALLEL = ParallelBeam(
+    angles=tuple(k * math.pi / 40 for k in range(40)),
+    cells=31,
+    cell_size=1e-3,
+    image_shape=(20, 18),
+    pixel_size=1e-3,
+)
+FAN = FanBeam(
+    angles=RegularAngles(count=48, first=0, step=math.pi / 24),
+    cells=30,
+    cell_size=2e-3,
+    image_shape=(20, 18),
+    pixel_size=1e-3,
+    source_to_axis=0.1,
+    source_to_detector=0.2,
 )
 
 
