@@ -91,7 +91,7 @@ class Target:
         return size
 
     @contextmanager
-    def bounded(self, further: int = BUDGET * 115 // 100) -> Iterator[None]:
+    def bounded(self, further: int = BUDGET * 130 // 100) -> Iterator[None]:
         """While the block runs its memory grows by no more than that, and it is counted down to nothing after it."""
         before, over, most = self.memory(), threading.Event(), 0
 
