@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +29,7 @@ from fbp_ray.scan.raw import RawScan
 from fbp_ray.scan.rows import RowReader
 from fbp_ray.scan.sinogram import BEYOND, edges, padded, without_stripes
 from fbp_ray.settings import as_json
+from fbp_ray.simulate.program import whole_folder
 
 Values = NDArray[np.float32]
 PARTS = ("train", "validation", "test")
@@ -106,7 +105,7 @@ def make(config: ScanConfig) -> None:
         reader.together = max(config.bin, reader.together // config.bin * config.bin)
         target = config.out.absolute()
         _check_free_space(target, reader.scratch_bytes, (rows.stop - rows.start) // config.bin, count, width, config)
-        with _whole_folder(target) as folder:
+        with whole_folder(target) as folder:
             scratch = folder / ".rows"
             with progress("Reading projections", count) as advance:
                 reader.prepare(scratch, advance)
@@ -157,20 +156,6 @@ def _check_free_space(target: Path, scratch: int, rows: int, angles: int, width:
             f"the data take {needed / 1e9:.2f} GB{beside}, but the disk of {existing} has {free / 1e9:.2f} GB left; "
             "choose another --out, fewer --rows, or a --bin"
         )
-
-
-@contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
-    """A folder beside the target to write to; it becomes the target at the end, and is removed where that fails."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        draft.mkdir(parents=True)
-        yield draft
-        draft.replace(target)
-    except OSError as error:
-        raise RunError(f"{target} could not be written: {error}; nothing was kept") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _look(scan: Scan, threads: int) -> Looked:
