@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fbp_ray.geometry import Geometry
-    from fbp_ray.some_angles import PartOfScan
-    from fbp_ray.split import Split
+    from fbp_ray.split import PartOfScan, Split
 
 Figure = Literal["psnr", "ssim"]
 STEP = 0.02

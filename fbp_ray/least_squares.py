@@ -29,8 +29,7 @@ from fbp_ray.filters import BandWindow, SmoothWindow, TableWindow
 from fbp_ray.model import LearnableFBP
 from fbp_ray.projector import backproject
 from fbp_ray.self_target import unbiased
-from fbp_ray.some_angles import PartOfScan
-from fbp_ray.split import Split
+from fbp_ray.split import PartOfScan, Split
 
 SOLVABLE = ("spline", "fourier_series", "frequency", "low_rank", "ray_noise", "adaptive")
 RIDGE = 1e-9

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from fbp_ray.caches import cached
 from fbp_ray.errors import ConfigError, GeometryError
 from fbp_ray.filters import TableWindow, analytic_window, build_filter, filter_projections, frequencies
 from fbp_ray.geometry import Geometry
-from fbp_ray.kept import kept
 from fbp_ray.networks import build_network
 from fbp_ray.own_names import is_own
 from fbp_ray.projector import backproject_filtered, check_array
@@ -26,7 +26,7 @@ from fbp_ray.settings import Frozen
 from fbp_ray.stage_settings import PostprocessingConfig, WindowConfig, WindowName
 
 if TYPE_CHECKING:
-    from fbp_ray.some_angles import PartOfScan
+    from fbp_ray.split import PartOfScan
 
 
 class ModelConfig(Frozen):
@@ -222,7 +222,7 @@ def _look_up_filter(
     return _cached_filter(geometry, window, cutoff, device, dtype)
 
 
-@kept(32)
+@cached(32)
 def _cached_filter(
     geometry: Geometry, window: WindowName, cutoff: float, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor]:

@@ -23,8 +23,7 @@ from fbp_ray.filters import TableWindow, filter_projections, frequencies
 from fbp_ray.geometry import Geometry, ParallelBeam
 from fbp_ray.projector import backproject
 from fbp_ray.rebinning import rebin
-from fbp_ray.some_angles import PartOfScan
-from fbp_ray.split import Parts, Split
+from fbp_ray.split import PartOfScan, Parts, Split
 
 Reconstruct = Callable[[Tensor, PartOfScan], Tensor]
 """A sinogram (B, A', D) of a part of the scan -> images (B, H, W)."""

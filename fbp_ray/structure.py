@@ -13,13 +13,13 @@ against. No figure depends on what else is in the batch.
 from __future__ import annotations
 
 import functools
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fbp_ray.projector import where_compiled
 from fbp_ray.threads import parallel_for
 
 
@@ -108,17 +108,11 @@ class _Similarity(torch.autograd.Function):
 
 @functools.cache
 def _kernel() -> Any:
-    """The kernel; None, with a warning, where it cannot be compiled."""
-    try:
-        from fbp_ray.structure_kernels import similarity as kernel  # here, not above: numba takes half a second
+    def load() -> Any:
+        from fbp_ray.structure_kernels import similarity
 
         one = np.ones((1, 1))
-        kernel(one, one, np.ones(1), (1.0, 1.0, 1.0, 1.0), np.empty(1), np.empty((0, 0)))
-    except Exception as error:  # another version of Numba or llvmlite may raise anything
-        warnings.warn(
-            "SSIM runs in plain torch, several times slower than it could, because its kernel cannot be compiled: "
-            f"{type(error).__name__}: {error}",
-            stacklevel=2,
-        )
-        return None
-    return kernel
+        similarity(one, one, np.ones(1), (1.0, 1.0, 1.0, 1.0), np.empty(1), np.empty((0, 0)))
+        return similarity
+
+    return where_compiled("SSIM runs", load)

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from fbp_ray import networks
+from fbp_ray.caches import apart_from_caches
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.geometry import Geometry, ParallelBeam
-from fbp_ray.kept import kept_apart
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.stage_settings import WindowName
 from service.memory import Memory
@@ -68,7 +68,7 @@ class Engine:
     @cached_property
     def parallel(self) -> ParallelBeam:
         """What it works in."""
-        with kept_apart({}):
+        with apart_from_caches({}):
             return self.geometry.parallel
 
     @property

@@ -18,10 +18,10 @@ import torch
 from pydantic import ValidationError
 
 from fbp_ray.angles import arcs, repeats
+from fbp_ray.caches import apart_from_caches
 from fbp_ray.errors import FbpRayError
 from fbp_ray.filters.filtering import fft_length
 from fbp_ray.geometry import FanBeam, Geometry, geometry_from
-from fbp_ray.kept import kept_apart
 from fbp_ray.stage_settings import WindowName
 from service.batching import Engine, classic_alone
 from service.body_limits import depth
@@ -101,7 +101,7 @@ def _reconstructable(geometry: Geometry, limits: LimitsConfig) -> Geometry:
         most_alike = int(repeats(np.sort(np.mod(geometry.theta, 2 * math.pi))).max()) + 1
         _refuse_beyond("angles", "arcs, or turns", most_alike, MOST_ARCS)
     try:
-        with kept_apart({}):
+        with apart_from_caches({}):
             parallel = geometry.parallel
         found = len(arcs(geometry.theta)) if isinstance(geometry, FanBeam) else 0
     except Exception as error:  # whatever numpy and pydantic make of a stranger's angles
@@ -140,7 +140,7 @@ def given(geometry: Geometry, window: WindowName, cutoff: float, device: torch.d
     engine, own = classic_alone(geometry, window, cutoff, device), dict[Hashable, Any]()
 
     def run(batch: torch.Tensor) -> torch.Tensor:
-        with bill, kept_apart(own):
+        with bill, apart_from_caches(own):
             return engine.run(batch)
 
     return replace(engine, run=run)
@@ -152,7 +152,7 @@ def prepare(engine: Engine, bill: Bill) -> None:
     Raises:
         Problem: 413 or 503, there is no memory for it; 422, the scan cannot be reconstructed.
     """
-    with bill, kept_apart({}):
+    with bill, apart_from_caches({}):
         parallel, looks = engine.geometry.parallel, _looks(engine.geometry)
         rays, filtered = math.prod(parallel.sinogram_shape), parallel.num_angles * (fft_length(parallel.cells) // 2 + 1)
         most = MAKING_BYTES * looks * rays + FILTER_BYTES * filtered

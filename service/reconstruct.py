@@ -20,10 +20,11 @@ from fbp_ray.stage_settings import WindowName
 from service.access import Reconstruct, token_of
 from service.batching import CLASSIC_FBP, UNIT, Engine
 from service.body_limits import read_body
+from service.forms import read_form
 from service.given_geometry import geometry_of, prepare
 from service.memory import MEGABYTE, Bill
 from service.problems import Problem, documented
-from service.readers import FORMATS, GIVEN, Content, Stack, is_packed, read_form, read_stack
+from service.readers import FORMATS, GIVEN, Content, Stack, is_packed, read_stack
 from service.settings import LimitsConfig
 from service.turns import Turns
 from service.writers import MEDIA_TYPES, Image, ImageFile, Output, write

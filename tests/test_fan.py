@@ -21,7 +21,7 @@ from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.projector import backproject, project
 from fbp_ray.rebinning import rebin, rebin_transpose, rebin_variance
 from fbp_ray.simulate.protocol import project_rays
-from fbp_ray.some_angles import splits
+from fbp_ray.split import splits
 from fbp_ray.stage_settings import PostprocessingConfig, WindowConfig
 from fbp_ray.train.augment import Augment
 
@@ -264,3 +264,9 @@ def test_torch_compile_takes_what_is_rebinned_or_continued(scan: Geometry) -> No
     sinogram = torch.rand(1, *scan.sinogram_shape)
     compiled = torch.compile(lambda y: fbp(y, scan), fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(sinogram), fbp(sinogram, scan))
+
+
+@pytest.mark.parametrize("angles", [(0.0,), (1.0, 1.0, 1.0), (0.0, 1e-9)])
+def test_angles_that_do_not_follow_each_other_are_refused_in_words(angles: tuple[float, ...]) -> None:
+    with pytest.raises(GeometryError, match=rf"{len(angles)} angles are .* radians apart; give those of the whole"):
+        _ = fan(angles).parallel

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fbp_ray.errors import GeometryError
 from fbp_ray.geometry import ParallelBeam, RegularAngles
 from fbp_ray.model import fbp
-from fbp_ray.some_angles import splits
+from fbp_ray.split import splits
 
 LODOPAB = ParallelBeam.lodopab()
 

@@ -27,11 +27,11 @@ CORE = (
     "checkpoint",
 )
 ORDER = (
-    ("angles", "errors", "kept", "memory", "own_names", "settings", "threads", "versions"),
+    ("angles", "errors", "caches", "memory", "own_names", "settings", "threads", "versions"),
     ("stage_settings",),
     ("config",),
     ("geometry",),
-    ("projector", "rebinning", "own", "some_angles"),
+    ("projector", "rebinning", "own"),
     ("structure_kernels",),
     ("structure",),
     ("filters", "networks"),

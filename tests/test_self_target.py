@@ -20,8 +20,7 @@ from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.projector import project
 from fbp_ray.rebinning import project as project_fan
 from fbp_ray.self_target import self_loss, self_risk
-from fbp_ray.some_angles import FOLDS, splits
-from fbp_ray.split import ByAngles, ByPhotons, Split
+from fbp_ray.split import FOLDS, ByAngles, ByPhotons, Split, splits
 from fbp_ray.stage_settings import WindowConfig
 from tests.support.scans import smooth_images
 

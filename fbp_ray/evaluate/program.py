@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -93,18 +93,11 @@ def evaluate(config: EvaluateConfig) -> None:
     own = {name: tuple(map(fmean, zip(*of.own, strict=True))) for name, of in scored.items()}
     without_range = sum(math.isnan(row.psnr) for row in qualities["ramp"])
     same_as_published = are_the_published_images(dataset.part, len(dataset), describe(dataset.folder))
-    about = {
-        "checkpoint": str(checkpoint.absolute()),
-        "epoch": manifest.epoch,
-        "data": str(dataset.folder.absolute()),
-        "every": dataset.every,
-        "first_angles": dataset.first_angles,
+    about = _about(manifest, checkpoint, dataset) | {
         "photons": drawn_photons(config, manifest),
         "photons_known": photons,
         "same_as_published": same_as_published,
-        "split": config.split,
         "protocol": config.protocol,
-        "samples": len(dataset),
         "samples_without_range": without_range,
         "patients": None if patients is None else len(set(patients)),
         "intervals_95": {name: of.intervals() for name, of in scores.items()},
@@ -112,7 +105,6 @@ def evaluate(config: EvaluateConfig) -> None:
         "titles": {name: method.title for name, method in methods.items()},
         "hann_psnr_cutoff": cutoffs.psnr,
         "hann_ssim_cutoff": cutoffs.ssim,
-        "versions": versions(),
     }
     pictures = _draw(dataset, config.panels, methods, qualities, device)
     if (window := window_figure(model.filter, model.geometry.parallel.cells, sorted({*cutoffs}))) is not None:
@@ -124,20 +116,10 @@ def evaluate(config: EvaluateConfig) -> None:
         shown = {name: compared[name] for name in ("hann_psnr", "learned")}
         measured["shown"], kept = kept_images(dataset, shown, qualities, patients, device)
 
-    for name, content in pictures.items():
-        out.write(name, content)
-    out.write(KEPT, kept)
-    out.write(MEASURED, as_json(measured))
-    out.write("images.csv", _as_csv(dataset, patients, scored, metrics))
-    out.write(EVALUATION, as_json(about))
     figures = {name: of.mean._asdict() | dict(zip(metrics, own[name], strict=True)) for name, of in scores.items()}
-    out.write(METRICS, as_json(figures))
-    for name in out.names():
-        if name == "risks.csv" or (
-            name.endswith(".png") and name not in pictures
-        ):  # of the evaluation that is overwritten
-            out.remove(name)
-    report = write_report(out)
+    images_csv = _as_csv(dataset, patients, scored, metrics)
+    files: dict[str, bytes | str] = {**pictures, KEPT: kept, MEASURED: as_json(measured), "images.csv": images_csv}
+    report = _write(out, files | {EVALUATION: as_json(about), METRICS: as_json(figures)})
     console = Console(soft_wrap=True)
     titles = {name: method.title for name, method in methods.items()}
     console.print(results_table(config.split, titles, scores, own, tuple(metrics), config.protocol is not None))
@@ -168,38 +150,49 @@ def _without_truth(
     refuse_what_needs_truth(config, dataset.folder)
     seen = look(model, dataset, config.panels, device)
     pictures = dict(seen.pictures)
-    if (window := window_figure(model.filter, model.geometry.cells, [seen.cutoff])) is not None:
+    if (window := window_figure(model.filter, model.geometry.parallel.cells, [seen.cutoff])) is not None:
         pictures["window.png"] = as_png(window)
-    about = {
-        "checkpoint": str(checkpoint.absolute()),
-        "epoch": manifest.epoch,
-        "data": str(dataset.folder.absolute()),
-        "every": dataset.every,
-        "first_angles": dataset.first_angles,
+    about = _about(manifest, checkpoint, dataset) | {
         "photons": drawn_photons(config, manifest) if isinstance(dataset, FixedNoise) else None,
-        "split": config.split,
-        "samples": len(dataset),
         "truth": False,
         "titles": seen.titles,
         "hann_risk_cutoff": seen.cutoff,
-        "versions": versions(),
     }
-    for name, content in pictures.items():
-        out.write(name, content)
-    out.write(KEPT, seen.kept)
-    out.write(MEASURED, as_json(seen.measured))
-    out.write("risks.csv", seen.risks_csv)
-    out.write(EVALUATION, as_json(about))
-    out.write(METRICS, as_json(seen.metrics))
-    for name in out.names():
-        if name == "images.csv" or (name.endswith(".png") and name not in pictures):  # of what is overwritten
-            out.remove(name)
-    report = write_report(out)
+    files: dict[str, bytes | str] = {**pictures, KEPT: seen.kept, MEASURED: as_json(seen.measured)}
+    files |= {"risks.csv": seen.risks_csv, EVALUATION: as_json(about), METRICS: as_json(seen.metrics)}
+    report = _write(out, files)
     console = Console(soft_wrap=True)
     console.print(alone_table(config.split, len(dataset), seen, model.geometry))
     console.print(f"figures  {out}/{METRICS}, {out}/risks.csv", highlight=False)
     console.print("pictures " + ", ".join(f"{out}/{name}" for name in pictures), highlight=False)
     console.print(f"report   {report}", highlight=False)
+
+
+def _about(manifest: Manifest, checkpoint: Folder, dataset: LoDoPaB) -> dict[str, Any]:
+    """What every evaluation.json says: of which model, on what."""
+    return {
+        "checkpoint": str(checkpoint.absolute()),
+        "epoch": manifest.epoch,
+        "data": str(dataset.folder.absolute()),
+        "every": dataset.every,
+        "first_angles": dataset.first_angles,
+        "split": dataset.part,
+        "samples": len(dataset),
+        "versions": versions(),
+    }
+
+
+def _write(out: Folder, files: Mapping[str, bytes | str]) -> str:
+    """Writes an evaluation's files in this order, and its page; gives the page's place.
+
+    What another evaluation that is overwritten has left goes: its pictures and its table.
+    """
+    for name, content in files.items():
+        out.write(name, content)
+    for name in out.names():
+        if (name.endswith(".png") or name in ("images.csv", "risks.csv")) and name not in files:
+            out.remove(name)
+    return write_report(out)
 
 
 def _score(

@@ -17,7 +17,6 @@ Dimensions: B batch, A angles, D cells, F frequencies, M bands beside the first,
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fbp_ray.projector import where_compiled
 from fbp_ray.threads import parallel_for_torch
 
 TILE = 4
@@ -340,20 +340,14 @@ def kernels_for(array: Tensor) -> Any:
 
 @functools.cache
 def _kernels(dtype: torch.dtype) -> Any:
-    """The module of the kernels; None, with a warning, where they cannot be compiled."""
-    try:
-        from fbp_ray.filters import band_kernels  # here, not above: numba takes half a second to import
+    def load() -> Any:
+        from fbp_ray.filters import band_kernels
 
         one = np.ones((1, 1), str(dtype).removeprefix("torch."))  # no tensor: within torch.func it has no array
         band_kernels.tile_means(one, 1, False, one)
-    except Exception as error:  # another version of Numba or llvmlite may raise anything
-        warnings.warn(
-            "windows by noise run in plain torch, several times slower than they could, because their kernels cannot "
-            f"be compiled: {type(error).__name__}: {error}",
-            stacklevel=2,
-        )
-        return None
-    return band_kernels
+        return band_kernels
+
+    return where_compiled("windows by noise run", load)
 
 
 def _blocks(sinogram: Tensor) -> list[slice]:

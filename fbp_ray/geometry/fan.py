@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from fbp_ray.angles import arcs
+from fbp_ray.caches import cached
+from fbp_ray.errors import GeometryError
 from fbp_ray.geometry.parallel import ParallelBeam
 from fbp_ray.geometry.scan import Positive, RegularAngles, Scan, centres
-from fbp_ray.kept import kept
 
+CLOSEST = 1e-4  # angles, in radians: the parallel beam has as many over the half circle, and at most 65 536
 WIDEST = math.radians(70)
 """To either side of the central ray: beyond, a cell of a flat detector sees little, and lengths in different units do
 soon make such a fan."""
@@ -113,10 +115,16 @@ class FanBeam(Scan):
         return _parallel(self)
 
 
-@kept(32)
+@cached(32)
 def _parallel(fan: FanBeam) -> ParallelBeam:
     found = arcs(fan.theta)
-    step = float(np.median(np.concatenate([np.diff(arc.angles) for arc in found])))
+    steps = np.concatenate([np.diff(arc.angles) for arc in found])
+    step = float(np.median(steps)) if steps.size else 0.0
+    if not step > CLOSEST:
+        raise GeometryError(
+            f"no parallel beam can stand for a fan beam whose {fan.num_angles} angles are {step:g} radians apart; give "
+            "those of the whole scan, in radians"
+        )
     both = any(arc.closed or np.ptp(arc.angles) >= 2 * math.pi - step for arc in found)
     count = 4 * math.ceil(math.pi / step * (2 if both else 1) / 4 - 1e-6)
     cell_size = fan.cell_size * fan.source_to_axis / fan.source_to_detector

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fbp_ray.angles import angle_weights
+from fbp_ray.caches import cached
 from fbp_ray.errors import GeometryError
 from fbp_ray.geometry.scan import RegularAngles, Scan, centres
-from fbp_ray.kept import kept
 
 
 class ParallelBeam(Scan):
@@ -141,7 +141,7 @@ class ParallelBeam(Scan):
         return self.num_angles > 2 and bool(gaps[-1] <= max(math.radians(15), 4 * ordinary))
 
 
-@kept(32)
+@cached(32)
 def _wider(measured: ParallelBeam) -> WiderBeam:
     return WiderBeam.of(measured)
 

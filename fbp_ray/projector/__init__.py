@@ -101,6 +101,24 @@ def _warn_of_reference(device_type: str, reason: str) -> None:
     )
 
 
+def where_compiled(what_runs: str, load: Callable[[], Any]) -> Any:
+    """Kernels of other parts in Numba; None, with a warning, where they cannot be compiled. Keep the result.
+
+    Args:
+        what_runs: what is slow without them, for example "SSIM runs".
+        load: imports the kernels, since Numba takes half a second to import, and calls one, which compiles it.
+    """
+    try:
+        return load()
+    except Exception as error:  # another version of Numba or llvmlite may raise anything
+        warnings.warn(
+            f"{what_runs} in plain torch, several times slower than with kernels, which cannot be compiled: "
+            f"{type(error).__name__}: {error}",
+            stacklevel=2,
+        )
+        return None
+
+
 def backproject(
     sinogram: Tensor,
     geometry: ParallelBeam,

@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fbp_ray.caches import cached
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.kept import kept
 from fbp_ray.projector import reference
 from fbp_ray.projector.kernels import (
     BAND_ANGLES,
@@ -85,7 +85,7 @@ def _groups(batch: int, geometry: ParallelBeam) -> Iterator[tuple[Views, slice, 
         done += images
 
 
-@kept(32)
+@cached(32)
 def _views(geometry: ParallelBeam) -> tuple[Views, ...]:
     mirrored = mirror_views(geometry)
     return (plain_views(geometry),) if mirrored is None else (mirrored, plain_views(geometry))

@@ -20,8 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fbp_ray.caches import cached
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.kept import kept
 from fbp_ray.projector.reference import reaches
 
 _LANES = 32  # samples side by side at most: 32 float32 are one memory transaction
@@ -109,7 +109,7 @@ class _Table(NamedTuple):
     crossings: tuple[_Crossing, ...]
 
 
-@kept(32)
+@cached(32)
 def _table(geometry: ParallelBeam, interpolate: bool, device: torch.device) -> _Table:
     """Computed in float64; float32 then places a pixel to about 1e-7 of the detector's width."""
     ratio = geometry.pixel_size / geometry.cell_size

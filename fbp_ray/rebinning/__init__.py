@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fbp_ray.caches import cached
 from fbp_ray.geometry import FanBeam, Geometry, ParallelBeam
-from fbp_ray.kept import kept
-from fbp_ray.projector import check_array
+from fbp_ray.projector import check_array, where_compiled
 from fbp_ray.projector import project as project_parallel
 from fbp_ray.rebinning import reference
 from fbp_ray.rebinning.tables import Tables, fine_parallel, projection_tables, tables
@@ -135,7 +134,7 @@ def _apply(function: Any, array: Tensor, which: Which, fan: FanBeam) -> Tensor:
     return result.to(array.dtype).reshape(*array.shape[:-2], *result.shape[-2:])
 
 
-@kept(4)
+@cached(4)
 def _look_up(which: Which, fan: FanBeam, dtype: torch.dtype, device: torch.device) -> reference.Found:
     made = _made(which, fan, np.float64 if dtype == torch.float64 else np.float32)
     return reference.as_tensors(made, device)
@@ -223,17 +222,11 @@ def _kernels_for(array: Tensor) -> Any:
 
 @functools.cache
 def _kernels() -> Any:
-    """The module of the kernels; None, with a warning, where they cannot be compiled."""
-    try:
-        from fbp_ray.rebinning import kernels  # here, not above: numba takes half a second to import
+    def load() -> Any:
+        from fbp_ray.rebinning import kernels
 
         nothing = np.zeros((0, 1), np.float32)
         kernels.along_cells(nothing, np.zeros(0, np.int64), np.zeros(0, np.int32), nothing, nothing, 0, 0)
-    except Exception as error:  # another version of Numba or llvmlite may raise anything
-        warnings.warn(
-            "rebinning runs in plain torch, several times slower than it could, because its kernels cannot be "
-            f"compiled: {type(error).__name__}: {error}",
-            stacklevel=2,
-        )
-        return None
-    return kernels
+        return kernels
+
+    return where_compiled("rebinning runs", load)

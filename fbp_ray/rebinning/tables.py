@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fbp_ray.angles import Arc, arcs
+from fbp_ray.caches import cached
 from fbp_ray.errors import GeometryError
 from fbp_ray.geometry import FanBeam, ParallelBeam, RegularAngles
-from fbp_ray.kept import kept
 
 TAPS = 4
 _BEFORE = TAPS // 2 - 1  # of the samples of an interpolation, those before the one that comes next
@@ -76,7 +76,7 @@ class _Look(NamedTuple):
     weights: Floats
 
 
-@kept(4)
+@cached(4)
 def tables(fan: FanBeam, dtype: DTypeLike = np.float64) -> Tables:
     """The rebinning of a scan to `fan.parallel`, with weights of the type.
 
@@ -122,7 +122,7 @@ def fine_parallel(fan: FanBeam) -> ParallelBeam:
     return coarse.model_copy(update=fine)
 
 
-@kept(4)
+@cached(4)
 def projection_tables(fan: FanBeam, dtype: DTypeLike = np.float64) -> Tables:
     """The way back, from the full circle of `fine_parallel`, the second half of which is the first, mirrored."""
     fine = fine_parallel(fan)

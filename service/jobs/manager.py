@@ -12,11 +12,12 @@ from typing import Any
 from fbp_ray.errors import CheckpointError
 from fbp_ray.storage import absolute
 from service.database import Database
+from service.jobs.checks import check
 from service.jobs.cluster import Cluster, Unreachable
 from service.jobs.dispatcher import Dispatcher
 from service.jobs.documents import JobDocument, JobSummary, Progress, Status, read_progress
 from service.jobs.head import open_cluster
-from service.jobs.program import JobRequest, check, new_job
+from service.jobs.program import JobRequest, new_job
 from service.jobs.store import Job, JobLogs, JobStore, LogPart
 from service.observability import Metrics
 from service.places import Places

@@ -35,8 +35,8 @@ def bill_of(**limits: Any) -> Bill:
 def test_what_is_made_of_it_is_counted_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """About 40 bytes a ray for a fan beam seen from two sides; nothing of it stays in a cache of the process."""
     made: list[dict[Any, Any]] = []
-    apart = given_geometry.kept_apart
-    monkeypatch.setattr(given_geometry, "kept_apart", lambda own: made.append(own) or apart(own))
+    apart = given_geometry.apart_from_caches
+    monkeypatch.setattr(given_geometry, "apart_from_caches", lambda own: made.append(own) or apart(own))
     bill, bills = bill_of(waiting_mb=10), []
     monkeypatch.setattr(bill, "take", lambda size, take=bill.take: bills.append(size) or take(size))
     with bill:

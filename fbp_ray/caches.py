@@ -15,17 +15,17 @@ Own = dict[Hashable, Any]
 _own: ContextVar[Own | None] = ContextVar("own", default=None)
 
 
-def kept(most: int) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+def cached(most: int) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
     """Decorates a function whose last so many results are kept, as by `functools.lru_cache`, for the whole process."""
 
     def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-        cached = functools.lru_cache(maxsize=most)(function)
+        shared = functools.lru_cache(maxsize=most)(function)
 
         @functools.wraps(function)
         def look_up(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
             own = _own.get()
             if own is None:
-                return cached(*args, **kwargs)  # type: ignore[arg-type]
+                return shared(*args, **kwargs)  # type: ignore[arg-type]
             key = (function, *args, *sorted(kwargs.items()))
             if key not in own:
                 own[key] = function(*args, **kwargs)
@@ -37,8 +37,8 @@ def kept(most: int) -> Callable[[Callable[Parameters, Result]], Callable[Paramet
 
 
 @contextmanager
-def kept_apart(own: Own) -> Iterator[None]:
-    """While the block runs, in this thread, what is `kept` goes to `own` and lives as long as that does.
+def apart_from_caches(own: Own) -> Iterator[None]:
+    """While the block runs, in this thread, what is `cached` goes to `own` and lives as long as that does.
 
     So a scan that comes once neither drives others out of the caches nor stays in memory when it is done with.
     """
