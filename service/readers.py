@@ -10,6 +10,7 @@ import io
 import itertools
 import math
 import re
+import threading
 import zipfile
 from typing import Any, NamedTuple
 
@@ -31,6 +32,9 @@ GIVEN = "the geometry in the form"
 MAX_VALUE = 1e6
 """No line integral is as large in any unit; beyond it images would not be finite."""
 MAX_NPY_HEADER = 1024
+_ONE_HEADER = threading.Lock()
+"""Python 3.11.7 and before count the depth of what is parsed for all threads together, and take two at once for an
+error (python/cpython issue 106905)."""
 MAX_ENTRIES = 64
 SCANNED = 1 << 22  # bytes that are looked through, or read, at a time
 _ENTRY = re.compile(rb"PK\x01\x02")  # begins every entry in the list of a .zip
@@ -169,7 +173,8 @@ def read_npy(content: Content, what: str = "the body") -> NDArray[Any]:
         if version not in ((1, 0), (2, 0)):
             raise Problem(400, f"{what} is .npy of version {version}, which holds records; save a plain float32 array")
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(file, max_header_size=MAX_NPY_HEADER)
+        with _ONE_HEADER:
+            shape, fortran, dtype = read(file, max_header_size=MAX_NPY_HEADER)
         shape = tuple(int(axis) for axis in shape)  # numpy takes True for a length, but makes no array of it
     except Problem:
         raise

@@ -7,8 +7,10 @@ import json
 import math
 import socket
 import struct
+import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pydicom
 import pytest
 import tifffile
 import torch
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -26,6 +29,7 @@ from torch import Tensor
 from fbp_ray.data.layout import MU_AIR, MU_MAX, MU_WATER
 from fbp_ray.geometry import FanBeam, ParallelBeam
 from fbp_ray.model import LearnableFBP, fbp
+from service.readers import read_npy
 from tests.support.scans import COARSE, FAN, PARALLEL
 from tests.support.serving import as_npy, running, save_model, settings_for, sinograms
 
@@ -488,3 +492,24 @@ def test_a_form_with_other_fields_is_refused(client: httpx.Client) -> None:
         answer = client.post("/reconstruct?method=fbp", data=data, files=files)
         assert answer.status_code == 400, answer.text
         assert "curl -F" in answer.json()["detail"]
+
+
+def test_headers_are_parsed_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some versions of Python take two threads that parse at once for an error."""
+    inside, most = 0, 0
+    read = npy.read_array_header_1_0
+
+    def slowly(*arguments: Any, **named: Any) -> Any:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.02)
+        inside -= 1
+        return read(*arguments, **named)
+
+    monkeypatch.setattr(npy, "read_array_header_1_0", slowly)
+    body = as_npy(np.zeros((3, 4), np.float32))
+    with ThreadPoolExecutor(4) as pool:
+        arrays = list(pool.map(read_npy, [body] * 4))
+    assert most == 1
+    assert {array.shape for array in arrays} == {(3, 4)}
