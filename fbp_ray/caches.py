@@ -1,8 +1,9 @@
-"""Caches of what is made of a scan, which somebody else's scan can leave alone."""
+"""Caches of what is made of a scan, which somebody else's scan can leave alone, and of signatures."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -47,3 +48,9 @@ def apart_from_caches(own: Own) -> Iterator[None]:
         yield
     finally:
         _own.reset(before)
+
+
+def signature_kept(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Decorates the forward of an operator, whose signature torch asks for at each call: that took half of a call."""
+    vars(function)["__signature__"] = inspect.signature(function)
+    return function

@@ -94,7 +94,7 @@ class TestDispatch:
             kernel_for(torch.device("xpu"), torch.float32)
 
     def test_cuda_without_triton_warns(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(projector, "_has_triton", lambda: False)
+        monkeypatch.setattr(projector, "has_triton", lambda: False)
         with pytest.warns(UserWarning, match="pip install triton"):
             assert kernel_for(torch.device("cuda"), torch.float32).project is reference.project
 

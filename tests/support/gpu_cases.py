@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,44 +82,58 @@ def relative(array: Tensor, exact: Tensor) -> float:
     return ((array.double() - exact.double()).norm() / exact.double().norm()).item()
 
 
-def compiles_for(arch: int) -> dict[str, int]:
+def compiles_for(arch: int, ones: bool) -> dict[str, int]:
     """The size in bytes of each kernel's machine code for an NVIDIA GPU of this compute capability; needs none.
 
-    Triton makes a constant of every number that is 1, which the interpreter does not: "of ones" stands for that.
+    Triton makes a constant of every number that is 1, which the interpreter does not: `ones` stands for that. Products
+    are for GPUs with tensor cores that Triton knows, from 80 on.
     """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from fbp_ray.projector import gpu
+    from fbp_ray.filters import pairs
+    from fbp_ray.projector import gpu_kernels, gpu_layout
 
     options = {"num_warps": 4, "enable_fp_fusion": True}
-    blocks = {"LANES": 32, "TILE_X": 4, "TILE_Y": 4, "CELLS": 16, "PIXELS": 3, "INTERPOLATE": False}
-    ones = dict.fromkeys(("num_angles", "cells", "height", "width", "num_lines", "length", "reached"), 1)
-    kinds = {"rows": "*fp16", "angles": "*i64", "axis": "fp32", "scale": "fp32"} | dict.fromkeys(
-        ("image", "dx", "dy", "reach", "lines", "sinogram", "along", "across"), "*fp32"
-    )
+    tile = {"LANES": 32, "TILE_X": 8, "TILE_Y": 8, "ANGLES": 4}
+    views = {"VIEWS": 8, "IMAGES": 4, "LANES": 32, "CELLS": 32, "PIXELS": 32, "PAD": 16}
+    variants: list[tuple[Any, dict[str, Any]]] = [
+        (gpu_kernels.backproject_kernel, tile | {"INTERPOLATE": True}),
+        (gpu_kernels.backproject_kernel, tile | {"INTERPOLATE": False}),
+        (gpu_kernels.multiply_kernel, tile | {"SPAN": 16, "STAGES": 3, "SPLIT": False}),
+        (gpu_kernels.multiply_kernel, tile | {"SPAN": 16, "STAGES": 2, "SPLIT": True}),
+        (gpu_kernels.project_kernel, {"LANES": 32, "CELLS": 16, "PIXELS": 3, "TAPS": 3}),
+        (gpu_layout.fold_sinogram_kernel, views | {"HALF": True, "SPLIT": True}),
+        (gpu_layout.fold_sinogram_kernel, views | {"HALF": False, "SPLIT": False}),
+        (gpu_layout.unfold_image_kernel, views | {"PARTS": 2, "SCALED": True}),
+        (gpu_layout.fold_image_kernel, views),
+        (gpu_layout.unfold_sinogram_kernel, views),
+        (pairs.pair_kernel, {"CELLS": 256}),
+        (pairs.part_kernel, {"CELLS": 256}),
+    ]
+    tables = ("angle_of", "turned", "maps", "angles", "line_of", "view_of")
+    arrays = ("image", "sums", "dx", "dy", "reach", "lines", "sinogram", "along", "across", "largest", "signals")
+    kinds = {"axis": "fp32", "scale": "fp32", "highest": "fp32"}
+    kinds |= dict.fromkeys(tables, "*i32") | dict.fromkeys(arrays, "*fp32")
     sizes = {}
-    for name in ("backproject_kernel", "project_kernel"):
-        for variant, constants in (
-            ("", blocks),
-            (" of ones", blocks | ones),
-            (", interpolated", blocks | {"INTERPOLATE": True}),
-        ):
-            kernel = getattr(gpu, name)
-            chosen = {argument: constants[argument] for argument in kernel.arg_names if argument in constants}
-            signature = {
-                argument: "constexpr" if argument in chosen else kinds.get(argument, "i32")
-                for argument in kernel.arg_names
-            }
-            source = ASTSource(fn=kernel, signature=signature, constexprs=chosen)
-            compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
-            sizes[name + variant] = len(compiled.asm["cubin"])
+    for number, (kernel, constants) in enumerate(variants):
+        halved = constants.get("HALF", "SPLIT" in constants)
+        known = kinds | {"rows": "*fp16" if halved else "*fp32"}
+        if arch < 80 and kernel.__name__.startswith("multiply"):
+            continue
+        whole = [name for name in kernel.arg_names if name not in known and name not in constants]
+        chosen = {name: constants[name] for name in kernel.arg_names if name in constants}
+        chosen |= dict.fromkeys(whole, 1) if ones else {}
+        signature = {name: "constexpr" if name in chosen else known.get(name, "i32") for name in kernel.arg_names}
+        source = ASTSource(fn=kernel, signature=signature, constexprs=chosen)
+        compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+        sizes[f"{number} {kernel.__name__}"] = len(compiled.asm["cubin"])
     return sizes
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        print(json.dumps({arch: compiles_for(int(arch)) for arch in sys.argv[1:]}))
+        print(json.dumps({arch: compiles_for(int(arch), ones=arch == "80") for arch in sys.argv[1:]}))
     else:
         print(json.dumps({name: differences(*case, "cpu") for name, case in CASES.items()}))
