@@ -8,7 +8,6 @@ group is laid side by side (`gpu_layout`), the kernel runs (`gpu_kernels`), and 
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -159,7 +158,7 @@ def _tuning(lanes: int, half: bool, narrow: bool) -> tuple[bool, _Tuning]:
 class _Backprojection(NamedTuple):
     """Where pixels lie on the detector and how far they reach, in cells; the tensors on the device.
 
-    `dx`, `dy` and `reach` are (A',), A' rounded up to a multiple of 4, or 16, with angles that are nobody's; `angle_of`
+    `dx`, `dy` and `reach` are (A',), A' rounded up to a multiple of 16 with angles that are nobody's; `angle_of`
     and `turned` are (A', V). `reached` is the most cells that a pixel reaches; 2 says that every reach is 1. `narrow`
     says that matrices can be multiplied: the GPU has tensor cores that Triton knows, and a tile of 8 x 8 pixels reaches
     few cells.
@@ -187,7 +186,7 @@ def _backprojection(geometry: ParallelBeam, interpolate: bool, batch: int, devic
     lanes = views.maps.shape[0] * images
     ratio = geometry.pixel_size / geometry.cell_size
     reach = reference.reaches(geometry, views.theta, interpolate)
-    missing = -views.theta.size % (16 if lanes < 64 else 4)
+    missing = -views.theta.size % 16
 
     def on_device(array: np.ndarray, dtype: Any, fill: float = 0) -> Tensor:
         filled = np.concatenate([array, np.full((missing, *array.shape[1:]), fill)])
@@ -264,7 +263,7 @@ def _projection(
     return _images(batch), tuple(crossings)
 
 
-@functools.cache
+@cached(32)
 def _views(geometry: ParallelBeam) -> Views:
     """The mirror images where most angles of the scan share theirs with others, else the image itself."""
     mirrored = mirror_views(geometry)
