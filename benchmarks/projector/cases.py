@@ -17,7 +17,7 @@ from fbp_ray.projector import backproject, project
 
 OURS = "fbp-ray"
 HALF = "fbp-ray, half storage"
-RECORDED = "fbp-ray, recorded"
+RECORDED, RECORDED_HALF = "fbp-ray, recorded", "fbp-ray, half storage, recorded"
 BATCHES = (1, 4, 16, 32)
 
 Operation = Literal["FBP", "training step", "backproject", "project", "filter"]
@@ -82,6 +82,7 @@ def own_cases(geometry: ParallelBeam, device: str = "cpu", batches: tuple[int, .
             runs.append((HALF, "FBP", partial(half, y)))
             runs.append((HALF, "backproject", partial(backproject, y, geometry, torch.float16, interpolate=True)))
             runs.append((RECORDED, "FBP", partial(Recorded(classic), y)))
+            runs.append((RECORDED_HALF, "FBP", partial(Recorded(half), y)))
         for implementation, operation, run in runs:
             yield Case(implementation, operation, batch, run, device=device)
 

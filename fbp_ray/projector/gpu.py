@@ -28,8 +28,9 @@ from fbp_ray.projector.gpu_layout import (
 )
 from fbp_ray.projector.layout import Views, mirror_views, plain_views, steep_views
 
-_IMAGES = 32  # of a group at most
-_BLOCK = 4096  # elements whose layout a program changes
+_LANES = 128  # of a group at most; 256 of mirror images
+_BLOCK, _PIXELS = 4096, 128  # elements whose layout a program changes, and pixels at most
+_MANY = 64  # angles that are shared among programs
 _PAD = 16  # zero cells on either side of a row, as many as the SPAN of a product
 _TAPS = 3  # pixels of a line that a cell gathers from at a time
 _HIGHEST = 1024.0  # what the largest value of a sample becomes in float16
@@ -72,7 +73,7 @@ def backproject(
     rows = sinogram.new_empty(
         (groups, lines, 2 if split else 1, padded, lanes), dtype=torch.float16 if scaled else torch.float32
     )
-    parts = tuning.parts if lines % (tuning.parts * tuning.angles) == 0 else 1
+    parts = tuning.parts if lines >= _MANY else 1
     sums = sinogram.new_empty((parts, groups, views.shape[0], across, lanes), dtype=torch.float32)
     block = max(16, _BLOCK // lanes)
     tile = tuning.tile
@@ -99,7 +100,7 @@ def backproject(
                 table.reached, lanes,
                 INTERPOLATE=table.reached == 2, **shared,
             )  # fmt: skip
-        pixels = _BLOCK // _IMAGES
+        pixels = min(_PIXELS, _BLOCK // images)
         unfold_image_kernel[(math.ceil(height * width / pixels), groups)](
             sums, largest, image, table.maps, batch, height, width, *shape,
             _scale(geometry) / (_HIGHEST if scaled else 1),
@@ -146,19 +147,17 @@ def project(image: Tensor, geometry: ParallelBeam, interpolate: bool = False) ->
 
 def _tuning(lanes: int, half: bool, narrow: bool) -> tuple[bool, _Tuning]:
     """Whether to multiply matrices, and how the kernel is started."""
-    if narrow and lanes >= 64:
-        if half:
-            return True, _Tuning(min(lanes, 256), (8, 8), 4, stages=3)
-        return True, _Tuning(min(lanes, 128), (8, 8), 4, stages=2)
+    if narrow and lanes >= (32 if half else 64):
+        return True, _Tuning(min(lanes, 128), (8, 8), 4, stages=2, angles=8 if half else 4)
     if lanes >= 32:
-        return False, _Tuning(32, (4, 8), 4, parts=2 if lanes == 32 else 1)
+        return False, _Tuning(32, (4, 8), 4)
     return False, _Tuning(lanes, (4, 8), 1, parts=4)
 
 
 class _Backprojection(NamedTuple):
     """Where pixels lie on the detector and how far they reach, in cells; the tensors on the device.
 
-    `dx`, `dy` and `reach` are (A',), A' rounded up to a multiple of 16 with angles that are nobody's; `angle_of`
+    `dx`, `dy` and `reach` are (A',), A' rounded up to a multiple of 8 or 16 with angles that are nobody's; `angle_of`
     and `turned` are (A', V). `reached` is the most cells that a pixel reaches; 2 says that every reach is 1. `narrow`
     says that matrices can be multiplied: the GPU has tensor cores that Triton knows, and a tile of 8 x 8 pixels reaches
     few cells.
@@ -182,11 +181,11 @@ class _Backprojection(NamedTuple):
 def _backprojection(geometry: ParallelBeam, interpolate: bool, batch: int, device: torch.device) -> _Backprojection:
     """Computed in float64; float32 then places a pixel to about 1e-7 of the detector's width."""
     views = _views(geometry)
-    images = _images(batch)
+    images = _images(batch, views)
     lanes = views.maps.shape[0] * images
     ratio = geometry.pixel_size / geometry.cell_size
     reach = reference.reaches(geometry, views.theta, interpolate)
-    missing = -views.theta.size % 16
+    missing = -views.theta.size % (16 if views.theta.size >= _MANY else 8)
 
     def on_device(array: np.ndarray, dtype: Any, fill: float = 0) -> Tensor:
         filled = np.concatenate([array, np.full((missing, *array.shape[1:]), fill)])
@@ -260,7 +259,7 @@ def _projection(
                 maps=on_device(views.maps, np.int32),
             )
         )
-    return _images(batch), tuple(crossings)
+    return _images(batch, _views(geometry)), tuple(crossings)
 
 
 @cached(32)
@@ -272,9 +271,10 @@ def _views(geometry: ParallelBeam) -> Views:
     return mirrored
 
 
-def _images(batch: int) -> int:
+def _images(batch: int, views: Views) -> int:
     """The images of a group: a power of two."""
-    return min(_IMAGES, 1 << (batch - 1).bit_length())
+    most = _LANES if len(views.maps) == 1 else 2 * _LANES // len(views.maps)
+    return min(most, 1 << (batch - 1).bit_length())
 
 
 def _scale(geometry: ParallelBeam) -> float:
