@@ -307,11 +307,9 @@ def _filtered(sinogram: Tensor, response: Tensor, keep: bool) -> tuple[Tensor, T
 
 
 def _by_pairs(sinogram: Tensor, response: Tensor) -> bool:
-    """Whether two projections can be filtered at a time: on a GPU, where as many have one response."""
-    if sinogram.device.type != "cuda" or sinogram.dtype != torch.float32 or not has_triton():
-        return False
-    batch, angles = sinogram.shape[:2]
-    return batch > 0 and (batch if response.ndim == 2 else batch * angles) % 2 == 0
+    """Whether two projections of a sample can be filtered at a time: on a GPU, with one response for all angles."""
+    alike = response.ndim == 1 and sinogram.shape[1] % 2 == 0 and sinogram.shape[0] > 0
+    return alike and sinogram.device.type == "cuda" and sinogram.dtype == torch.float32 and has_triton()
 
 
 def _spectrum(sinogram: Tensor) -> Tensor:

@@ -208,6 +208,6 @@ class TestOnAGpu:
         for scale in (1.0, 0.5):
             with torch.no_grad():
                 model.filter.weight.mul_(scale)
-            for batch in (1, 2):
-                sinogram = torch.rand(batch, *COARSE.sinogram_shape).cuda()
-                assert torch.equal(recorded(sinogram), model(sinogram))
+                for batch in (1, 2):
+                    sinogram = torch.rand(batch, *COARSE.sinogram_shape).cuda()
+                    assert torch.equal(recorded(sinogram), model(sinogram))

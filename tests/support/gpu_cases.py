@@ -94,13 +94,15 @@ def filtered_by_pairs() -> float:
     from fbp_ray.filters import fft_length, filter_projections, pairs
 
     found = []
-    for shape, by_angle in (((1, 6, 19), False), ((4, 3, 130), True)):
+    for shape in ((1, 6, 19), (3, 4, 130)):
         generator = torch.Generator().manual_seed(shape[2])
         sinogram = torch.randn(shape, generator=generator)
         count = fft_length(shape[2]) // 2 + 1
-        response = torch.rand((shape[1], count) if by_angle else (count,), generator=generator)
+        response = torch.rand(count, generator=generator)
         exact = filter_projections(sinogram.double(), response.double())
-        found.append(relative(pairs.filter_pairs(sinogram, response, fft_length(shape[2])), exact))
+        sinogram[1:2] = torch.nan  # the other samples' business it is not
+        filtered = pairs.filter_pairs(sinogram, response, fft_length(shape[2]))
+        found += [relative(filtered[sample], exact[sample]) for sample in range(len(exact)) if sample != 1]
     return max(found)
 
 
