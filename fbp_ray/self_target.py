@@ -12,13 +12,13 @@ Dimensions: B batch, A angles, D detector cells, H and W the image's axes.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fbp_ray.caches import cached
 from fbp_ray.filters import TableWindow, filter_projections, frequencies
 from fbp_ray.geometry import Geometry, ParallelBeam
 from fbp_ray.projector import backproject
@@ -37,7 +37,7 @@ def unbiased(sinogram: Tensor, geometry: Geometry) -> Tensor:
     return backproject(filter_projections(weighed, response), parallel, interpolate=True)
 
 
-@functools.lru_cache(maxsize=32)
+@cached(32)
 def _unbiased_filter(geometry: ParallelBeam, device: torch.device, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
     undone = torch.from_numpy(1 / np.sinc(frequencies(geometry.cells) / 2) ** 2)
     stage = TableWindow(geometry, undone, learned=False).to(device, dtype)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fbp_ray.caches import cached
 from fbp_ray.projector import where_compiled
 from fbp_ray.threads import parallel_for
 
@@ -55,24 +56,39 @@ def similarity(prediction: Tensor, target: Tensor, c1: Tensor, c2: Tensor, windo
 
 def reference_similarity(prediction: Tensor, target: Tensor, c1: Tensor, c2: Tensor, window: Window) -> Tensor:
     """As `similarity`, in torch's operations."""
+    if not prediction.is_cpu:
+        return _similarity(prediction.double(), target.double(), c1, c2, window)
     found = torch.empty_like(c1)
-    for one in range(len(prediction)):  # an image and its sums stay in the cache
+    for one in (slice(number, number + 1) for number in range(len(prediction))):  # it and its sums stay in the cache
         found[one] = _similarity(prediction[one].double(), target[one].double(), c1[one], c2[one], window)
     return found
 
 
 def _similarity(p: Tensor, t: Tensor, c1: Tensor, c2: Tensor, window: Window) -> Tensor:
-    weights = torch.tensor(window.weights, dtype=p.dtype, device=p.device)
+    weights = _weights(window, p.dtype, p.device)
+    c1, c2 = c1[:, None, None], c2[:, None, None]
 
     def mean(image: Tensor) -> Tensor:
-        image = torch.nn.functional.conv2d(image[None, None], weights[None, None, :, None])
-        return torch.nn.functional.conv2d(image, weights[None, None, None])[0, 0]
+        image = torch.nn.functional.conv2d(image[:, None], weights[None, None, :, None])
+        return torch.nn.functional.conv2d(image, weights[None, None, None])[:, 0]
 
     mean_p, mean_t = mean(p), mean(t)
     product, squares = mean_p * mean_t, mean_p.square() + mean_t.square()
     covariance = 2 * window.sample * (mean(p * t) - product) + c2
     contrast = covariance / (window.sample * (mean(p * p + t * t) - squares) + c2)
-    return (contrast * (2 * product + c1) / (squares + c1) if window.luminous else contrast).mean()
+    return (contrast * (2 * product + c1) / (squares + c1) if window.luminous else contrast).mean((1, 2))
+
+
+def _weights(window: Window, dtype: torch.dtype, device: torch.device) -> Tensor:
+    if torch.compiler.is_compiling():
+        return torch.tensor(window.weights, dtype=dtype, device=device)
+    return _kept_weights(window, dtype, device)
+
+
+@cached(32)
+def _kept_weights(window: Window, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Kept on the device: copying them there for each batch would wait for all that it has to do."""
+    return torch.tensor(window.weights, dtype=dtype, device=device)
 
 
 class _Similarity(torch.autograd.Function):

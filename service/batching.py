@@ -27,6 +27,7 @@ from fbp_ray import networks
 from fbp_ray.caches import apart_from_caches
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.geometry import Geometry, ParallelBeam
+from fbp_ray.graphs import Recorded
 from fbp_ray.model import LearnableFBP, fbp
 from fbp_ray.stage_settings import WindowName
 from service.memory import Memory
@@ -80,26 +81,33 @@ class Engine:
 def learned(name: str, version: str, model: LearnableFBP, device: torch.device, source: str) -> Engine:
     """A trained model, which is on `device`."""
     network_bytes = networks.bytes_per_image(model.postprocessing, model.geometry.parallel)
-    geometry = model.geometry
-    return Engine(
-        name, version, "learned", geometry, device, lambda batch: model(batch.to(device)).cpu(), source, network_bytes
-    )
+    run = _on(device, model, True)
+    return Engine(name, version, "learned", model.geometry, device, run, source, network_bytes)
 
 
-def classic_alone(geometry: Geometry, window: WindowName, cutoff: float, device: torch.device) -> Engine:
-    """The classic FBP."""
-
-    def run(batch: Tensor) -> Tensor:
-        return fbp(batch.to(device), geometry, window, cutoff).cpu()
-
+def classic_alone(
+    geometry: Geometry, window: WindowName, cutoff: float, device: torch.device, *, kept: bool = False
+) -> Engine:
+    """The classic FBP, `kept` for many requests or for one."""
+    run = _on(device, lambda batch: fbp(batch, geometry, window, cutoff), kept)
     version = f"{window}-{cutoff}".removesuffix(".0")  # every digit: engines with the same version share batches
     return Engine(CLASSIC_FBP, version, "fbp", geometry, device, run)
+
+
+def _on(device: torch.device, function: Callable[[Tensor], Tensor], kept: bool) -> Callable[[Tensor], Tensor]:
+    """The function on a device, from and to the processor's memory; kept, a GPU replays it for a single image."""
+    alone = Recorded(function) if kept else function
+
+    def run(batch: Tensor) -> Tensor:
+        return (alone if len(batch) == 1 else function)(batch.to(device)).cpu()
+
+    return run
 
 
 @lru_cache(maxsize=32)
 def classic(geometry: Geometry, window: WindowName, cutoff: float, device: torch.device) -> Engine:
     """The same, kept for the next request: for the geometries of models."""
-    return classic_alone(geometry, window, cutoff, device)
+    return classic_alone(geometry, window, cutoff, device, kept=True)
 
 
 class _Piece(NamedTuple):

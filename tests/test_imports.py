@@ -27,7 +27,7 @@ CORE = (
     "checkpoint",
 )
 ORDER = (
-    ("angles", "errors", "caches", "memory", "own_names", "settings", "threads", "versions"),
+    ("angles", "errors", "caches", "gpus", "graphs", "memory", "own_names", "settings", "threads", "versions"),
     ("stage_settings",),
     ("config",),
     ("geometry",),

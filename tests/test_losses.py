@@ -5,10 +5,11 @@ import pytest
 import torch
 from scipy.ndimage import sobel
 
+from fbp_ray import losses
 from fbp_ray.config import LossConfig
 from fbp_ray.errors import ConfigError
 from fbp_ray.losses import composite_loss
-from fbp_ray.metrics import psnr, ssim
+from fbp_ray.metrics import has_range, psnr, ssim
 
 
 def images(batch: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,6 +41,22 @@ def test_the_terms_of_the_reported_figures_leave_out_images_without_a_range() ->
     predicted = prediction.clone().requires_grad_()
     composite_loss(predicted, blank, only(log_mse=1, local_ssim=1)).total.backward()
     assert torch.equal(predicted.grad, torch.zeros_like(predicted))
+
+
+def test_a_gpu_leaves_them_out_without_waiting() -> None:
+    prediction, target = images()
+    target[1] = 0.2
+    found = []
+    for way in (losses._over_ranged, losses._over_masked):
+        predicted = prediction.clone().requires_grad_()
+        ranged = [has_range(target)] if way is losses._over_masked else []
+        value = way(ssim, None, torch.neg, predicted, target, *ranged)
+        value.backward()
+        found.append((value.detach(), predicted.grad))
+    for here, there in zip(*found, strict=True):
+        torch.testing.assert_close(there, here)
+    none = losses._over_masked(ssim, None, torch.neg, prediction, torch.zeros_like(target), torch.zeros(3).bool())
+    assert none == 0
 
 
 def test_l1_and_mse_are_means() -> None:

@@ -3,8 +3,9 @@
     python -m benchmarks.projector                    a few minutes; prints the tables
     python -m benchmarks.projector --out figures      writes projector.json and growth.png too
     python -m benchmarks.projector --quick            fewer repetitions
+    python -m benchmarks.projector --device cuda      on a GPU, with targets of its own
 
-Other projects are measured where they are installed: pip install -e '.[bench]'. With a GPU there are figures of it too.
+Other projects are measured where they are installed: pip install -e '.[bench]'.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 # Read when torch is imported. OpenMP's threads otherwise spin while they wait for each other, and as soon as another
 # program takes a core, filtering an image in 3 ms can take 280: for all that compute with torch, now and then.
@@ -31,6 +33,7 @@ from benchmarks.projector.peers import peer_cases
 from benchmarks.projector.report import as_json, speed_table, target_table, targets
 from benchmarks.projector.timing import interleaved
 from fbp_ray.cli import parse, run_program
+from fbp_ray.errors import ConfigError
 from fbp_ray.geometry import ParallelBeam
 
 ROUNDS, QUICK_ROUNDS, GROWTH_ROUNDS = 11, 3, 3
@@ -42,6 +45,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     quick: bool = Field(default=False, description=f"{QUICK_ROUNDS} repetitions rather than {ROUNDS}")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where")
     threads: int | None = Field(default=None, ge=1, description="the threads of torch and of the kernels")
     out: Path | None = Field(default=None, description="a folder for projector.json and growth.png")
 
@@ -52,24 +56,29 @@ def main(argv: Sequence[str]) -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     rounds, threads = QUICK_ROUNDS if options.quick else ROUNDS, torch.get_num_threads()
+    if options.device == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError("--device cuda needs a GPU that torch can use, and there is none here; leave it out")
+        from benchmarks.projector.on_gpu import measure  # here, not above: it needs Triton
+
+        measure(rounds, options.out, lambda n: progress("speed", n, rounds))
+        return
     geometry = ParallelBeam.lodopab()
-    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for title, facts in (("machine", machine()), ("versions", versions())):
         print(f"{title}: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
 
     skipped: list[str] = []
-    cases = [case for device in devices for case in own_cases(geometry, device)]
-    cases += [case for device in devices for case in peer_cases(geometry, device, skipped)]
+    cases = [*own_cases(geometry), *peer_cases(geometry, "cpu", skipped)]
     for line in skipped:
         print(line)
     others = OtherPrograms()
     timings = interleaved(cases, rounds, lambda n: progress("speed", n, rounds))
     disturbed = others.cores()
-    memory = {name: size for device in devices for name, size in extra_memory(device, threads).items()}
+    memory = extra_memory(threads)
     for timing in timings:
         timing.extra_bytes = memory.get(timing.case.name)
     found = targets(timings, geometry)
-    grown = [point for device in devices for point in points(threads, device)]
+    grown = points(threads)
     growth = interleaved([point.case for point in grown], GROWTH_ROUNDS, lambda n: progress("growth", n, GROWTH_ROUNDS))
 
     print(f"\nMedians of {rounds} rounds, in each of which every case had its turn; 'x' is how many times faster.")
@@ -77,10 +86,8 @@ def main(argv: Sequence[str]) -> None:
         print(f"Meanwhile other programs kept {disturbed:.1f} cores busy.")
     print()
     print(speed_table(timings, geometry))
-    for device in devices:
-        chosen = [number for number, point in enumerate(grown) if point.case.device == device]
-        print(f"\nHow the time of an FBP grows, on {device}; medians of {GROWTH_ROUNDS} rounds\n")
-        print(growth_table([grown[number] for number in chosen], [growth[number] for number in chosen]))
+    print(f"\nHow the time of an FBP grows; medians of {GROWTH_ROUNDS} rounds\n")
+    print(growth_table(grown, growth))
     print("\nTargets\n")
     print(target_table(found))
     if options.out is None:
@@ -101,8 +108,7 @@ def main(argv: Sequence[str]) -> None:
         "left_out": skipped,
     }
     (options.out / "projector.json").write_text(json.dumps(result, indent=1))
-    on_cpu = [number for number, point in enumerate(grown) if point.case.device == "cpu"]
-    plot([grown[number] for number in on_cpu], [growth[number] for number in on_cpu], options.out / "growth.png")
+    plot(grown, growth, options.out / "growth.png")
     print(f"\nwritten to {options.out}: projector.json, growth.png")
 
 

@@ -11,11 +11,13 @@ import torch
 
 from fbp_ray.filters import WindowConfig, build_filter
 from fbp_ray.geometry import ParallelBeam
+from fbp_ray.graphs import Recorded
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.projector import backproject, project
 
 OURS = "fbp-ray"
 HALF = "fbp-ray, half storage"
+RECORDED, RECORDED_HALF = "fbp-ray, recorded", "fbp-ray, half storage, recorded"
 BATCHES = (1, 4, 16, 32)
 
 Operation = Literal["FBP", "training step", "backproject", "project", "filter"]
@@ -29,7 +31,7 @@ class Case:
         implementation: whose code it is.
         operation: what it computes; times are compared within one operation.
         batch: the images it computes.
-        run: the call; it returns when the work is done.
+        run: the call; on a GPU it returns when the work is launched.
         part: the part of an image's angles that it goes through, where all of them would take too long.
         device: cpu or cuda.
     """
@@ -52,21 +54,8 @@ class Case:
         return f"{self.implementation}: {self.operation}, batch {self.batch}, {self.device}"
 
 
-def finished(run: Callable[[], object], device: str) -> Callable[[], object]:
-    """`run`, returning only when the device has done the work."""
-    if device == "cpu":
-        return run
-
-    def wait() -> object:
-        result = run()
-        torch.cuda.synchronize()
-        return result
-
-    return wait
-
-
 def own_cases(geometry: ParallelBeam, device: str = "cpu", batches: tuple[int, ...] = BATCHES) -> Iterator[Case]:
-    """All operations of this project at every batch; on a GPU the FBP with the sinogram in half precision too."""
+    """All operations of this project at every batch; on a GPU the FBP in half precision and replayed too."""
     generator = torch.Generator().manual_seed(0)
     sinograms = torch.rand(max(batches), *geometry.sinogram_shape, generator=generator).to(device)
     images = torch.rand(max(batches), *geometry.image_shape, generator=generator).to(device)
@@ -78,19 +67,24 @@ def own_cases(geometry: ParallelBeam, device: str = "cpu", batches: tuple[int, .
         learnable.zero_grad(set_to_none=True)
         (learnable(y) * x).sum().backward()
 
+    classic.eval()
     for batch in batches:
         y, x = sinograms[:batch], images[:batch]
         runs: list[tuple[str, Operation, Callable[[], object]]] = [
             (OURS, "FBP", partial(classic, y)),
             (OURS, "training step", partial(step, y, x)),
-            (OURS, "backproject", partial(backproject, y, geometry)),
+            (OURS, "backproject", partial(backproject, y, geometry, interpolate=True)),
             (OURS, "project", partial(project, x, geometry)),
             (OURS, "filter", partial(stage, y)),
         ]
         if device != "cpu":
-            runs.append((HALF, "FBP", partial(classic, y, storage_dtype=torch.float16)))
+            half = partial(classic, storage_dtype=torch.float16)
+            runs.append((HALF, "FBP", partial(half, y)))
+            runs.append((HALF, "backproject", partial(backproject, y, geometry, torch.float16, interpolate=True)))
+            runs.append((RECORDED, "FBP", partial(Recorded(classic), y)))
+            runs.append((RECORDED_HALF, "FBP", partial(Recorded(half), y)))
         for implementation, operation, run in runs:
-            yield Case(implementation, operation, batch, finished(run, device), device=device)
+            yield Case(implementation, operation, batch, run, device=device)
 
 
 def updates(geometry: ParallelBeam, operation: Operation) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from benchmarks.projector.cases import OURS, Case, finished, updates
+from benchmarks.projector.cases import OURS, Case, updates
 from benchmarks.projector.report import figure, gups, markdown
 from benchmarks.projector.timing import Timing
 from fbp_ray.filters import WindowConfig
@@ -31,18 +31,16 @@ class Point(NamedTuple):
     case: Case
 
 
-def points(threads: int, device: str = "cpu") -> Iterator[Point]:
-    """The geometry of LoDoPaB-CT, changed in one thing at a time; threads are a matter of the CPU alone."""
+def points(threads: int) -> list[Point]:
+    """The geometry of LoDoPaB-CT, changed in one thing at a time."""
     base = ParallelBeam.lodopab()
-    for angles in ANGLES:
-        yield _point("angles", angles, _scaled(base, angles, base.image_shape[0]), BATCH, threads, device)
-    for side in SIDES:
-        yield _point("image side", side, _scaled(base, base.num_angles, side), BATCH, threads, device)
-    for batch in BATCHES:
-        yield _point("batch", batch, base, batch, threads, device)
-    if device == "cpu":
-        for count in sorted({1 << k for k in range(threads.bit_length())} | {threads}):
-            yield _point("threads", count, base, BATCH, count, device)
+    counts = sorted({1 << k for k in range(threads.bit_length())} | {threads})
+    return [
+        *(_point("angles", count, _scaled(base, count, base.image_shape[0]), BATCH, threads) for count in ANGLES),
+        *(_point("image side", side, _scaled(base, base.num_angles, side), BATCH, threads) for side in SIDES),
+        *(_point("batch", batch, base, batch, threads) for batch in BATCHES),
+        *(_point("threads", count, base, BATCH, count) for count in counts),
+    ]
 
 
 def _scaled(base: ParallelBeam, angles: int, side: int) -> ParallelBeam:
@@ -57,9 +55,9 @@ def _scaled(base: ParallelBeam, angles: int, side: int) -> ParallelBeam:
     )
 
 
-def _point(axis: str, value: int, geometry: ParallelBeam, batch: int, threads: int, device: str) -> Point:
-    model = LearnableFBP(ModelConfig(geometry=geometry, window=WindowConfig(kind="fixed", init="hann"))).to(device)
-    sinogram = torch.rand(batch, *geometry.sinogram_shape, device=device)
+def _point(axis: str, value: int, geometry: ParallelBeam, batch: int, threads: int) -> Point:
+    model = LearnableFBP(ModelConfig(geometry=geometry, window=WindowConfig(kind="fixed", init="hann")))
+    sinogram = torch.rand(batch, *geometry.sinogram_shape)
 
     def run() -> object:
         usual = torch.get_num_threads()
@@ -69,7 +67,7 @@ def _point(axis: str, value: int, geometry: ParallelBeam, batch: int, threads: i
         finally:
             torch.set_num_threads(usual)
 
-    return Point(axis, value, geometry, Case(OURS, "FBP", batch, finished(run, device), device=device))
+    return Point(axis, value, geometry, Case(OURS, "FBP", batch, run))
 
 
 def growth_table(found: Sequence[Point], timings: Sequence[Timing]) -> str:

@@ -1,9 +1,9 @@
 """How much memory each case needs beyond what it is given, measured in a process of its own.
 
-On a CPU: the process's resident memory at its highest during a call (VmHWM, set back before the call) less its resident
+It is the process's resident memory at its highest during a call (VmHWM, set back before the call) less its resident
 memory before it, after one call to warm up. The process is started with all larger blocks taken from and given back to
 the system one by one, so that what an earlier call freed cannot be mistaken for memory that was there already. This
-needs Linux. On a GPU: what torch allocated at its highest less what was allocated before.
+needs Linux.
 
 A call's result counts, its inputs do not, nor what was made once and for all. Cases that go through a part of the
 angles only are left out.
@@ -28,12 +28,12 @@ from fbp_ray.geometry import ParallelBeam
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def extra_memory(device: str, threads: int) -> dict[str, int]:
+def extra_memory(threads: int) -> dict[str, int]:
     """Bytes beyond the inputs for each case, by the case's name; empty where they cannot be measured."""
-    if device == "cpu" and not _RESET.exists():
+    if not _RESET.exists():
         return {}
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    command = [sys.executable, "-m", "benchmarks.projector.memory", device, str(threads)]
+    command = [sys.executable, "-m", "benchmarks.projector.memory", str(threads)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
     found: dict[str, int] = json.loads(done.stdout)
     return found
@@ -42,11 +42,6 @@ def extra_memory(device: str, threads: int) -> dict[str, int]:
 def _extra(case: Case) -> int:
     case.run()
     gc.collect()
-    if case.device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        case.run()
-        return torch.cuda.max_memory_allocated() - before
     before = _resident("VmRSS")
     _RESET.write_text("5")
     case.run()
@@ -59,11 +54,11 @@ def _resident(line: str) -> int:
     return int(found[1]) * 1024
 
 
-def main(device: str, threads: str) -> None:
+def main(threads: str) -> None:
     """Prints what `extra_memory` returns."""
     torch.set_num_threads(int(threads))
     geometry = ParallelBeam.lodopab()
-    cases = [*own_cases(geometry, device), *peer_cases(geometry, device, [])]
+    cases = [*own_cases(geometry), *peer_cases(geometry, "cpu", [])]
     print(json.dumps({case.name: _extra(case) for case in cases if case.part == 1}))
 
 

@@ -70,12 +70,13 @@ def make_material(folder: Path) -> Material:
 
 def bare_call_ms(material: Material, times: int = 60) -> float:
     """The median milliseconds of the model alone, called in this process."""
-    model = load_model(next(iter(material.models.values())))
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # as the service does
+    model = load_model(next(iter(material.models.values()))).to(device)
     took = []
     with torch.inference_mode():
         for _ in range(times + 10):
             began = time.perf_counter()
-            model(material.sinogram[None])
+            model(material.sinogram[None].to(device)).cpu()
             took.append(time.perf_counter() - began)
     return float(np.median(took[10:])) * 1000
 

@@ -6,7 +6,6 @@ cache of the processor that works on them, and keeps no more than the sinogram's
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fbp_ray.caches import signature_kept
 from fbp_ray.errors import GeometryError
 from fbp_ray.geometry import check_tensor
+from fbp_ray.gpus import has_triton
 from fbp_ray.threads import parallel_for_torch
 
 FEW_CELLS = 256
 PROJECTIONS_AT_ONCE = 128  # the spectra of 128 projections of 513 cells are 0.6 MB: they stay in the processor's cache
+SAMPLES_AT_ONCE = 16  # on a GPU: 140 MB of spectra of LoDoPaB-CT's
 
 
 def fft_length(cells: int) -> int:
@@ -132,6 +134,7 @@ class _FilterProjections(torch.autograd.Function):
     """The filtered projections and, if they are to be kept for the gradient, the spectra of the sinogram."""
 
     @staticmethod
+    @signature_kept
     def forward(sinogram: Tensor, response: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
         return _filtered(sinogram, response, keep)
 
@@ -173,6 +176,7 @@ class _FilterProjections(torch.autograd.Function):
 
 class _Correlate(torch.autograd.Function):
     @staticmethod
+    @signature_kept
     def forward(gradient: Tensor, sinogram: Tensor, by_angle: bool) -> Tensor:
         return _correlated(gradient, _spectrum(sinogram), by_angle)
 
@@ -281,31 +285,41 @@ correlate_op.register_vmap(_correlate_many)
 def _filtered(sinogram: Tensor, response: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
     """The filtered sinogram, and its spectra before filtering if they are to be kept."""
     cells = sinogram.shape[-1]
+    if not keep and _by_pairs(sinogram, response):
+        from fbp_ray.filters.pairs import filter_pairs  # here, not above: triton need not be installed
+
+        return filter_pairs(sinogram.contiguous(), response, fft_length(cells)), None
     length = fft_length(cells)
     spectrum = _empty_spectrum(sinogram) if keep else None
     filtered = torch.empty_like(sinogram, memory_format=torch.contiguous_format)
-    blocks = _blocks(sinogram)
+    parts = _parts(sinogram)
 
-    def filter_block(number: int) -> None:
-        sample, angles = number // len(blocks), blocks[number % len(blocks)]
-        block = torch.fft.rfft(sinogram[sample, angles], n=length)
+    def filter_part(number: int) -> None:
+        part = parts[number]
+        block = torch.fft.rfft(sinogram[part], n=length)
         if spectrum is not None:
-            spectrum[sample, angles] = block
-        block *= _rows(response, angles)
-        filtered[sample, angles] = torch.fft.irfft(block, n=length)[..., :cells]
+            spectrum[part] = block
+        block *= _rows(response, part[1])
+        filtered[part] = torch.fft.irfft(block, n=length)[..., :cells]
 
-    _each(filter_block, sinogram.shape[0] * len(blocks), sinogram)
+    _each(filter_part, len(parts), sinogram)
     return filtered, spectrum
 
 
+def _by_pairs(sinogram: Tensor, response: Tensor) -> bool:
+    """Whether two projections of a sample can be filtered at a time: on a GPU, with one response for all angles."""
+    alike = response.ndim == 1 and sinogram.shape[1] % 2 == 0 and sinogram.shape[0] > 0
+    return alike and sinogram.device.type == "cuda" and sinogram.dtype == torch.float32 and has_triton()
+
+
 def _spectrum(sinogram: Tensor) -> Tensor:
-    spectrum, blocks = _empty_spectrum(sinogram), _blocks(sinogram)
+    spectrum, parts = _empty_spectrum(sinogram), _parts(sinogram)
 
-    def transform_block(number: int) -> None:
-        sample, angles = number // len(blocks), blocks[number % len(blocks)]
-        spectrum[sample, angles] = torch.fft.rfft(sinogram[sample, angles], n=fft_length(sinogram.shape[-1]))
+    def transform_part(number: int) -> None:
+        part = parts[number]
+        spectrum[part] = torch.fft.rfft(sinogram[part], n=fft_length(sinogram.shape[-1]))
 
-    _each(transform_block, sinogram.shape[0] * len(blocks), sinogram)
+    _each(transform_part, len(parts), sinogram)
     return spectrum
 
 
@@ -317,17 +331,18 @@ def _empty_spectrum(sinogram: Tensor) -> Tensor:
 def _correlated(gradient: Tensor, spectrum: Tensor, by_angle: bool) -> Tensor:
     """The sum over the samples of conj(spectrum) x the gradient's spectrum: (F,), or (A, F) by angle."""
     length = fft_length(gradient.shape[-1])
-    blocks = _blocks(gradient)
+    samples, blocks = _samples(gradient), _blocks(gradient)
     rows = gradient.shape[1] if by_angle else len(blocks)
     to_weights = gradient.new_zeros((rows, spectrum.shape[-1]))
 
     def correlate_block(number: int) -> None:
         angles = blocks[number]
         target = to_weights[angles] if by_angle else to_weights[number]
-        for sample in range(gradient.shape[0]):
-            block = torch.fft.rfft(gradient[sample, angles], n=length)
-            block *= spectrum[sample, angles].conj_physical()  # a lazy one gets lost in compiled graphs
-            target += block.real if by_angle else block.real.sum(0)
+        for part in samples:
+            block = torch.fft.rfft(gradient[part, angles], n=length)
+            block *= spectrum[part, angles].conj_physical()  # a lazy one gets lost in compiled graphs
+            total = block.real.sum(0)
+            target += total if by_angle else total.sum(0)
 
     _each(correlate_block, len(blocks), gradient)
     to_response = to_weights if by_angle else to_weights.sum(0)
@@ -342,11 +357,24 @@ def _rows(response: Tensor, angles: slice) -> Tensor:
     return response if response.ndim == 1 else response[angles]
 
 
+def _parts(sinogram: Tensor) -> list[tuple[slice, slice]]:
+    """The samples and angles of (B, A, D) that are filtered at a time."""
+    return [(part, angles) for part in _samples(sinogram) for angles in _blocks(sinogram)]
+
+
+def _samples(sinogram: Tensor) -> list[slice]:
+    """The samples of (B, A, D): one at a time on a CPU, many elsewhere."""
+    return _slices(sinogram.shape[0], 1 if sinogram.device.type == "cpu" else SAMPLES_AT_ONCE)
+
+
 def _blocks(sinogram: Tensor) -> list[slice]:
     """The angles of (B, A, D) in parts: few at a time on a CPU, all at once elsewhere."""
     angles = sinogram.shape[1]
-    size = PROJECTIONS_AT_ONCE if sinogram.device.type == "cpu" else angles
-    return [slice(number * size, (number + 1) * size) for number in range(math.ceil(angles / size))]
+    return _slices(angles, PROJECTIONS_AT_ONCE if sinogram.device.type == "cpu" else angles)
+
+
+def _slices(length: int, size: int) -> list[slice]:
+    return [slice(begin, begin + size) for begin in range(0, length, size)]
 
 
 def _each(task: Any, count: int, like: Tensor) -> None:

@@ -13,7 +13,6 @@ Dimensions: B batch, A angles, D cells, S and T tiles of 4 angles x 4 cells.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from fbp_ray.caches import cached
 from fbp_ray.filters.bands import TILE, interpolated, tile_means
 from fbp_ray.geometry import FanBeam, Geometry
 from fbp_ray.rebinning import rebin_variance
@@ -93,7 +93,7 @@ class CarriedNoise(NamedTuple):
         return float(np.array([6, -8, 2]) @ self.shape[:3] / 6)
 
 
-@functools.lru_cache(maxsize=8)
+@cached(8)
 def carried_noise(scan: Geometry) -> CarriedNoise | None:
     """The noise of a scan after its rebinning; None for a parallel beam, whose rays are as they were measured."""
     if not isinstance(scan, FanBeam):

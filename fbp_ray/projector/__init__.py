@@ -16,7 +16,6 @@ device and the dtype choose the kernel; `reference` says what all of them comput
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 import warnings
 from collections.abc import Callable
@@ -25,8 +24,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fbp_ray.caches import signature_kept
 from fbp_ray.errors import GeometryError
 from fbp_ray.geometry import FanBeam, Geometry, ParallelBeam, check_tensor
+from fbp_ray.gpus import has_triton
 from fbp_ray.projector import reference
 
 Operator = Callable[[Tensor, ParallelBeam, bool], Tensor]
@@ -46,7 +47,7 @@ def kernel_for(device: torch.device, dtype: torch.dtype, storage_dtype: torch.dt
     """The implementation that arrays of this device and dtype are given to: the one place where a new one is added."""
     if device.type == "cpu" and dtype == torch.float32:
         return _cpu_kernel()
-    if device.type == "cuda" and dtype in (torch.float32, torch.float16) and _has_triton():
+    if device.type == "cuda" and dtype in (torch.float32, torch.float16) and has_triton():
         from fbp_ray.projector import gpu  # here, not above: triton need not be installed
 
         return Kernel(functools.partial(gpu.backproject, storage_dtype=storage_dtype), gpu.project)
@@ -78,13 +79,8 @@ def _cpu_kernel() -> Kernel:
     return Kernel(*(with_reference(*pair) for pair in zip((cpu.backproject, cpu.project), REFERENCE, strict=True)))
 
 
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
 def _reason(device_type: str) -> str:
-    if device_type == "cuda" and not _has_triton():
+    if device_type == "cuda" and not has_triton():
         return "triton, which its kernels are written in, is not installed: pip install triton"
     if device_type == "cuda":
         return "its kernels take float32 and float16: convert the array to one of them"
@@ -224,6 +220,7 @@ class _Linear(torch.autograd.Function):
 
 class _Backproject(_Linear):
     @staticmethod
+    @signature_kept
     def forward(
         sinogram: Tensor, geometry: ParallelBeam, interpolate: bool, storage_dtype: torch.dtype | None
     ) -> Tensor:
@@ -246,6 +243,7 @@ class _Backproject(_Linear):
 
 class _Project(_Linear):
     @staticmethod
+    @signature_kept
     def forward(image: Tensor, geometry: ParallelBeam, interpolate: bool) -> Tensor:
         return kernel_for(image.device, image.dtype).project(image, geometry, interpolate)
 

@@ -1,34 +1,50 @@
 """The two operators on a GPU in Triton: float32 sums, the samples of a batch innermost, the same result every time.
 
-Nothing is built when the package is installed: Triton compiles a kernel at its first call and keeps it on disk. Both
-kernels gather, hence they are deterministic and need no atomic additions.
-
-Positions on the detector are counted in cells. With a pixel's place (x, y) counted in pixels from the image's centre,
-it lies at `x dx + y dy + axis`, where `dx = cos(theta) pixel_size / cell_size` and `dy` likewise with the sine. Arrays
-have their samples innermost: a group of LANES samples lies side by side, so that one index and one weight serve all of
-them and what they read is contiguous.
+Nothing is built when the package is installed: Triton compiles a kernel at its first call and keeps it on disk. As on a
+CPU a batch is worked on in groups that fill lanes: with images or, where the scan is symmetric, with the eight mirror
+images of each (see `fbp_ray.projector.layout`), for which a quarter of the angles and half of the pixels are left. Each
+group is laid side by side (`gpu_layout`), the kernel runs (`gpu_kernels`), and its result goes back.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from fbp_ray.caches import cached
 from fbp_ray.geometry import ParallelBeam
-from fbp_ray.projector.reference import reaches
+from fbp_ray.gpus import FUSED, has_products
+from fbp_ray.projector import reference
+from fbp_ray.projector.gpu_kernels import backproject_kernel, multiply_kernel, project_kernel
+from fbp_ray.projector.gpu_layout import (
+    fold_image_kernel,
+    fold_sinogram_kernel,
+    unfold_image_kernel,
+    unfold_sinogram_kernel,
+)
+from fbp_ray.projector.layout import Views, mirror_views, plain_views, steep_views
 
-_LANES = 32  # samples side by side at most: 32 float32 are one memory transaction
-_BLOCK = 512  # sums that a program keeps: pixels x lanes, or cells x lanes
+_LANES = 128  # of a group at most; 256 of mirror images
+_BLOCK, _PIXELS = 4096, 128  # elements whose layout a program changes, and pixels at most
+_MANY = 64  # angles that are shared among programs
+_PAD = 16  # zero cells on either side of a row, as many as the SPAN of a product
+_TAPS = 3  # pixels of a line that a cell gathers from at a time
+_HIGHEST = 1024.0  # what the largest value of a sample becomes in float16
 
-# Said rather than left to Triton, whose default differs between versions.
-_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+
+class _Tuning(NamedTuple):
+    """How a kernel is started; found by measurement."""
+
+    lanes: int
+    tile: tuple[int, int]
+    warps: int
+    parts: int = 1
+    stages: int = 1
+    angles: int = 4
 
 
 def backproject(
@@ -39,204 +55,238 @@ def backproject(
     `storage_dtype` is what the sinogram is kept as while it is read, its own dtype unless said. In float16 each sample
     is scaled by its largest value, so that neither units nor noise can leave float16's range.
     """
-    storage_dtype = storage_dtype or sinogram.dtype
     batch, (height, width) = sinogram.shape[0], geometry.image_shape
+    image = sinogram.new_empty((batch, height, width))
     if batch == 0:
-        return sinogram.new_empty((0, height, width))
-    largest = None
-    if storage_dtype == torch.float16 != sinogram.dtype:
-        largest = sinogram.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-        sinogram = sinogram / largest
-    dtype, table = sinogram.dtype, _table(geometry, interpolate, sinogram.device)
-    rows = torch.nn.functional.pad(_side_by_side(sinogram.to(storage_dtype)), (0, 0, 1, 1))
-    groups, lanes = rows.shape[0], rows.shape[-1]
-    sums = rows.new_empty((groups, height, width, lanes), dtype=torch.float32)
-    tile_x, tile_y = _tile(_BLOCK // lanes)
+        return image
+    half = (storage_dtype or sinogram.dtype) == torch.float16
+    table = _backprojection(geometry, interpolate, batch, sinogram.device)
+    views, images, lanes = table.views, table.images, table.lanes
+    groups = math.ceil(batch / images)
+    products, tuning = _tuning(lanes, half, table.narrow)
+    split = products and not half
+    scaled = half or split
+    sinogram = sinogram.contiguous()
+    largest = _largest(sinogram) if scaled else sinogram
+    padded = geometry.cells + 2 * _PAD
+    lines, across = table.dx.numel(), views.shape[1] - views.begin
+    rows = sinogram.new_empty(
+        (groups, lines, 2 if split else 1, padded, lanes), dtype=torch.float16 if scaled else torch.float32
+    )
+    parts = tuning.parts if lines >= _MANY else 1
+    sums = sinogram.new_empty((parts, groups, views.shape[0], across, lanes), dtype=torch.float32)
+    block = max(16, _BLOCK // lanes)
+    tile = tuning.tile
+    grid = (math.ceil(views.shape[0] / tile[0]) * math.ceil(across / tile[1]), lanes // tuning.lanes, parts * groups)
+    scan = (geometry.num_angles, geometry.cells)
+    shape = (*views.shape, views.begin)
+    shared: dict[str, Any] = {
+        "LANES": tuning.lanes, "TILE_X": tile[0], "TILE_Y": tile[1], "ANGLES": tuning.angles, "num_warps": tuning.warps,
+        **FUSED,
+    }  # fmt: skip
     with torch.cuda.device_of(sinogram):  # type: ignore[no-untyped-call]
-        backproject_kernel[(math.ceil(height / tile_x) * math.ceil(width / tile_y), groups)](
-            rows, sums, table.dx, table.dy, table.reach, table.axis, geometry.num_angles, geometry.cells, height,
-            width, table.reached, _scale(geometry), LANES=lanes, TILE_X=tile_x, TILE_Y=tile_y,
-            INTERPOLATE=table.reached == 2, **_OPTIONS,
+        fold_sinogram_kernel[(math.ceil(padded / block), lines, groups)](
+            sinogram, largest, rows, table.angle_of, table.turned, batch, *scan, padded, _HIGHEST,
+            IMAGES=images, LANES=lanes, CELLS=block, PAD=_PAD, HALF=scaled, SPLIT=split, **FUSED,
         )  # fmt: skip
-    image = _one_by_one(sums, batch)
-    return (image if largest is None else image * largest).to(dtype)
+        if products:
+            multiply_kernel[grid](
+                rows, sums, table.dx, table.dy, table.axis, groups, lines // parts, padded, *shape, lanes,
+                SPAN=_PAD, SPLIT=split, STAGES=tuning.stages, **shared,
+            )  # fmt: skip
+        else:
+            backproject_kernel[grid](
+                rows, sums, table.dx, table.dy, table.reach, table.axis, groups, lines // parts, padded, *shape,
+                table.reached, lanes,
+                INTERPOLATE=table.reached == 2, **shared,
+            )  # fmt: skip
+        pixels = min(_PIXELS, _BLOCK // images)
+        unfold_image_kernel[(math.ceil(height * width / pixels), groups)](
+            sums, largest, image, table.maps, batch, height, width, *shape,
+            _scale(geometry) / (_HIGHEST if scaled else 1),
+            VIEWS=views.maps.shape[0], IMAGES=images, PIXELS=pixels, PARTS=parts, SCALED=scaled, **FUSED,
+        )  # fmt: skip
+    return image
 
 
 def project(image: Tensor, geometry: ParallelBeam, interpolate: bool = False) -> Tensor:
     """(B, H, W) -> (B, A, D) of the same dtype, float32 or float16; read and summed in float32."""
     batch = image.shape[0]
+    sinogram = image.new_empty((batch, *geometry.sinogram_shape))
     if batch == 0:
-        return image.new_empty((0, *geometry.sinogram_shape))
-    table = _table(geometry, interpolate, image.device)
-    sums: Tensor | None = None
-    for crossing in table.crossings:
-        lines = _side_by_side(image.float() if crossing.along_y else image.float().mT)
-        groups, num_lines, length, lanes = lines.shape
-        if sums is None:
-            sums = lines.new_empty((groups, *geometry.sinogram_shape, lanes))
-        block = _BLOCK // lanes
+        return sinogram
+    image = image.contiguous()
+    images, crossings = _projection(geometry, interpolate, batch, image.device)
+    groups = math.ceil(batch / images)
+    for crossing in crossings:
+        views = crossing.views
+        lanes = views.maps.shape[0] * images
+        length, num_lines = views.shape[0], views.shape[1] - views.begin
+        lines = image.new_empty((groups, num_lines, length + crossing.pixels, lanes), dtype=torch.float32)
+        sums = image.new_empty((groups, views.theta.size, geometry.cells, lanes), dtype=torch.float32)
+        block, many = max(16, _BLOCK // lanes), min(lanes, 32)
+        cells = 512 // many
+        kind: dict[str, Any] = {"VIEWS": views.maps.shape[0], "IMAGES": images, **FUSED}
         with torch.cuda.device_of(image):  # type: ignore[no-untyped-call]
-            project_kernel[(math.ceil(geometry.cells / block) * crossing.angles.numel(), groups)](
-                lines, sums, crossing.angles, crossing.along, crossing.across, table.reach, table.axis,
-                geometry.num_angles, geometry.cells, num_lines, length, _scale(geometry),
-                LANES=lanes, CELLS=block, PIXELS=crossing.pixels, **_OPTIONS,
+            fold_image_kernel[(math.ceil((length + crossing.pixels) / block), num_lines, groups)](
+                image, lines, crossing.maps, batch, *geometry.image_shape, *views.shape, views.begin,
+                LANES=lanes, PIXELS=block, PAD=crossing.pixels, **kind,
             )  # fmt: skip
-    assert sums is not None  # there is at least one angle, and each crosses the image one way or the other
-    return _one_by_one(sums, batch).to(image.dtype)
+            project_kernel[(math.ceil(geometry.cells / cells) * views.theta.size, lanes // many, groups)](
+                lines, sums, crossing.along, crossing.across, crossing.reach, crossing.axis, num_lines, length,
+                views.begin, views.shape[1], geometry.cells, lanes,
+                LANES=many, CELLS=cells, PIXELS=crossing.pixels, TAPS=_TAPS, num_warps=4, **FUSED,
+            )  # fmt: skip
+            block = max(16, _BLOCK // images)
+            unfold_sinogram_kernel[(math.ceil(geometry.cells / block), crossing.angles.numel(), groups)](
+                sums, sinogram, crossing.angles, crossing.line_of, crossing.view_of, crossing.turned, batch,
+                geometry.num_angles, views.theta.size, geometry.cells, _scale(geometry), CELLS=block, **kind,
+            )  # fmt: skip
+    return sinogram
 
 
-class _Crossing(NamedTuple):
-    """The angles whose rays are best followed along lines of x (or of y): on the device, each (A',)."""
+def _tuning(lanes: int, half: bool, narrow: bool) -> tuple[bool, _Tuning]:
+    """Whether to multiply matrices, and how the kernel is started."""
+    if narrow and lanes >= (32 if half else 64):
+        return True, _Tuning(min(lanes, 128), (8, 8), 4, stages=2, angles=8 if half else 4)
+    if lanes >= 32:
+        return False, _Tuning(32, (4, 8), 4)
+    return False, _Tuning(lanes, (4, 8), 1, parts=4)
 
-    along_y: bool
-    angles: Tensor
-    along: Tensor
-    across: Tensor
-    pixels: int
 
+class _Backprojection(NamedTuple):
+    """Where pixels lie on the detector and how far they reach, in cells; the tensors on the device.
 
-class _Table(NamedTuple):
-    """Where pixels lie on the detector and how far they reach, in cells; the tensors on the device, each (A,).
-
-    `reached` is the most cells that a pixel reaches; 2 says that every reach is 1.
+    `dx`, `dy` and `reach` are (A',), A' rounded up to a multiple of 8 or 16 with angles that are nobody's; `angle_of`
+    and `turned` are (A', V). `reached` is the most cells that a pixel reaches; 2 says that every reach is 1. `narrow`
+    says that matrices can be multiplied: the GPU has tensor cores that Triton knows, and a tile of 8 x 8 pixels reaches
+    few cells.
     """
 
+    views: Views
+    images: int
+    lanes: int
     dx: Tensor
     dy: Tensor
     reach: Tensor
     reached: int
+    narrow: bool
     axis: float
-    crossings: tuple[_Crossing, ...]
+    angle_of: Tensor
+    turned: Tensor
+    maps: Tensor
 
 
 @cached(32)
-def _table(geometry: ParallelBeam, interpolate: bool, device: torch.device) -> _Table:
+def _backprojection(geometry: ParallelBeam, interpolate: bool, batch: int, device: torch.device) -> _Backprojection:
     """Computed in float64; float32 then places a pixel to about 1e-7 of the detector's width."""
+    views = _views(geometry)
+    images = _images(batch, views)
+    lanes = views.maps.shape[0] * images
     ratio = geometry.pixel_size / geometry.cell_size
-    dx, dy = np.cos(geometry.theta) * ratio, np.sin(geometry.theta) * ratio
-    reach = reaches(geometry, geometry.theta, interpolate)
-    reached = 2 if np.all(reach == 1) else max(3, min(math.ceil(2 * reach.max()), geometry.cells))
+    reach = reference.reaches(geometry, views.theta, interpolate)
+    missing = -views.theta.size % (16 if views.theta.size >= _MANY else 8)
 
-    def on_device(array: np.ndarray) -> Tensor:
-        return torch.as_tensor(array.astype(np.float32), device=device)
+    def on_device(array: np.ndarray, dtype: Any, fill: float = 0) -> Tensor:
+        filled = np.concatenate([array, np.full((missing, *array.shape[1:]), fill)])
+        return torch.as_tensor(filled.astype(dtype), device=device)
 
-    along_y = np.abs(dy) > np.abs(dx)
+    return _Backprojection(
+        views=views,
+        images=images,
+        lanes=lanes,
+        dx=on_device(np.cos(views.theta) * ratio, np.float32),
+        dy=on_device(np.sin(views.theta) * ratio, np.float32),
+        reach=on_device(reach, np.float32, 1),
+        reached=2 if np.all(reach == 1) else max(3, min(math.ceil(2 * reach.max()), geometry.cells)),
+        narrow=bool(np.all(reach == 1)) and math.ceil(7 * math.sqrt(2) * ratio) + 3 <= _PAD and has_products(device),
+        axis=_axis(geometry) + _PAD,
+        angle_of=on_device(views.angle_of, np.int32, -1),
+        turned=on_device(views.turned, np.int32),
+        maps=torch.as_tensor(views.maps.astype(np.int32), device=device),
+    )
+
+
+class _Crossing(NamedTuple):
+    """The angles whose rays are best followed along lines of the views; the tensors on the device.
+
+    `along`, `across` and `reach` are (A',); `angles`, those of the scan that are in the first half of the views, and
+    where they are, `line_of`, `view_of` and `turned`, are each of one length.
+    """
+
+    views: Views
+    along: Tensor
+    across: Tensor
+    reach: Tensor
+    axis: float
+    pixels: int
+    angles: Tensor
+    line_of: Tensor
+    view_of: Tensor
+    turned: Tensor
+    maps: Tensor
+
+
+@cached(32)
+def _projection(
+    geometry: ParallelBeam, interpolate: bool, batch: int, device: torch.device
+) -> tuple[int, tuple[_Crossing, ...]]:
+    ratio = geometry.pixel_size / geometry.cell_size
+
+    def on_device(array: np.ndarray, dtype: Any) -> Tensor:
+        return torch.as_tensor(np.ascontiguousarray(array).astype(dtype), device=device)
+
     crossings = []
-    for flag, along, across, length in (
-        (False, dx, dy, geometry.image_shape[0]),
-        (True, dy, dx, geometry.image_shape[1]),
-    ):
-        chosen = np.flatnonzero(along_y == flag)
-        if chosen.size:
-            # Pixels that reach a ray: an open interval of 2 reach / |along| pixels, at most all of them.
-            pixels = min(math.ceil((2 * reach[chosen] / np.abs(along[chosen])).max()), length)
-            angles = torch.as_tensor(chosen, device=device)
-            crossings.append(_Crossing(flag, angles, on_device(along[chosen]), on_device(across[chosen]), pixels))
-    axis = geometry.axis_offset / geometry.cell_size + (geometry.cells - 1) / 2
-    return _Table(on_device(dx), on_device(dy), on_device(reach), reached, axis, tuple(crossings))
+    for views in steep_views(_views(geometry)):
+        along, across = np.cos(views.theta) * ratio, np.sin(views.theta) * ratio
+        reach = reference.reaches(geometry, views.theta, interpolate)
+        # Pixels that reach a ray: an open interval of 2 reach / |along| pixels, at most all of them.
+        pixels = min(math.ceil((2 * reach / np.abs(along)).max()), views.shape[0])
+        first = views.angle_of[:, : max(views.maps.shape[0] // 2, 1)]
+        line_of, view_of = np.nonzero(first >= 0)
+        crossings.append(
+            _Crossing(
+                views=views,
+                along=on_device(along, np.float32),
+                across=on_device(across, np.float32),
+                reach=on_device(reach, np.float32),
+                axis=_axis(geometry),
+                pixels=math.ceil(pixels / _TAPS) * _TAPS,
+                angles=on_device(first[line_of, view_of], np.int32),
+                line_of=on_device(line_of, np.int32),
+                view_of=on_device(view_of, np.int32),
+                turned=on_device(views.turned[line_of, view_of], np.int32),
+                maps=on_device(views.maps, np.int32),
+            )
+        )
+    return _images(batch, _views(geometry)), tuple(crossings)
 
 
-def _side_by_side(array: Tensor) -> Tensor:
-    """(B, M, N) -> (groups, M, N, lanes), contiguous: a power of two lanes, the missing samples 0."""
-    batch = array.shape[0]
-    lanes = min(_LANES, 1 << (batch - 1).bit_length())
-    groups = math.ceil(batch / lanes)
-    full = torch.nn.functional.pad(array, (0, 0, 0, 0, 0, groups * lanes - batch))
-    return full.reshape(groups, lanes, *array.shape[1:]).permute(0, 2, 3, 1).contiguous()
+@cached(32)
+def _views(geometry: ParallelBeam) -> Views:
+    """The mirror images where most angles of the scan share theirs with others, else the image itself."""
+    mirrored = mirror_views(geometry)
+    if mirrored is None or (mirrored.angle_of >= 0).mean() < 0.75:
+        return plain_views(geometry)
+    return mirrored
 
 
-def _one_by_one(array: Tensor, batch: int) -> Tensor:
-    """The way back: (groups, M, N, lanes) -> (B, M, N), contiguous."""
-    return array.permute(0, 3, 1, 2).reshape(-1, *array.shape[1:3])[:batch]
-
-
-def _tile(pixels: int) -> tuple[int, int]:
-    """A power of two of pixels as a tile, the longer side, if any, along y."""
-    bits = pixels.bit_length() - 1
-    return 1 << bits // 2, 1 << (bits - bits // 2)
+def _images(batch: int, views: Views) -> int:
+    """The images of a group: a power of two."""
+    most = _LANES if len(views.maps) == 1 else 2 * _LANES // len(views.maps)
+    return min(most, 1 << (batch - 1).bit_length())
 
 
 def _scale(geometry: ParallelBeam) -> float:
     return geometry.pixel_size**2 / geometry.cell_size
 
 
-@triton.jit
-def backproject_kernel(
-    rows, image, dx, dy, reach, axis, num_angles, cells, height, width, reached, scale,
-    LANES: tl.constexpr, TILE_X: tl.constexpr, TILE_Y: tl.constexpr, INTERPOLATE: tl.constexpr,
-):  # fmt: skip
-    """A tile of pixels of one group: `rows` (G, A, D + 2, LANES), 0 in its outer cells, to `image` (G, H, W, LANES).
-
-    A pixel gathers from the `reached` cells from the first one that it reaches on; where every reach is 1, INTERPOLATE
-    does the same faster. The grid is (tiles, groups). The sum is float32, whatever `rows` is stored in.
-    """
-    tiles_along_y = tl.cdiv(width, TILE_Y)
-    tile, group = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    pixel = tl.arange(0, TILE_X * TILE_Y)
-    i = tile // tiles_along_y * TILE_X + pixel // TILE_Y
-    j = tile % tiles_along_y * TILE_Y + pixel % TILE_Y
-    x = i - (height - 1) * 0.5
-    y = j - (width - 1) * 0.5
-    lane = tl.arange(0, LANES)
-    row = rows + group * num_angles * (cells + 2) * LANES
-    total = tl.zeros((TILE_X * TILE_Y, LANES), tl.float32)
-    for angle in range(num_angles):
-        position = x * tl.load(dx + angle) + (y * tl.load(dy + angle) + axis) + 1  # 1: the cell of zeros before
-        if INTERPOLATE:
-            position = tl.minimum(tl.maximum(position, 0.0), cells + 1.0)
-            cell = tl.minimum(position.to(tl.int32), cells)
-            weight = (position - cell)[:, None]
-            offset = cell[:, None] * LANES + lane[None, :]
-            left = tl.load(row + offset).to(tl.float32)
-            right = tl.load(row + offset + LANES).to(tl.float32)
-            total += left + weight * (right - left)
-        else:
-            far = tl.load(reach + angle)
-            slope = 1.0 / far
-            first = tl.minimum(tl.maximum(tl.floor(position - far) + 1, 1.0), cells + 1.0).to(tl.int32)
-            for neighbour in range(reached):
-                cell = tl.minimum(first + neighbour, cells + 1)
-                weight = tl.maximum(1.0 - tl.abs(position - cell) * slope, 0.0) * slope
-                value = tl.load(row + cell[:, None] * LANES + lane[None, :]).to(tl.float32)
-                total += weight[:, None] * value
-        row += (cells + 2) * LANES
-    seen = (i < height) & (j < width)
-    target = ((group * height + i) * width + j)[:, None] * LANES + lane[None, :]
-    tl.store(image + target, total * scale, mask=seen[:, None])
+def _largest(sinogram: Tensor) -> Tensor:
+    """(B,) float32: each sample's largest value, of whichever sign; above 0."""
+    largest: Tensor = torch.linalg.vector_norm(sinogram, math.inf, dim=(1, 2), dtype=torch.float32)
+    return largest.clamp_min(torch.finfo(torch.float32).tiny)  # a blank sample is not divided by 0
 
 
-@triton.jit
-def project_kernel(
-    lines, sinogram, angles, along, across, reach, axis, num_angles, cells, num_lines, length, scale,
-    LANES: tl.constexpr, CELLS: tl.constexpr, PIXELS: tl.constexpr,
-):  # fmt: skip
-    """A block of cells of one angle and group: `lines` (G, N, M, LANES) to `sinogram` (G, A, D, LANES).
-
-    A line is what the rays of an angle cross: M pixels, `along` cells apart on the detector, where neighbouring lines
-    are `across` cells apart. A pixel reaches the cells less than `reach` away, its weight falling linearly to 0 there,
-    so that at most PIXELS neighbouring pixels of a line reach one cell. `angles` are those whose rays cross the image
-    this way; the grid is (blocks of cells x those angles, groups).
-    """
-    blocks = tl.cdiv(cells, CELLS)
-    which, group = tl.program_id(0) // blocks, tl.program_id(1).to(tl.int64)
-    angle = tl.load(angles + which)
-    step, pitch, far = tl.load(along + which), tl.load(across + which), tl.load(reach + angle)
-    slope = 1.0 / far
-    cell = tl.program_id(0) % blocks * CELLS + tl.arange(0, CELLS)
-    lane = tl.arange(0, LANES)
-    half_length = (length - 1) * 0.5
-    line = lines + group * num_lines * length * LANES
-    total = tl.zeros((CELLS, LANES), tl.float32)
-    for number in range(num_lines):
-        middle = (number - (num_lines - 1) * 0.5) * pitch + axis
-        below = (cell - middle) / step - tl.abs(far / step) + half_length
-        first = tl.minimum(tl.maximum(tl.floor(below) + 1, 0.0), length).to(tl.int32)
-        for neighbour in range(PIXELS):
-            pixel = first + neighbour
-            distance = tl.abs((pixel - half_length) * step + middle - cell)
-            weight = tl.maximum(1.0 - distance * slope, 0.0)
-            source = line + pixel[:, None] * LANES + lane[None, :]
-            total += weight[:, None] * tl.load(source, mask=(pixel < length)[:, None], other=0.0)
-        line += length * LANES
-    target = ((group * num_angles + angle) * cells + cell)[:, None] * LANES + lane[None, :]
-    tl.store(sinogram + target, total * (scale * slope), mask=(cell < cells)[:, None])
+def _axis(geometry: ParallelBeam) -> float:
+    """The cell that the axis of rotation falls on."""
+    return geometry.axis_offset / geometry.cell_size + (geometry.cells - 1) / 2

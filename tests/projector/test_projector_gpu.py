@@ -15,20 +15,22 @@ import pytest
 import torch
 
 from fbp_ray import projector
-from fbp_ray.filters import WindowConfig
+from fbp_ray.filters import WindowConfig, filter_projections, frequencies
+from fbp_ray.graphs import Recorded
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.projector import backproject, kernel_for, project, reference
+from fbp_ray.stage_settings import PostprocessingConfig
 from tests.support import gpu_cases
 from tests.support.scans import COARSE
 
 pytest.importorskip("triton", reason="Triton is for Linux")
 
 ROOT = Path(__file__).parents[2]
+LODOPAB = gpu_cases.ParallelBeam.lodopab()
 BOUNDS = {
     "backproject": 1e-5,
     "project": 1e-5,
     "transpose": 1e-6,
-    "repeated": 0.0,
     "stored in half precision": 4e-4,
     "half precision": 8e-4,
 }
@@ -51,9 +53,17 @@ def test_interpreted_kernels_are_the_reference(interpreted: dict[str, dict[str, 
     assert {name: value for name, value in interpreted[case].items() if not value <= BOUNDS[name]} == {}
 
 
+def test_two_projections_are_filtered_at_a_time(interpreted: dict[str, dict[str, float]]) -> None:
+    assert interpreted["filter"]["pairs"] < 1e-6
+
+
 def test_the_kernels_compile_for_gpus_of_several_generations() -> None:
     for sizes in run("tests.support.gpu_cases", "75", "80", "90").values():
         assert min(sizes.values()) > 1000
+
+
+def test_what_is_recorded_on_a_cpu_is_the_function() -> None:
+    assert torch.equal(Recorded(torch.square)(torch.arange(3.0)), torch.tensor([0.0, 1.0, 4.0]))
 
 
 def test_a_batch_of_none() -> None:
@@ -94,7 +104,7 @@ class TestDispatch:
             kernel_for(torch.device("xpu"), torch.float32)
 
     def test_cuda_without_triton_warns(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(projector, "_has_triton", lambda: False)
+        monkeypatch.setattr(projector, "has_triton", lambda: False)
         with pytest.warns(UserWarning, match="pip install triton"):
             assert kernel_for(torch.device("cuda"), torch.float32).project is reference.project
 
@@ -132,9 +142,72 @@ class TestOnAGpu:
             gradients.append(sinogram.grad.cpu())
         torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-4 * gradients[0].abs().max().item())
 
+    @pytest.mark.parametrize("batch", [1, 5, 32])
     @pytest.mark.parametrize("storage", [None, torch.float16])
-    def test_fbp_of_lodopab_size_is_that_on_the_cpu(self, storage: torch.dtype | None) -> None:
-        geometry = gpu_cases.ParallelBeam.lodopab()
-        sinogram = torch.rand(5, *geometry.sinogram_shape, generator=torch.Generator().manual_seed(2))
-        ours = fbp(sinogram.cuda(), geometry, storage_dtype=storage).cpu()
-        assert gpu_cases.relative(ours, fbp(sinogram, geometry)) < (1e-3 if storage else 1e-4)
+    def test_fbp_of_lodopab_size_is_that_in_double_precision(self, storage: torch.dtype | None, batch: int) -> None:
+        sinogram = torch.randn(batch, *LODOPAB.sinogram_shape, generator=torch.Generator().manual_seed(2)).cuda()
+        ours = fbp(sinogram, LODOPAB, storage_dtype=storage)
+        exact = fbp(sinogram[-2:].double(), LODOPAB)
+        assert gpu_cases.relative(ours[-2:], exact) < (1e-3 if storage else 1e-4)
+        assert torch.equal(fbp(sinogram, LODOPAB, storage_dtype=storage), ours)
+
+    def test_samples_do_not_know_of_each_other(self) -> None:
+        sinogram = torch.rand(33, *LODOPAB.sinogram_shape).cuda()
+        sinogram[1], sinogram[2] = torch.nan, 0
+        images = fbp(sinogram, LODOPAB)
+        assert images[1].isnan().all()
+        assert not images[2].any()
+        torch.testing.assert_close(images[3], fbp(sinogram[3], LODOPAB), rtol=1e-4, atol=1e-4 * images[3].max().item())
+
+    def test_sinograms_that_are_not_contiguous(self) -> None:
+        sinogram = torch.rand(3, *COARSE.sinogram_shape[::-1]).cuda().mT
+        assert torch.equal(fbp(sinogram, COARSE), fbp(sinogram.contiguous(), COARSE))
+
+    @pytest.mark.parametrize("by_angle", [False, True])
+    def test_filtering(self, by_angle: bool) -> None:
+        sinogram, count = torch.randn(6, 7, 513).cuda(), len(frequencies(513))
+        response = torch.rand((7, count) if by_angle else (count,)).cuda()
+        exact = filter_projections(sinogram.double(), response.double())
+        assert gpu_cases.relative(filter_projections(sinogram, response), exact) < 1e-6
+
+    def test_more_values_than_32_bits_count(self) -> None:
+        small = LODOPAB.model_copy(update={"image_shape": (64, 64), "pixel_size": LODOPAB.cell_size})
+        count = 2**31 // (1000 * 513) + 2
+        sinogram = torch.rand(count, *small.sinogram_shape, device="cuda")
+        for storage in (None, torch.float16):
+            last = fbp(sinogram, small, storage_dtype=storage)[-1]
+            alone = fbp(sinogram[-1], small, storage_dtype=storage)
+            torch.testing.assert_close(last, alone, rtol=1e-3, atol=1e-3 * alone.abs().max().item())
+
+    @pytest.mark.parametrize("window", ["angle_frequency", "ray_noise", "adaptive"])
+    def test_models_and_their_gradients_are_those_on_the_cpu(self, window: str) -> None:
+        config = ModelConfig(
+            geometry=LODOPAB,
+            window=WindowConfig(kind=window, photons=4096.0, unit=81.0),
+            postprocessing=PostprocessingConfig(kind="tiny"),
+        )
+        torch.manual_seed(0)
+        model = LearnableFBP(config)
+        truth = torch.rand(2, *LODOPAB.image_shape)
+        sinogram = project(truth, LODOPAB)
+        found = []
+        for device in ("cpu", "cuda"):
+            model = model.to(device)
+            model.zero_grad(set_to_none=True)
+            image = model(sinogram.to(device))
+            (image - truth.to(device)).square().mean().backward()
+            gradient = torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None])
+            found.append((image.detach().cpu(), gradient))
+        (image, gradient), (ours, our_gradient) = found
+        assert gpu_cases.relative(ours, image) < 1e-3
+        assert gpu_cases.relative(our_gradient, gradient) < 1e-2
+
+    def test_recorded_is_the_function_with_the_weights_of_the_day(self) -> None:
+        model = LearnableFBP(ModelConfig(geometry=COARSE, window=WindowConfig(kind="frequency"))).cuda().eval()
+        recorded = Recorded(model)
+        for scale in (1.0, 0.5):
+            with torch.no_grad():
+                model.filter.weight.mul_(scale)
+                for batch in (1, 2):
+                    sinogram = torch.rand(batch, *COARSE.sinogram_shape).cuda()
+                    assert torch.equal(recorded(sinogram), model(sinogram))

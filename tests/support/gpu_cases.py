@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,14 +38,26 @@ GEOMETRIES = {
     "not square": scan(image_shape=(7, 13)),
     "outside the detector": scan(cells=9),
     "coarse pixels": scan(pixel_size=3.1e-3, image_shape=(5, 6)),
-    "fine pixels": scan(pixel_size=0.21e-3, image_shape=(18, 16), cells=7),
+    "fine pixels": scan(pixel_size=0.21e-3, image_shape=(11, 10), cells=7),
     "one of each": scan(angles=(0.7,), cells=1, image_shape=(1, 1)),
-    "several blocks": scan(angles=(0.4, 2.2), cells=40, image_shape=(21, 34)),
+    "several blocks": scan(angles=(0.4, 2.2), cells=40, image_shape=(5, 34)),
+    "many angles": scan(angles=RegularAngles(count=65, first=0.1, step=0.05), cells=9, image_shape=(3, 4)),
 }
-BATCHES = (1, 2, 3, 5, 8, 33)
+SYMMETRIC = RegularAngles(count=8, first=math.pi / 16, step=math.pi / 8)
+MIRRORED = {
+    "odd": scan(angles=SYMMETRIC, image_shape=(11, 11)),
+    "even": scan(angles=RegularAngles(count=8, first=0.0, step=math.pi / 8), cells=16, image_shape=(10, 10)),
+    "a full turn": scan(angles=RegularAngles(count=16, first=0.0, step=math.pi / 8), cells=13, image_shape=(8, 8)),
+    "own reach": scan(angles=SYMMETRIC, image_shape=(9, 9), pixel_size=1.5e-3),
+}
+BATCHES = (1, 3, 33)
 CASES = (
     {name: (geometry, 2, False) for name, geometry in GEOMETRIES.items()}
     | {f"{name} pixels, interpolated": (GEOMETRIES[f"{name} pixels"], 2, True) for name in ("coarse", "fine")}
+    | {
+        f"mirrored, {name}, batch {batch}": (MIRRORED[name], batch, name != "own reach")
+        for name, batch in (("odd", 9), ("even", 1), ("a full turn", 1), ("own reach", 1))
+    }
     | {f"batch {batch}": (scan(angles=(0.3, 1.9)), batch, batch > 2) for batch in BATCHES}
 )
 
@@ -71,54 +84,85 @@ def differences(geometry: ParallelBeam, batch: int, interpolate: bool, device: s
         "backproject": relative(image, exact_image),
         "project": relative(sinogram, exact_sinogram),
         "transpose": abs(((image.double() * x).sum() - (sinogram.double() * y).sum()).item()) / scale,
-        "repeated": relative(gpu.backproject(y.to(device), *scan).cpu(), image),
         "stored in half precision": max(relative(s, e) for s, e in zip(stored, exact_stored, strict=True)),
         "half precision": max(relative(halves[0], exact_image), relative(halves[1], exact_sinogram)),
     }
+
+
+def filtered_by_pairs() -> float:
+    """The largest relative difference from the float64 reference, of two projections filtered at a time."""
+    from fbp_ray.filters import fft_length, filter_projections, pairs
+
+    found = []
+    for shape in ((1, 6, 19), (3, 4, 130)):
+        generator = torch.Generator().manual_seed(shape[2])
+        sinogram = torch.randn(shape, generator=generator)
+        count = fft_length(shape[2]) // 2 + 1
+        response = torch.rand(count, generator=generator)
+        exact = filter_projections(sinogram.double(), response.double())
+        sinogram[1:2] = torch.nan  # the other samples' business it is not
+        filtered = pairs.filter_pairs(sinogram, response, fft_length(shape[2]))
+        found += [relative(filtered[sample], exact[sample]) for sample in range(len(exact)) if sample != 1]
+    return max(found)
 
 
 def relative(array: Tensor, exact: Tensor) -> float:
     return ((array.double() - exact.double()).norm() / exact.double().norm()).item()
 
 
-def compiles_for(arch: int) -> dict[str, int]:
+def compiles_for(arch: int, ones: bool) -> dict[str, int]:
     """The size in bytes of each kernel's machine code for an NVIDIA GPU of this compute capability; needs none.
 
-    Triton makes a constant of every number that is 1, which the interpreter does not: "of ones" stands for that.
+    Triton makes a constant of every number that is 1, which the interpreter does not: `ones` stands for that. Products
+    are for GPUs with tensor cores that Triton knows, from 80 on.
     """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from fbp_ray.projector import gpu
+    from fbp_ray.filters import pairs
+    from fbp_ray.projector import gpu_kernels, gpu_layout
 
     options = {"num_warps": 4, "enable_fp_fusion": True}
-    blocks = {"LANES": 32, "TILE_X": 4, "TILE_Y": 4, "CELLS": 16, "PIXELS": 3, "INTERPOLATE": False}
-    ones = dict.fromkeys(("num_angles", "cells", "height", "width", "num_lines", "length", "reached"), 1)
-    kinds = {"rows": "*fp16", "angles": "*i64", "axis": "fp32", "scale": "fp32"} | dict.fromkeys(
-        ("image", "dx", "dy", "reach", "lines", "sinogram", "along", "across"), "*fp32"
-    )
+    tile = {"LANES": 32, "TILE_X": 8, "TILE_Y": 8, "ANGLES": 4}
+    views = {"VIEWS": 8, "IMAGES": 4, "LANES": 32, "CELLS": 32, "PIXELS": 32, "PAD": 16}
+    variants: list[tuple[Any, dict[str, Any]]] = [
+        (gpu_kernels.backproject_kernel, tile | {"INTERPOLATE": True}),
+        (gpu_kernels.backproject_kernel, tile | {"INTERPOLATE": False}),
+        (gpu_kernels.multiply_kernel, tile | {"SPAN": 16, "STAGES": 3, "SPLIT": False}),
+        (gpu_kernels.multiply_kernel, tile | {"SPAN": 16, "STAGES": 2, "SPLIT": True}),
+        (gpu_kernels.project_kernel, {"LANES": 32, "CELLS": 16, "PIXELS": 3, "TAPS": 3}),
+        (gpu_layout.fold_sinogram_kernel, views | {"HALF": True, "SPLIT": True}),
+        (gpu_layout.fold_sinogram_kernel, views | {"HALF": False, "SPLIT": False}),
+        (gpu_layout.unfold_image_kernel, views | {"PARTS": 2, "SCALED": True}),
+        (gpu_layout.fold_image_kernel, views),
+        (gpu_layout.unfold_sinogram_kernel, views),
+        (pairs.pair_kernel, {"CELLS": 256}),
+        (pairs.part_kernel, {"CELLS": 256}),
+    ]
+    tables = ("angle_of", "turned", "maps", "angles", "line_of", "view_of")
+    arrays = ("image", "sums", "dx", "dy", "reach", "lines", "sinogram", "along", "across", "largest", "signals")
+    kinds = {"axis": "fp32", "scale": "fp32", "highest": "fp32"}
+    kinds |= dict.fromkeys(tables, "*i32") | dict.fromkeys(arrays, "*fp32")
     sizes = {}
-    for name in ("backproject_kernel", "project_kernel"):
-        for variant, constants in (
-            ("", blocks),
-            (" of ones", blocks | ones),
-            (", interpolated", blocks | {"INTERPOLATE": True}),
-        ):
-            kernel = getattr(gpu, name)
-            chosen = {argument: constants[argument] for argument in kernel.arg_names if argument in constants}
-            signature = {
-                argument: "constexpr" if argument in chosen else kinds.get(argument, "i32")
-                for argument in kernel.arg_names
-            }
-            source = ASTSource(fn=kernel, signature=signature, constexprs=chosen)
-            compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
-            sizes[name + variant] = len(compiled.asm["cubin"])
+    for number, (kernel, constants) in enumerate(variants):
+        halved = constants.get("HALF", "SPLIT" in constants)
+        known = kinds | {"rows": "*fp16" if halved else "*fp32"}
+        if arch < 80 and kernel.__name__.startswith("multiply"):
+            continue
+        whole = [name for name in kernel.arg_names if name not in known and name not in constants]
+        chosen = {name: constants[name] for name in kernel.arg_names if name in constants}
+        chosen |= dict.fromkeys(whole, 1) if ones else {}
+        signature = {name: "constexpr" if name in chosen else known.get(name, "i32") for name in kernel.arg_names}
+        source = ASTSource(fn=kernel, signature=signature, constexprs=chosen)
+        compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+        sizes[f"{number} {kernel.__name__}"] = len(compiled.asm["cubin"])
     return sizes
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        print(json.dumps({arch: compiles_for(int(arch)) for arch in sys.argv[1:]}))
+        print(json.dumps({arch: compiles_for(int(arch), ones=arch == "80") for arch in sys.argv[1:]}))
     else:
-        print(json.dumps({name: differences(*case, "cpu") for name, case in CASES.items()}))
+        found = {name: differences(*case, "cpu") for name, case in CASES.items()}
+        print(json.dumps(found | {"filter": {"pairs": filtered_by_pairs()}}))

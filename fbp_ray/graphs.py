@@ -1,0 +1,71 @@
+"""Recorded on a GPU: an inference that is launched once rather than kernel by kernel.
+
+A filtered backprojection of one image is a dozen kernels of a few microseconds each, and launching them from Python
+takes longer than they do. CUDA keeps a sequence of launches as a graph; replaying it is one launch.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_KEPT = 4  # graphs; each holds the memory of its call
+
+
+class _Graph(NamedTuple):
+    graph: torch.cuda.CUDAGraph
+    given: Tensor
+    made: Tensor
+
+
+class Recorded:
+    """A function of a tensor, recorded at its first call for each shape and dtype, and replayed from then on.
+
+        fast = Recorded(model.eval())
+        image = fast(sinogram)
+
+    Args:
+        function: (tensor on a GPU) -> tensor, such as a `LearnableFBP` in `eval()` or `functools.partial(fbp,
+            geometry=geometry)`. It has to do the same for each tensor of a shape, and not wait for the GPU. Weights
+            that are changed in place, as by `load_state_dict`, count from the next call on.
+
+    Results are the function's own, bit for bit, without gradients. A tensor that is not on a GPU goes to the function.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self._function = function
+        self._graphs: OrderedDict[tuple[object, ...], _Graph] = OrderedDict()
+
+    @torch.no_grad()
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """The function's result, in memory of its own."""
+        if tensor.device.type != "cuda":
+            return self._function(tensor)
+        key = (tuple(tensor.shape), tensor.dtype, tensor.device)
+        if key not in self._graphs:
+            self._graphs[key] = self._record(tensor)
+            if len(self._graphs) > _KEPT:
+                self._graphs.popitem(last=False)
+        self._graphs.move_to_end(key)
+        recorded = self._graphs[key]
+        recorded.given.copy_(tensor)
+        recorded.graph.replay()
+        return recorded.made.clone()
+
+    def _record(self, tensor: Tensor) -> _Graph:
+        given = tensor.clone()
+        with torch.cuda.device_of(tensor):  # type: ignore[no-untyped-call]
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):  # what is made once, tables and compiled kernels, must not be recorded
+                self._function(given)
+                stream.synchronize()
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                    made = self._function(given)
+            torch.cuda.current_stream().wait_stream(stream)
+        return _Graph(graph, given, made)
