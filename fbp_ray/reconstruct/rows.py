@@ -57,16 +57,14 @@ class Rows:
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def read(self, first: int, end: int) -> Array:
-        """The `first`-th to the `end - 1`-th of the rows: (end - first, A, D) float32.
+    def read(self, first: int, into: Array) -> None:
+        """Reads the rows from the `first`-th on, as many as fit into an array (n, A, D), contiguous.
 
         Raises:
             DataError: one cannot be read, or has values that are not finite; it is named.
         """
-        sinograms = np.empty((end - first, *self.shape), np.float32)
-        for part, sample, where in self._pieces(first, end):
-            self.parts[part].read(sample, sinograms[where], np.empty((where.stop - where.start, 0, 0), np.float32))
-        return sinograms
+        for part, sample, where in self._pieces(first, first + len(into)):
+            self.parts[part].read(sample, into[where], np.empty((where.stop - where.start, 0, 0), np.float32))
 
     def _pieces(self, first: int, end: int) -> Iterator[tuple[str, int, slice]]:
         """What can be read at once, as each lies in one file: part, first sample, place among the rows."""

@@ -74,9 +74,20 @@ def open_for_writing(path: Path) -> Write:
             file.seek(begin + row * size)
             file.write(np.ascontiguousarray(images, "<f4").data)
             file.flush()
-            os.fsync(file.fileno())
+            _to_disk(file.fileno())
 
     return write
+
+
+def _to_disk(file: int) -> None:
+    """Waits until the disk has what was written, of which the system then keeps no copy in memory.
+
+    Nobody reads it soon, a volume would push everything else out, and to find memory for the next slab takes longer
+    than to use this again.
+    """
+    os.fsync(file)
+    if hasattr(os, "posix_fadvise"):  # macOS has none
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def read_about(path: Path) -> dict[str, Any] | None:
@@ -186,6 +197,6 @@ def _zarr_writer(path: Path) -> Write:
         for chunk in chunks.rglob("*"):
             if chunk.is_file():
                 with chunk.open("rb") as file:
-                    os.fsync(file.fileno())
+                    _to_disk(file.fileno())
 
     return write
