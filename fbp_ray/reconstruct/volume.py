@@ -21,6 +21,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from fbp_ray.errors import ConfigError
+from fbp_ray.memory import keep_no_copy
 
 Array = NDArray[np.float32]
 Write = Callable[[int, Array], None]
@@ -80,14 +81,9 @@ def open_for_writing(path: Path) -> Write:
 
 
 def _to_disk(file: int) -> None:
-    """Waits until the disk has what was written, of which the system then keeps no copy in memory.
-
-    Nobody reads it soon, a volume would push everything else out, and to find memory for the next slab takes longer
-    than to use this again.
-    """
+    """Waits until the disk has what was written; nobody reads it soon."""
     os.fsync(file)
-    if hasattr(os, "posix_fadvise"):  # macOS has none
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    keep_no_copy(file)
 
 
 def read_about(path: Path) -> dict[str, Any] | None:
