@@ -1,10 +1,14 @@
 """How fast a large volume is made, and in how much memory, beside the bare FBP; then a kill -9 in the middle.
 
-    python -m benchmarks.volume --folder /scratch                   128 rows of 1801 angles x 2048 cells: 4 GB of disk
+    python -m benchmarks.volume --folder /scratch                   160 rows of 1801 angles x 2048 cells: 5 GB of disk
     python -m benchmarks.volume --folder /scratch --rows 2048       the whole: 64 GB, and 98 GB with --kill
     python -m benchmarks.volume --folder /scratch --ray local       on Ray, with an actor on this machine
 
 The scan, a disc with noise whose density grows from row to row, is made in the folder, and taken away at the end.
+
+A volume of one slab and one of all rows are made in turn, with bare FBPs of a slab that is in memory between them. The
+difference of the two is what a row takes (its slope); what both have in common is what a volume takes once: the start,
+the first slab's reading and the last one's writing. Both are said, and what they make of the 2048 rows of a detector.
 """
 
 from __future__ import annotations
@@ -12,15 +16,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
+import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -36,7 +41,8 @@ from fbp_ray.model import fbp
 from fbp_ray.reconstruct.partial import Partial
 from fbp_ray.reconstruct.plan import rows_a_slab
 
-ROUNDS = 5
+FBPS = 3  # bare ones in a turn
+DETECTOR = 2048  # rows
 MOST_OVER, MOST_BYTES = 0.15, 6e9
 """The target: so much over the bare FBP a row, and so much memory."""
 
@@ -47,7 +53,8 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     folder: Path = Field(default=Path(tempfile.gettempdir()), description="where the scan and the volume go meanwhile")
-    rows: int = Field(default=128, ge=2, description="rows of the scan")
+    rows: int = Field(default=160, ge=2, description="rows of the scan, more than a slab's 32")
+    rounds: int = Field(default=3, ge=1, description="turns, of which the medians count")
     angles: int = Field(default=1801, ge=2, description="angles over the half circle")
     cells: int = Field(default=2048, ge=2, description="cells of a row, and pixels along each side of the image")
     ending: str = Field(default="h5", description="of the volume: h5, tif or zarr")
@@ -69,30 +76,30 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="volume-", dir=options.folder) as temporary:
         folder, others = Path(temporary), OtherPrograms()
         data = write_scan(folder / "data", geometry, options.rows)
-        bare = bare_fbp(data, geometry)
-        command = [
-            sys.executable,
-            "-m",
-            "fbp_ray.reconstruct",
-            "--window",
-            "hann",
-            "--cutoff",
-            "0.6",
-            "--data.dir",
-            data,
-        ]
-        command += ["--ray.address", options.ray] if options.ray else []
-        a_row, memory = run([*map(str, command), "--out", str(folder / f"whole.{options.ending}")])
-        print(
-            f"bare FBP {1e3 * bare:.4g} ms a row, volume {1e3 * a_row:.4g} ms a row: {a_row / bare - 1:+.1%} (target "
-            f"{MOST_OVER:+.0%})\nmemory {memory / 1e9:.3g} GB at the highest (target {MOST_BYTES / 1e9:g} GB)\nother "
-            f"programs {others.cores() or 0:.2f} cores"
-        )
+        slab = rows_a_slab(geometry, costly=False)
+        if slab >= options.rows:
+            raise SystemExit(f"{options.rows} rows are one slab of {slab}; take more: --rows {4 * slab}")
+        command = [sys.executable, "-m", "fbp_ray.reconstruct", "--window", "hann", "--cutoff", "0.6"]
+        command += ["--data.dir", str(data), *(["--ray.address", options.ray] if options.ray else [])]
+        bare: list[Took] = []
+        short: list[Took] = []
+        whole: list[Took] = []
+        for turn in range(options.rounds):
+            bare += bare_fbps(data, geometry, slab)
+            for rows, runs in ((slab, short), (options.rows, whole)):
+                out = folder / f"of-{rows}.{options.ending}"
+                remove(out)
+                runs.append(run([*command, "--rows", f"0:{rows}", "--out", str(out)]))
+            print(f"turn {turn + 1}: bare {bare[-1]}, {slab} rows {short[-1]}, {options.rows} rows {whole[-1]}")
+        bare += bare_fbps(data, geometry, slab)
+        print(report(bare, short, whole, slab, options.rows))
+        print(f"other programs {others.cores() or 0:.2f} cores")
         if options.kill:
             killed = folder / f"killed.{options.ending}"
-            slabs = kill_in_the_middle([*map(str, command), "--out", str(killed)], killed)
-            subprocess.run([*map(str, command), "--out", str(killed)], check=True)
-            same = digest(killed) == digest(folder / f"whole.{options.ending}")
+            again = [*command, "--rows", f"0:{options.rows}", "--out", str(killed)]
+            slabs = kill_in_the_middle(again, killed)
+            subprocess.run(again, check=True)
+            same = digest(killed) == digest(folder / f"of-{options.rows}.{options.ending}")
             print(f"killed after {slabs} slabs; the same command again: {'the same bytes' if same else 'OTHER BYTES'}")
 
 
@@ -110,49 +117,98 @@ def write_scan(folder: Path, geometry: ParallelBeam, rows: int) -> Path:
     return folder
 
 
-def bare_fbp(data: Path, geometry: ParallelBeam) -> float:
-    """Seconds a row of `fbp` on as many rows as a slab has, in memory."""
+class Took(NamedTuple):
+    """Of a program, or of a row."""
+
+    wall: float
+    """Seconds."""
+
+    processor: float
+    """Seconds of all processors together, in the programs and for them in the system."""
+
+    memory: float = 0.0
+    """Bytes at the highest, of the program and all that it started."""
+
+    def __str__(self) -> str:
+        return f"{self.wall:.4g} s ({self.processor:.4g} s of processors)"
+
+
+def bare_fbps(data: Path, geometry: ParallelBeam, rows: int) -> list[Took]:
+    """A row's time in some calls of `fbp` on as many rows as a slab has, in memory."""
     with h5py.File(data / "observation_test_000.hdf5") as file:
-        sinograms = torch.from_numpy(file["data"][: rows_a_slab(geometry, costly=False)])
-    times = []
-    for _ in range(ROUNDS + 1):
-        began = time.perf_counter()
+        sinograms = torch.from_numpy(file["data"][:rows])
+    found = []
+    for _ in range(FBPS + 1):
+        before = time.perf_counter(), time.process_time()
         fbp(sinograms, geometry, "hann", 0.6)
-        times.append((time.perf_counter() - began) / len(sinograms))
-    return statistics.median(times[1:])
+        found.append(Took((time.perf_counter() - before[0]) / rows, (time.process_time() - before[1]) / rows))
+    return found[1:]
 
 
-def run(command: list[str]) -> tuple[float, float]:
-    """The seconds a row that a program says it took, and the most bytes that it and all it started held."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        highest, ended = 0.0, threading.Event()
+def report(bare: Sequence[Took], short: Sequence[Took], whole: Sequence[Took], slab: int, rows: int) -> str:
+    """What a row takes beside the bare FBP, and the memory.
 
-        def watch() -> None:
-            nonlocal highest
-            while not ended.wait(0.2):
-                highest = max(highest, float(_held(process.pid)))
+    Args:
+        bare: a row's, of single calls.
+        short, whole: those of volumes of `slab` and of `rows` rows, in turns.
+    """
+    lines = []
+    for name, of in (("wall clock", 0), ("processors", 1)):
+        alone = statistics.median(took[of] for took in bare)
+        once = statistics.median(took[of] for took in short)
+        slope = statistics.median((long[of] - one[of]) / (rows - slab) for one, long in zip(short, whole, strict=True))
+        found = {
+            "a row more": slope,
+            f"a row of {rows}, all included": statistics.median(took[of] for took in whole) / rows,
+            f"a row of {DETECTOR}, by both": (once + (DETECTOR - slab) * slope) / DETECTOR,
+        }
+        said = ", ".join(f"{what} {1e3 * took:.4g} ms ({took / alone - 1:+.1%})" for what, took in found.items())
+        lines.append(f"{name}: bare FBP {1e3 * alone:.4g} ms a row; volume: {said}")
+    memory = max(took.memory for took in (*short, *whole))
+    return "\n".join(
+        [
+            *lines,
+            f"target: {MOST_OVER:+.0%} by the wall clock",
+            f"memory {memory / 1e9:.3g} GB at the highest (target {MOST_BYTES / 1e9:g} GB)",
+        ]
+    )
 
-        watching = threading.Thread(target=watch)
-        watching.start()
-        said = process.communicate()[0]
-        ended.set()
-        watching.join()
-    print(said, end="")
-    took = re.search(r"([0-9.e+]+) ms a row", said)
-    if took is None:
+
+def run(command: list[str]) -> Took:
+    """What a program takes from its start to its end, with all that it starts."""
+    before, began = _children(), time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        highest = 0
+        while process.poll() is None:
+            highest = max(highest, held(process.pid))
+            time.sleep(0.1)
+    if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return float(took[1]) / 1e3, highest
+    return Took(time.perf_counter() - began, _children() - before, highest)
 
 
-def _held(pid: int) -> int:
-    """The memory of a process and its children that is theirs alone, and their share of what they share (PSS)."""
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def held(pid: int) -> int:
+    """The memory of a process and all that it started, what they share counted once for each (RSS).
+
+    Their shares of it (PSS) would be exact, but to count them takes the system a good part of a processor.
+    """
     held = 0
     try:
         for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
-            held += process.memory_full_info().pss
+            held += process.memory_info().rss
     except psutil.Error:  # one has ended meanwhile
         return 0
     return held
+
+
+def remove(volume: Path) -> None:
+    """Removes a volume, whether it is a file or a folder."""
+    shutil.rmtree(volume) if volume.is_dir() else volume.unlink(missing_ok=True)
 
 
 def kill_in_the_middle(command: list[str], volume: Path) -> int:

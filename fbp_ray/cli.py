@@ -226,11 +226,14 @@ def _what_is_wrong(error: str, settings: type[BaseSettings]) -> str:
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
-    """`A,B` for numbers `A B` in a row, which an option for a range takes."""
+    """`A,B` for numbers `A B` in a row, which an option for a range takes; negative ones are no options."""
     words: list[str] = []
     for word in argv:
-        if words and _is_number(word) and _is_number(re.split("[=,]", words[-1])[-1]):
+        last = words[-1] if words else ""
+        if _is_number(word) and _is_number(re.split("[=,]", last)[-1]):
             words[-1] += f",{word}"
+        elif word.startswith("-") and last.startswith("--") and all(map(_is_number, word.split(","))):
+            words[-1] += f"={word}"
         else:
             words.append(word)
     return words

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fbp_ray import cli
 from fbp_ray.cli import parse_with_recipe, read_recipe, run_program
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, RunError
+from fbp_ray.scan import ScanConfig
 from fbp_ray.settings import this_python
 from fbp_ray.solve import USUAL
 from fbp_ray.versions import unmet_requirements
@@ -203,3 +205,11 @@ def test_a_file_wins_over_what_a_program_usually_does(tmp_path: Path) -> None:
     assert (found.window.kind, found.window.init, found.train.epochs) == ("ray_noise", "solve", 0)
     found = parse_with_recipe(TrainConfig, ["--config", str(file), "--window.kind", "spline"], "solve", usual=USUAL)
     assert found.window.kind == "spline"
+
+
+@pytest.mark.parametrize("arc", [["-76,76"], ["-76", "76"], ["-7.6e1", "76"], ["=-76", "76"]])
+def test_numbers_below_zero_are_no_options(arc: list[str]) -> None:
+    first, *rest = ["--read.arc" + arc[0], *arc[1:]] if arc[0][0] == "=" else ["--read.arc", *arc]
+    options = ["tomo.tif", "--out", "data", first, *rest, "--axis.column", "-2e-1", "--bin", "2"]
+    config = cli.parse(ScanConfig, options, "python -m fbp_ray.scan")
+    assert (config.read.arc, config.axis.column, config.bin) == ((-76, 76), -0.2, 2)

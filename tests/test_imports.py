@@ -28,7 +28,7 @@ CORE = (
 )
 ORDER = (
     ("angles", "errors", "caches", "gpus", "graphs", "memory", "own_names", "settings", "threads", "versions"),
-    ("stage_settings",),
+    ("stage_settings", "package_index"),
     ("config",),
     ("geometry",),
     ("projector", "rebinning", "own"),

@@ -164,6 +164,10 @@ class LoDoPaB(Dataset[Sample]):
         file = bisect_right(self._ends, index)
         return Place(file, index - (self._ends[file - 1] if file else 0))
 
+    def file(self, index: int) -> Path:
+        """The file that a sample's observation lies in; raises IndexError beyond the last."""
+        return self._observations.paths[self.place(index).file]
+
     def name(self, index: int) -> str:
         """The sample's place in words, such as `observation_test_000.hdf5[5]`."""
         place = self.place(index)

@@ -7,6 +7,7 @@ its last, or the row of each sample. Where it does not say, a part's samples are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from fbp_ray.data.hdf5_reader import Array
 from fbp_ray.data.layout import DESCRIPTION, find_parts
 from fbp_ray.errors import DataError
 from fbp_ray.geometry import Geometry
+from fbp_ray.memory import available_bytes, keep_no_copy
 
 
 class Run(NamedTuple):
@@ -53,20 +55,22 @@ class Rows:
         }
         self.ends = np.cumsum([run.length for run in runs]).tolist()
         self.shape = next(iter(self.parts.values())).geometry.sinogram_shape
+        self.many = 4 * self.ends[-1] * math.prod(self.shape) > available_bytes() / 2
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def read(self, first: int, end: int) -> Array:
-        """The `first`-th to the `end - 1`-th of the rows: (end - first, A, D) float32.
+    def read(self, first: int, into: Array) -> None:
+        """Reads the rows from the `first`-th on, as many as fit into an array (n, A, D), contiguous.
 
         Raises:
             DataError: one cannot be read, or has values that are not finite; it is named.
         """
-        sinograms = np.empty((end - first, *self.shape), np.float32)
-        for part, sample, where in self._pieces(first, end):
-            self.parts[part].read(sample, sinograms[where], np.empty((where.stop - where.start, 0, 0), np.float32))
-        return sinograms
+        for part, sample, where in self._pieces(first, first + len(into)):
+            self.parts[part].read(sample, into[where], np.empty((where.stop - where.start, 0, 0), np.float32))
+            if self.many:
+                with self.parts[part].file(sample).open("rb") as file:
+                    keep_no_copy(file.fileno())
 
     def _pieces(self, first: int, end: int) -> Iterator[tuple[str, int, slice]]:
         """What can be read at once, as each lies in one file: part, first sample, place among the rows."""

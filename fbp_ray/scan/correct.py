@@ -212,6 +212,12 @@ def clean(counts: Values, fixed: Fixed, row: int, config: ScanConfig, whole_numb
         config: the settings.
         whole_numbers: the values are counts as a detector gives them.
     """
+    if config.read.values == "signal":
+        signal = counts / np.float32(config.bin**2)
+        zingers = replace_zingers(signal, config.correct.zingers) if config.correct.zingers else 0
+        if config.correct.air:
+            signal -= air(signal, config.correct.air)
+        return Cleaned(signal, zingers, 0, signal.mean(1))
     if config.read.values == "integrals":
         passed = np.exp(-counts / config.bin**2)
     else:
@@ -224,7 +230,7 @@ def clean(counts: Values, fixed: Fixed, row: int, config: ScanConfig, whole_numb
     least = LEAST_COUNT / flat if whole_numbers and config.read.values == "counts" else np.float32(1e-4)
     if config.read.values == "integrals":
         least = np.float32(1e-30)
-    floored = int(np.count_nonzero(~(passed > 0)))
+    floored = int(np.count_nonzero(~(passed > (least if config.read.values == "integrals" else 0))))
     integrals = np.asarray(-np.log(np.maximum(passed, least)), dtype=np.float32)
     return Cleaned(integrals, zingers, floored, passed.mean(1))
 
@@ -280,10 +286,15 @@ def check_light(light: NDArray[np.floating[Any]], floored: float, values: str, s
 
     Args:
         light: (A,), the mean share that passes.
-        floored: the share of the values that are none or less.
+        floored: the share of the values that are none or less, or integrals beyond what can pass.
         values: what is stored.
         source: of the scan, for messages.
     """
+    if floored > 0.02 and values == "integrals":
+        raise DataError(
+            f"{source}: {100 * floored:.1f} % of the values are above 69, but no ray comes out of that; if they are in "
+            "units of their own, as dark-field electrons or fluorescence: --read.values signal"
+        )
     usual = float(np.median(light))
     dark = np.flatnonzero(~(light > DARK_FRAME * usual)) if usual > 0 else np.arange(len(light))
     if dark.size == len(light):

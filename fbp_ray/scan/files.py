@@ -28,12 +28,14 @@ from fbp_ray.scan.raw import (
     images_of,
     in_radians,
     skip,
+    turned,
     unit_in,
 )
+from fbp_ray.scan.sample import sample_file
 from fbp_ray.settings import as_text, expand_home, this_python
 
 TIFF = (".tif", ".tiff")
-HDF5 = (".h5", ".hdf5", ".hdf", ".nxs", ".nx", ".nx5", ".nexus")
+HDF5 = (".h5", ".hdf5", ".hdf", ".nxs", ".nx", ".nx5", ".nexus", ".hspy")
 STACKS = (".npy", ".npz", ".mat", *TIFF)
 PARTS = {
     "flats": ("flat", "white", "open", "empty", "ref", "ff", "bright"),
@@ -50,7 +52,7 @@ def read_scan(config: ScanConfig, stack: ExitStack) -> RawScan:
     Raises:
         DataError: it is missing, damaged or of another kind, or its parts do not fit one another.
     """
-    path, settings = config.scan, config.read
+    path, settings = config.scan or sample_file(stack), config.read
     if path.is_dir():
         raw = _folder(path, settings, stack)
     elif not path.is_file():
@@ -66,6 +68,7 @@ def read_scan(config: ScanConfig, stack: ExitStack) -> RawScan:
     raw = _with_other_files(raw, settings, stack)
     angles = raw.angles if len(raw.angles) else _other_angles(raw, settings)
     raw = check(RawScan(raw.projections, angles, raw.flats, raw.darks, raw.pixel_size, raw.source))
+    raw = turned(raw) if settings.axis == "horizontal" else raw
     return skip(raw, settings.skip) if settings.skip else raw
 
 

@@ -81,7 +81,7 @@ def write_page(file: Path, config: ScanConfig, description: dict[str, Any], axis
         "Settings", ["setting", "value"], [(f"--{name}", value) for name, value in given.items()], text=True
     )
     content = page(
-        f"Scan {config.scan.name}",
+        f"Scan {config.scan.name if config.scan else 'of the sample'}",
         *notes,
         section("What was done", known),
         section("The rotation axis", *_axis(axis)),

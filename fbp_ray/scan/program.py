@@ -27,6 +27,7 @@ from fbp_ray.scan.geometry import geometry_of_scan
 from fbp_ray.scan.page import Shown, write_page
 from fbp_ray.scan.raw import RawScan
 from fbp_ray.scan.rows import RowReader
+from fbp_ray.scan.sample import ORIGIN
 from fbp_ray.scan.sinogram import BEYOND, edges, padded, without_stripes
 from fbp_ray.settings import as_json
 from fbp_ray.simulate.program import whole_folder
@@ -236,6 +237,8 @@ def _photons(scan: Scan, sinograms: Values, outer: float, pad: int) -> tuple[flo
     if fixed.gain is not None:
         light = float(np.median(np.mean(fixed.flats, axis=0) - fixed.dark))
         return float(f"{light / fixed.gain:.4g}"), "repeated flats"
+    if config.read.values == "signal":
+        return None, "unknown, of a signal"
     if pad:  # the added cells have no noise, from which a window would estimate them
         found = estimated_photons(torch.from_numpy(sinograms), 1.0)
         return float(f"{float(found.median()):.4g}"), "the sinograms' noise"
@@ -330,6 +333,7 @@ def _description(scan: Scan, looked: Looked, totals: dict[str, int]) -> dict[str
         "unit": looked.unit,
         "photons": looked.photons,
         "gain": fixed.gain,
+        **({"origins": [ORIGIN]} if config.sample else {}),
         "samples": {part: last - first for part, (first, last) in parts.items()},
         "rows": parts,
         "split": "blocks of neighbouring rows; train, validation and test one after the other are the volume",

@@ -158,6 +158,22 @@ def check(raw: RawScan) -> RawScan:
     return raw
 
 
+def turned(raw: RawScan) -> RawScan:
+    """The scan with the axis along its columns, where it lies along the rows of the stored images."""
+    flats = tuple(flat._replace(frames=_turned(flat.frames)) for flat in raw.flats)
+    darks = None if raw.darks is None else _turned(raw.darks)
+    return RawScan(_turned(raw.projections), raw.angles, flats, darks, raw.pixel_size, raw.source)
+
+
+def _turned(frames: Frames) -> Frames:
+    count, rows, columns = frames.shape
+
+    def read(numbers: Indices, some: slice) -> Array:
+        return frames.read(numbers, slice(0, rows))[:, :, some].swapaxes(1, 2)
+
+    return Frames((count, columns, rows), frames.dtype, read, frames.frames_together, columns)
+
+
 def skip(raw: RawScan, numbers: tuple[int, ...]) -> RawScan:
     """The scan without the projections of these numbers; raises DataError where one does not exist."""
     count = raw.projections.shape[0]

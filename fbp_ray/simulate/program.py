@@ -22,10 +22,11 @@ from fbp_ray.cli import progress
 from fbp_ray.data.layout import DESCRIPTION, describe, file_name
 from fbp_ray.errors import ConfigError, DataError, RunError
 from fbp_ray.geometry import Geometry
+from fbp_ray.package_index import FetchError
 from fbp_ray.simulate import SimulateConfig
 from fbp_ray.simulate.dicom import dicom_folder
 from fbp_ray.simulate.protocol import LANES, centre, finer, generator, ground_truth, observe, project_rays
-from fbp_ray.simulate.sample import FetchError, sample
+from fbp_ray.simulate.sample import sample
 from fbp_ray.simulate.sources import INDEX, INDEX_EXAMPLE, Origin, Part, Slice, Source, divide, phantoms, stack_folder
 
 ROWS = 128

@@ -131,7 +131,11 @@ def train(
             row = {
                 "epoch": epoch,
                 "lr": optimizer.param_groups[0]["lr"],
-                **({"network_lr": optimizer.param_groups[-1]["lr"]} if config.optim.network_lr else {}),
+                **(
+                    {"network_lr": optimizer.param_groups[-1]["lr"]}
+                    if config.optim.network_lr and learned(model.postprocessing)
+                    else {}
+                ),
                 **{f"train_{name}": value for name, value in trained.items()},
                 **{f"validation_{name}": value for name, value in validated.items()},
                 "samples_per_second": len(training_set) / training_seconds,

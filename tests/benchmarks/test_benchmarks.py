@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import volume
 from benchmarks.projector import growth, machine, memory, peers, report
 from benchmarks.projector.cases import OURS, Case, own_cases, updates
 from benchmarks.projector.timing import Timing, best_batch, interleaved
@@ -184,3 +185,13 @@ class TestMeasuring:
     def test_the_machine_is_named(self) -> None:
         assert machine.machine()["processor"]
         assert machine.versions()["torch"] == torch.__version__.split("+")[0]
+
+
+def test_a_volumes_row_is_told_by_the_slope_and_with_all_that_is_there_once() -> None:
+    bare = [volume.Took(0.1, 0.2)] * 3
+    short, whole = [volume.Took(10.0, 12.0, 3e9)], [volume.Took(17.04, 25.44, 4e9)]  # 32 rows and 96
+    said = volume.report(bare, short, whole, slab=32, rows=96)
+    assert "a row more 110 ms (+10.0%), a row of 96, all included 177.5 ms (+77.5%)" in said
+    assert "a row of 2048, by both 113.2 ms (+13.2%)" in said
+    assert "a row more 210 ms (+5.0%)" in said
+    assert "memory 4 GB at the highest" in said

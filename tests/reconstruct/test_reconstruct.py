@@ -118,6 +118,17 @@ def test_a_volume_has_the_rows_in_the_scans_order_and_goes_on_after_a_failure(
         reconstruct(scan, again, "--slab", 5, "--rows", "0:3")
 
 
+def test_a_scan_that_would_fill_the_memory_is_not_kept_there(
+    scan: Path, expected: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go: list[int] = []
+    monkeypatch.setattr("fbp_ray.reconstruct.rows.available_bytes", lambda: 12 * 1000)
+    monkeypatch.setattr("fbp_ray.reconstruct.rows.keep_no_copy", let_go.append)
+    volume = reconstruct(scan, tmp_path / "volume.h5", "--slab", 5)
+    np.testing.assert_allclose(read(volume), expected, rtol=1e-4, atol=1e-3)
+    assert len(let_go) >= 3  # slabs
+
+
 def test_kill_9_in_the_middle_and_the_same_command_again_give_the_same_bytes(scan: Path, tmp_path: Path) -> None:
     """The process is killed with half a slab on the disk."""
     whole = reconstruct(scan, tmp_path / "whole.h5", "--slab", 5)

@@ -173,6 +173,12 @@ def test_what_cannot_be_is_refused_with_the_way_out(raw: Raw, tmp_path: Path, mo
         (dark, {}, DataError, "1 of 90 projections are dark .* leave them out: --read.skip 7"),
         (unlit, {}, DataError, "all projections are dark"),
         (few, {}, DataError, "% of the counts are not above the darks"),
+        (
+            raw,
+            {"read": {"values": "integrals"}},
+            DataError,
+            "100.0 % of the values are above 69, .* --read.values signal",
+        ),
         (swapped, {}, DataError, "flats .* are no brighter than the darks .*swapped"),
         (
             raw,

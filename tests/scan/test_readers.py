@@ -83,6 +83,23 @@ def test_stacks_of_sinograms_or_projections_with_their_parts_in_other_files(raw:
         read(tmp_path / "scan.npy", arc=(0, 180))
 
 
+@pytest.mark.parametrize("name", ["scan.nxs", "scan.h5", "tiffs"])
+def test_images_whose_axis_lies_along_their_rows(name: str, raw: Raw, tmp_path: Path) -> None:
+    stored = {part: getattr(raw, part).swapaxes(1, 2) for part in ("projections", "flats", "darks")}
+    scan, projections, stack = read(WRITERS[name](tmp_path / name, raw._replace(**stored)), axis="horizontal")
+    with stack:
+        np.testing.assert_array_equal(projections, raw.projections)
+        np.testing.assert_array_equal(
+            scan.projections.read(np.array([3, 4, 9]), slice(1, 3)), raw.projections[[3, 4, 9], 1:3]
+        )
+        np.testing.assert_array_equal(np.concatenate([everything(flat.frames) for flat in scan.flats]), raw.flats)
+        assert scan.darks is not None
+        np.testing.assert_array_equal(everything(scan.darks), raw.darks)
+        reader = RowReader(scan.projections, 1, 5, 2 * 24 * 20 * 2)  # memory for two rows
+        reader.prepare(tmp_path / "scratch", lambda count: None)
+        np.testing.assert_array_equal(reader.read(2, 4), raw.projections[:, 2:4].swapaxes(0, 1))
+
+
 def _beamline(folder: Path, raw: Raw) -> Path:
     """A file whose data and angles lie in other files, and some of whose links dangle."""
     (folder / "parts").mkdir()
