@@ -66,7 +66,7 @@ def write_page(file: Path, config: ScanConfig, description: dict[str, Any], axis
             ("dead pixels", steps["dead_pixels"]),
             ("zingers", steps["zingers"]),
             ("counts of none", steps["counts_of_none"]),
-            ("cells added", steps["pad"]),
+            ("cells added", "{} before, {} after".format(*steps["pad"]) if any(steps["pad"]) else "none"),
         ]
     )
     notes = [warning(note) for note in description["notes"][1:]]
