@@ -72,7 +72,7 @@ def padded(sinogram: Values, pad: tuple[int, int]) -> Values:
     def side(outermost: Values, cells: int) -> Values:
         fall = 0.5 + 0.5 * np.cos(np.pi * (np.arange(cells) + 1) / (cells + 1))
         mean = np.convolve(outermost.mean(1), kernel, "same") / norm
-        return mean[:, None].astype(np.float32) * fall.astype(np.float32)
+        return np.asarray(mean[:, None] * fall, dtype=np.float32)
 
     left, right = side(sinogram[:, :4], pad[0]), side(sinogram[:, -4:], pad[1])
     return np.concatenate([left[:, ::-1], sinogram, right], axis=1)

@@ -9,6 +9,7 @@ from fbp_ray.data import Batches, LoDoPaB, SharedCache, describe, electronic_noi
 from fbp_ray.data.hdf5_reader import Array
 from fbp_ray.data.layout import MU_MAX, check_data, has_truth, thins
 from fbp_ray.data.loader import Draw
+from fbp_ray.data.values import brightest_of, in_hounsfield
 from fbp_ray.errors import ConfigError
 from fbp_ray.geometry import Geometry
 from fbp_ray.model import LearnableFBP, ModelConfig
@@ -150,7 +151,8 @@ def split_of(config: TrainConfig, geometry: Geometry) -> Split | None:
 
 
 def describe_parts(config: ResolvedConfig, training_set: LoDoPaB, validation_set: LoDoPaB) -> dict[str, Any]:
-    """What a checkpoint says of the data it was trained on."""
+    """What a checkpoint says of the data it was trained on; of those that are not CT's also how bright they are."""
+    unit = unit_of(config.data.dir) if config.data.dir else MU_MAX
     return {
         "dir": str(config.data.dir),
         "every": config.data.every,
@@ -159,6 +161,7 @@ def describe_parts(config: ResolvedConfig, training_set: LoDoPaB, validation_set
         "train_samples": len(training_set),
         "validation_samples": len(validation_set),
         "description": describe(config.data.dir),
+        **({} if in_hounsfield(unit) else {"brightest": brightest_of(training_set, unit)}),
     }
 
 
