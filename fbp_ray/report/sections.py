@@ -27,7 +27,7 @@ from fbp_ray.report.page import (
 )
 from fbp_ray.report.quality import missing, number, quality
 from fbp_ray.report.subject import Evaluation, Subject
-from fbp_ray.report.words import data_of, learned_from, network_of, window_of
+from fbp_ray.report.words import data_of, learned_from, network_of, scan_of, window_of
 
 
 def run_page(subject: Subject) -> str:
@@ -213,15 +213,11 @@ def data_and_versions(subject: Subject) -> Html:
     about = subject.evaluation.about if subject.evaluation else {}
     counts = ", ".join(f"{part} {count}" for part, count in (described.get("samples") or {}).items())
     geometry = subject.model.geometry if subject.model else None
-    scan = geometry and (
-        f"{geometry.num_angles} angles, {geometry.cells} cells of {1000 * geometry.cell_size:.3g} mm; images of "
-        f"{geometry.image_shape[0]} x {geometry.image_shape[1]} pixels of {1000 * geometry.pixel_size:.3g} mm"
-    )
     pairs = [
         ("trained on", data_of(subject)),
         ("samples", counts),
         ("split", described.get("split", "")),
-        ("scan", scan or ""),
+        ("scan", scan_of(geometry) if geometry else ""),
         ("evaluated on", f"{about['data']}, {about.get('split')} part" if about.get("data") else ""),
         ("evaluation", subject.evaluation.folder if subject.evaluation else ""),
     ]
