@@ -151,9 +151,9 @@ def _check_free_space(target: Path, scratch: int, rows: int, angles: int, width:
     existing = next(folder for folder in target.parents if folder.exists())
     free = shutil.disk_usage(existing).free
     if needed * 1.02 > free:
-        beside = f" ({scratch / 1e9:.2f} GB of them while it works)" if scratch else ""
+        beside = f" ({scratch / 1e9:.3g} GB of them while it works)" if scratch else ""
         raise RunError(
-            f"the data take {needed / 1e9:.2f} GB{beside}, but the disk of {existing} has {free / 1e9:.2f} GB left; "
+            f"the data take {needed / 1e9:.3g} GB{beside}, but the disk of {existing} has {free / 1e9:.3g} GB left; "
             "choose another --out, fewer --rows, or a --bin"
         )
 
@@ -173,6 +173,11 @@ def _look(scan: Scan, threads: int) -> Looked:
         f"Axis on column {axis.column:g} ({axis.method}"
         + (f", rows differ by {axis.spread:g})" if axis.spread else ")")
     ]
+    if floored > 1e-3:
+        notes.append(
+            f"{100 * floored:.1f} % of the values are 0 or negative, and were raised so that they have a logarithm: if "
+            "the object is not that dense, leave out rows or projections (--rows, --read.skip), or give other darks"
+        )
     if axis.spread > 1:
         notes.append("The rows disagree about the axis; look at scan.html, and give another if need be: --axis.column")
     cells = sinograms.shape[2]

@@ -201,10 +201,12 @@ def test_what_cannot_be_is_refused_with_the_way_out(raw: Raw, tmp_path: Path, mo
     unlit = raw._replace(projections=np.full_like(raw.projections, 100))
     few = raw._replace(projections=np.where(raw.projections % 9 == 0, np.uint16(90), raw.projections))
     swapped = raw._replace(flats=raw.darks, darks=raw.flats)
+    lost = raw._replace(projections=np.where(np.arange(90)[:, None, None] == 4, np.nan, raw.projections.astype("f4")))
     cases: list[tuple[Raw, dict[str, Any], type[FbpRayError], str]] = [
         (dark, {}, DataError, "1 of 90 projections are dark .* leave them out: --read.skip 7"),
         (unlit, {}, DataError, "all projections are dark"),
         (few, {}, DataError, "% of the counts are not above the darks"),
+        (lost, {}, DataError, "1 of 90 projections have values that are NaN .*--read.skip 4"),
         (swapped, {}, DataError, "flats .* are no brighter than the darks .*swapped"),
         (
             raw,
