@@ -232,8 +232,10 @@ def window_charts(stage: nn.Module, cells: int, cutoffs: Iterable[float]) -> lis
         if by_angle:
             low, high = np.percentile(weight, [5, 95], axis=0)
             axes.fill_between(frequency, low, high, color="k", alpha=0.2, label="learned, 5 to 95 % of the angles")
-        axes.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), ylim=(-0.1, 1.4))
-        axes.legend(fontsize="small")
+        low, high = min(-0.1, 1.05 * float(mean.min())), max(1.05, 1.05 * float(mean.max()))
+        ylim = (low, high + 0.45 * (high - low))  # the legend stands above the curves
+        axes.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), ylim=ylim)
+        axes.legend(fontsize="x-small", ncols=2, loc="upper right")
 
     def over_angles(axes: Any) -> Any:
         extent = (0.0, 1.0, 0.0, float(len(weight)))

@@ -22,7 +22,7 @@ from fbp_ray.data import LoDoPaB
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.filters import WindowConfig
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
-from fbp_ray.pictures import DIFFERENCE, GREY, HEADER, panels, scales_for, strip
+from fbp_ray.pictures import DIFFERENCE, GREY, HEADER, blank_figure, panels, scales_for, strip, window_charts
 from fbp_ray.trackers import Tracker, TrackerGroup, check_trackers, open_tracker, scalars
 from tests.support.scans import COARSE, write_scan
 
@@ -363,6 +363,18 @@ def test_the_pictures_of_an_epoch_keep_their_names_and_ranges(tmp_path: Path, ki
     quarter = expected.shape[1] // 4  # the classic FBP is the same picture, whatever the others became
     assert np.array_equal(second["reconstruction/0001"][:, : quarter - 6], expected[:, : quarter - 6])
     assert list(panels(model, dataset, baseline, TrackConfig(images=0), 1)) == ["window"]
+
+
+def test_the_chart_of_a_window_shows_all_of_it_below_its_legend() -> None:
+    model = LearnableFBP(ModelConfig(geometry=COARSE, window=WindowConfig(kind="frequency", init="hann")))
+    with torch.no_grad():
+        model.filter.weight[..., 10] = -0.6  # type: ignore[index]
+        model.filter.weight[..., 20] = 1.9  # type: ignore[index]
+    axes = blank_figure(4, 3).subplots()
+    window_charts(model.filter, COARSE.cells, [0.5])[0].draw(axes)
+    low, high = axes.get_ylim()
+    assert low < -0.6
+    assert high > 1.4 * 1.9
 
 
 def test_pictures_of_other_data_than_ct_show_their_highest_values(tmp_path: Path) -> None:

@@ -124,7 +124,13 @@ def look(model: LearnableFBP, dataset: LoDoPaB, panels: int, device: torch.devic
         "milliseconds": times,
         "batch": BATCH,
         "machine": f"{device.type}, {torch.get_num_threads()} threads",
-        "alone": {"cutoffs": CUTOFFS, "risks": risks[2:].mean(1).tolist(), "grey": grey, **curves},
+        "alone": {
+            "cutoffs": CUTOFFS,
+            "risks": risks[2:].mean(1).tolist(),
+            "grey": grey,
+            "unit": unit_of(dataset.folder),
+            **curves,
+        },
     }
     titles = {name: method.title for name, method in methods.items()}
     return Seen(titles, metrics, measured, cutoff, _as_csv(dataset, of), pictures, kept)

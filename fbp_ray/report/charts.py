@@ -47,9 +47,25 @@ def chart(draw: Callable[[Any], Any], described: str, caption: object = "") -> H
     figure.subplots_adjust(left=0.18, bottom=0.15, right=0.97, top=0.91)  # to work it out takes as long as to draw
     axes: Any = figure.subplots()
     drawn = draw(axes)
+    shown = axes.yaxis.get_major_formatter().format_ticks(axes.get_yticks())
+    longest = max((len(label) for label in shown if "$" not in label), default=0)
+    if longest > 5:  # room for the axis's name beside them
+        figure.subplots_adjust(left=0.18 + 0.02 * (longest - 5))
     if drawn is not None:
         figure.colorbar(drawn, ax=axes)
     return picture(as_svg(figure), described, caption)
+
+
+def legend_above(axes: Any) -> None:
+    """A legend over the curves, for which the axis goes on."""
+    lines = len(axes.get_legend_handles_labels()[0])
+    low, high = axes.get_ylim()
+    share = 0.09 * lines + 0.03
+    if axes.get_yscale() == "log":
+        axes.set_ylim(low, high * (high / low) ** (share / (1 - share)))
+    else:
+        axes.set_ylim(low, high + (high - low) * share / (1 - share))
+    axes.legend(fontsize="small", loc="upper right")
 
 
 def plain(text: str) -> str:
@@ -136,7 +152,7 @@ def noise_and_edges(series: Sequence[tuple[str, Evaluation, str]]) -> Html:
             axes.plot(seen["frequency"], seen["power"], color=f"C{number}", label=label)
         axes.set(xlabel="cycles/mm", ylabel=noise, yscale="log", title="noise power spectrum")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        legend_above(axes)
 
     def edge(name: str) -> Callable[[Any], None]:
         def draw(axes: Any) -> None:

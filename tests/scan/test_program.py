@@ -109,7 +109,9 @@ def test_the_data_are_the_line_integrals_and_tell_their_scale(made: Path, raw: R
     error = np.abs(rows * unit - raw.integrals).mean() / raw.integrals.mean()
     assert error < 0.05  # noise, and what is left of the rings
     assert photons_of(made) == pytest.approx(20000 * 1.09, rel=0.1)
-    assert "<svg" not in (made / "scan.html").read_text()
+    page = (made / "scan.html").read_text()
+    assert "<svg" not in page
+    assert "What stripe removal took away" in page
     assert not list(made.parent.glob(".*.part"))
 
 
