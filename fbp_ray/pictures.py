@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from fbp_ray.baseline import Baseline, Quality
 from fbp_ray.config import TrackConfig
+from fbp_ray.data.values import BRIGHTEST, brightest
 from fbp_ray.filters import BandWindow, analytic_window, frequencies, is_plain
 from fbp_ray.filters.adaptive import ENERGIES, VARIANCES
 from fbp_ray.model import LearnableFBP, fbp
@@ -41,12 +42,18 @@ class Scale(NamedTuple):
     colours: str
 
 
-GREY = Scale(0.0, 0.45, "gray")  # attenuation / MU_MAX: air is 0, water 0.246, dense bone 0.45
+GREY = Scale(0.0, BRIGHTEST, "gray")  # attenuation / MU_MAX: air is 0, water 0.246
 DIFFERENCE = Scale(-0.08, 0.08, "RdBu_r")  # blue for too little, red for too much
 GAP = 6  # pixels between the images of a strip
 HEADER = 24  # pixels above them, for their names
 ANALYTIC: tuple[WindowName, ...] = ("hann", "hamming", "cosine", "shepp-logan")
 SMALLEST = 240  # smaller images are enlarged to at least so many pixels a side, or their names would not fit
+
+
+def scales_for(high: float) -> tuple[Scale, Scale]:
+    """What images are shown in whose highest values are so high, and their differences."""
+    reach = float(f"{high * DIFFERENCE.high / GREY.high:.2g}")
+    return Scale(0.0, high, GREY.colours), Scale(-reach, reach, DIFFERENCE.colours)
 
 
 def panels(
@@ -65,7 +72,8 @@ def panels(
         return {}
     cutoff = baseline.hann_ssim_cutoff
     device = next(model.parameters()).device
-    pictures = {}
+    pictures: dict[str, Pixels] = {}
+    scales: tuple[Scale, Scale] | None = None  # all samples have the first one's
     for index in evenly_spaced(len(dataset), config.images):
         sample = dataset[index]
         observation = sample.observation.to(device)
@@ -73,7 +81,10 @@ def panels(
             classic = fbp(observation, model.geometry, "hann", cutoff)
             learned = model(observation)
         truth = sample.ground_truth if dataset.truth else None
-        pictures[f"reconstruction/{index:04d}"] = strip(classic, learned, truth, f"FBP, Hann {cutoff:.2f}")
+        unit = model.config.window.unit
+        scales = scales or scales_for(brightest(unit, classic.cpu() if truth is None else truth))
+        name = f"FBP, Hann {cutoff:.2f}"
+        pictures[f"reconstruction/{index:04d}"] = strip(classic, learned, truth, name, *scales)
     cutoffs = sorted({baseline.hann_psnr_cutoff, baseline.hann_ssim_cutoff})
     if (window := window_figure(model.filter, model.geometry.parallel.cells, cutoffs)) is not None:
         pictures["window"] = as_pixels(window)
@@ -118,7 +129,12 @@ def strip(
 
 
 def comparison(
-    title: str, observation: Tensor, reconstructions: dict[str, tuple[Tensor, Quality]], ground_truth: Tensor
+    title: str,
+    observation: Tensor,
+    reconstructions: dict[str, tuple[Tensor, Quality]],
+    ground_truth: Tensor,
+    grey: Scale = GREY,
+    difference: Scale = DIFFERENCE,
 ) -> Pixels:
     """A picture of one sample: every reconstruction and the ground truth, the signed differences and the observation.
 
@@ -129,13 +145,14 @@ def comparison(
         observation: (A, D).
         reconstructions: for each method its image (H, W) and the image's quality.
         ground_truth: (H, W).
+        grey, difference: what the images and the differences are shown in.
     """
     images, differences = [], []
     for method, (image, quality) in reconstructions.items():
-        images.append((f"{method}\n{quality.psnr:.2f} dB, SSIM {quality.ssim:.4f}", _colour(image, GREY)))
-        name = f"{method} - ground truth\n{DIFFERENCE.low:g} (blue) to {DIFFERENCE.high:g} (red)"
-        differences.append((name, _colour(image - ground_truth, DIFFERENCE)))
-    images.append((f"ground truth\n{GREY.low:g} (black) to {GREY.high:g} (white)", _colour(ground_truth, GREY)))
+        images.append((f"{method}\n{quality.psnr:.2f} dB, SSIM {quality.ssim:.4f}", _colour(image, grey)))
+        name = f"{method} - ground truth\n{difference.low:g} (blue) to {difference.high:g} (red)"
+        differences.append((name, _colour(image - ground_truth, difference)))
+    images.append((f"ground truth\n{grey.low:g} (black) to {grey.high:g} (white)", _colour(ground_truth, grey)))
     # As large as an image: the nearest of its values.
     rows, columns = (
         np.linspace(0, length - 1, size).round().astype(int)
@@ -215,8 +232,10 @@ def window_charts(stage: nn.Module, cells: int, cutoffs: Iterable[float]) -> lis
         if by_angle:
             low, high = np.percentile(weight, [5, 95], axis=0)
             axes.fill_between(frequency, low, high, color="k", alpha=0.2, label="learned, 5 to 95 % of the angles")
-        axes.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), ylim=(-0.1, 1.4))
-        axes.legend(fontsize="small")
+        low, high = min(-0.1, 1.05 * float(mean.min())), max(1.05, 1.05 * float(mean.max()))
+        ylim = (low, high + 0.45 * (high - low))  # the legend stands above the curves
+        axes.set(xlabel="frequency / Nyquist", ylabel="window", xlim=(0, 1), ylim=ylim)
+        axes.legend(fontsize="x-small", ncols=2, loc="upper right")
 
     def over_angles(axes: Any) -> Any:
         extent = (0.0, 1.0, 0.0, float(len(weight)))

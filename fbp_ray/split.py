@@ -25,7 +25,6 @@ from torch import Tensor
 from fbp_ray.errors import ConfigError
 from fbp_ray.filters.noise import FEWEST, MOST, estimated_photons
 from fbp_ray.geometry import FanBeam, Geometry, ParallelBeam
-from fbp_ray.rebinning import rebin
 
 FOLDS = 8
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -223,14 +222,14 @@ class ByPhotons:
 
     def doubt(self, sinogram: Tensor) -> str:
         """What speaks against N in the noise of a scan (1, A, D); empty for nothing."""
-        rays = rebin(sinogram, self.geometry) if isinstance(self.geometry, FanBeam) else sinogram
-        found = float(estimated_photons(rays, self.unit))
+        found = float(estimated_photons(sinogram, self.unit))  # of a fan beam's own rays, which are independent
         if not FEWEST < found < MOST or 1 / DOUBTFUL < self.photons / found < DOUBTFUL:
             return ""
+        instead = "" if isinstance(self.geometry, FanBeam) else ", or hold out angles: --split angles"
         return (
             f"--split photons takes {self.photons:g} photons a ray, but the noise of the first scan is that of about "
             f"{found:.3g}: with a wrong number both parts share noise, and what is learned and judged is wrong. Say "
-            "how many there were, --window.photons N, or hold out angles: --split angles"
+            f"how many there were, --window.photons N{instead}"
         )
 
     def drawn(self, sinogram: Tensor, index: Sequence[int] | Tensor, seed: int, epoch: int, step: int) -> Parts:

@@ -26,6 +26,7 @@ from torch import Tensor
 from fbp_ray import networks
 from fbp_ray.caches import apart_from_caches
 from fbp_ray.data.layout import MU_MAX
+from fbp_ray.data.values import in_hounsfield
 from fbp_ray.geometry import Geometry, ParallelBeam
 from fbp_ray.graphs import Recorded
 from fbp_ray.model import LearnableFBP, fbp
@@ -36,7 +37,6 @@ from service.problems import Problem
 from service.settings import BatchingConfig
 
 CLASSIC_FBP = "classic-fbp"
-UNIT = f"attenuation in 1/m, divided by {MU_MAX:.5f}"
 IMAGE_COPIES = 6
 """Sinograms' worth of memory that an image of a batch takes while it is computed; measured 3.3, and some to spare."""
 
@@ -58,8 +58,20 @@ class Engine:
     source: str = ""
     """Where a learned model comes from."""
 
+    unit: float | None = None
+    """1/m that the value 1 of its images stands for; None where that is not known."""
+
     network_bytes: int = 0
     """The memory that the network after the backprojection takes for an image."""
+
+    @property
+    def values(self) -> str:
+        """What its images' values are."""
+        if self.unit is None:
+            return "the sinograms' values, divided by metres"
+        if in_hounsfield(self.unit):
+            return f"attenuation in 1/m, divided by {MU_MAX:.5f}"
+        return "attenuation in 1/m" if self.unit == 1 else f"attenuation in 1/m, divided by {self.unit:g}"
 
     @cached_property
     def digest(self) -> str:
@@ -78,20 +90,28 @@ class Engine:
         return (self.method, self.version, self.digest, self.geometry)
 
 
-def learned(name: str, version: str, model: LearnableFBP, device: torch.device, source: str) -> Engine:
-    """A trained model, which is on `device`."""
+def learned(
+    name: str, version: str, model: LearnableFBP, device: torch.device, source: str, unit: float = MU_MAX
+) -> Engine:
+    """A trained model, which is on `device`; `unit` is that of its data."""
     network_bytes = networks.bytes_per_image(model.postprocessing, model.geometry.parallel)
     run = _on(device, model, True)
-    return Engine(name, version, "learned", model.geometry, device, run, source, network_bytes)
+    return Engine(name, version, "learned", model.geometry, device, run, source, unit, network_bytes)
 
 
 def classic_alone(
-    geometry: Geometry, window: WindowName, cutoff: float, device: torch.device, *, kept: bool = False
+    geometry: Geometry,
+    window: WindowName,
+    cutoff: float,
+    device: torch.device,
+    unit: float | None = None,
+    *,
+    kept: bool = False,
 ) -> Engine:
-    """The classic FBP, `kept` for many requests or for one."""
+    """The classic FBP, of sinograms whose unit may be known, `kept` for many requests or for one."""
     run = _on(device, lambda batch: fbp(batch, geometry, window, cutoff), kept)
     version = f"{window}-{cutoff}".removesuffix(".0")  # every digit: engines with the same version share batches
-    return Engine(CLASSIC_FBP, version, "fbp", geometry, device, run)
+    return Engine(CLASSIC_FBP, version, "fbp", geometry, device, run, unit=unit)
 
 
 def _on(device: torch.device, function: Callable[[Tensor], Tensor], kept: bool) -> Callable[[Tensor], Tensor]:
@@ -105,9 +125,11 @@ def _on(device: torch.device, function: Callable[[Tensor], Tensor], kept: bool) 
 
 
 @lru_cache(maxsize=32)
-def classic(geometry: Geometry, window: WindowName, cutoff: float, device: torch.device) -> Engine:
+def classic(
+    geometry: Geometry, window: WindowName, cutoff: float, device: torch.device, unit: float | None = MU_MAX
+) -> Engine:
     """The same, kept for the next request: for the geometries of models."""
-    return classic_alone(geometry, window, cutoff, device, kept=True)
+    return classic_alone(geometry, window, cutoff, device, unit, kept=True)
 
 
 class _Piece(NamedTuple):

@@ -9,6 +9,7 @@ with the package is `best`.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 import time
@@ -18,7 +19,9 @@ from typing import Any
 
 import torch
 
-from fbp_ray.checkpoint import Checkpoint, read_model, write_checkpoint
+from fbp_ray.checkpoint import Checkpoint, Manifest, read_model, write_checkpoint
+from fbp_ray.data.layout import MU_MAX
+from fbp_ray.data.values import BRIGHTEST
 from fbp_ray.errors import CheckpointError, FbpRayError
 from fbp_ray.geometry import Geometry, ParallelBeam
 from fbp_ray.run import RunFolder
@@ -144,7 +147,8 @@ class ModelRegistry:
                 raise Problem(422, f"{CLASSIC_FBP} is not learned; leave out method, or name another model")
             default = self.settings.models
             geometry = model.engine.geometry if model else ParallelBeam.lodopab()
-            return classic(geometry, window or default.window, cutoff or default.cutoff, self.device)
+            unit = model.engine.unit if model else MU_MAX
+            return classic(geometry, window or default.window, cutoff or default.cutoff, self.device, unit)
         if model is None:
             raise Problem(
                 404,
@@ -315,8 +319,9 @@ class ModelRegistry:
                 folder, lambda found: refuse_own(found.model.own_code, self.settings.models.own)
             )
             version = checkpoint.manifest.sha256["weights"][:12]
-            engine = learned(name, version, model.eval().to(self.device), self.device, source)
-            phantom_error = verify(engine, source)
+            unit = unit_of_model(checkpoint.manifest)
+            engine = learned(name, version, model.eval().to(self.device), self.device, source, unit)
+            phantom_error = verify(engine, source, checkpoint.manifest.data.get("brightest", BRIGHTEST))
         except FbpRayError:
             raise
         except Exception as error:  # whatever some store's library makes of a name, or torch of weights from elsewhere
@@ -339,6 +344,14 @@ class ModelRegistry:
 
     def _copy(self, name: str, version: str) -> LocalFolder:
         return LocalFolder(self.settings.state / "models" / name / version)
+
+
+def unit_of_model(manifest: Manifest) -> float:
+    """1/m that the value 1 of a model's images stands for: as its data said, else as its window was told."""
+    described = manifest.data.get("description")
+    unit = described.get("unit") if isinstance(described, dict) else None
+    known = isinstance(unit, int | float) and 0 < unit < math.inf
+    return float(unit) if known and unit is not None else manifest.model.window.unit
 
 
 def _completed(run: Folder, written: float) -> float | None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fbp_ray.geometry import FanBeam, Geometry
 from service.access import Operate, Reconstruct
-from service.batching import CLASSIC_FBP, UNIT
+from service.batching import CLASSIC_FBP
 from service.model_registry import ModelRegistry, ServedModel
 from service.problems import documented
 from service.turns import Turns
@@ -91,7 +91,7 @@ class ModelDocument(BaseModel):
             window=manifest.model.window.kind,
             sha256=manifest.sha256["weights"],
             geometry=GeometryDocument.of(manifest.model.geometry),
-            unit=UNIT,
+            unit=model.engine.values,
             device=str(model.engine.device),
         )
 

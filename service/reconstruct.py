@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
+from fbp_ray.data.values import in_hounsfield
 from fbp_ray.stage_settings import WindowName
 from service.access import Reconstruct, token_of
-from service.batching import CLASSIC_FBP, UNIT, Engine
+from service.batching import CLASSIC_FBP, Engine
 from service.body_limits import read_body
 from service.forms import read_form
 from service.given_geometry import geometry_of, prepare
@@ -50,9 +51,19 @@ class ReconstructOptions(BaseModel):
     ] = None
     output: Annotated[Output, Field(description="format of the answer; png and dcm of a stack come in a zip")] = "npy"
     level: Annotated[
-        float, Field(ge=-2000, le=6000, allow_inf_nan=False, description="middle of a PNG's greys, in HU")
-    ] = -300
-    width: Annotated[float, Field(ge=1, le=10000, allow_inf_nan=False, description="from black to white, in HU")] = 1400
+        float | None,
+        Field(
+            ge=-1e9,
+            le=1e9,
+            allow_inf_nan=False,
+            description="middle of a PNG's greys: in HU, -300 by default; where X-Value-Unit is not CT's, in "
+            "the images' values, and by default the middle of each image's own",
+        ),
+    ] = None
+    width: Annotated[
+        float | None,
+        Field(gt=0, le=1e9, allow_inf_nan=False, description="from black to white, likewise; 1400 HU by default"),
+    ] = None
 
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -101,7 +112,8 @@ _BODY: dict[str, Any] = {
 _TEXT = {"schema": {"type": "string"}}
 _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Images: attenuation / 81.35858 per metre, axis 0 = x; pictures are transposed.",
+        "description": "Images: attenuation in 1/m, divided by what X-Value-Unit says (81.35858 for CT), axis 0 = x; "
+        "pictures are transposed.",
         "content": {media: _BINARY if media != "application/json" else {} for media in MEDIA_TYPES.values()},
         "headers": {
             "X-Model": {"description": "the model's name", **_TEXT},
@@ -148,7 +160,7 @@ async def reconstruct(request: Request, options: Annotated[ReconstructOptions, Q
         "X-Model-Source": quote(engine.source, safe="/:"),
         "X-Method": engine.method,
         "X-Geometry": engine.digest,
-        "X-Value-Unit": UNIT,
+        "X-Value-Unit": engine.values,
         "X-Seconds": f"{time.perf_counter() - began:.4f}",
         "Content-Disposition": f'inline; filename="{file.name}"',
     }
@@ -210,10 +222,11 @@ def _image_file(options: ReconstructOptions, engine: Engine, stack: Stack) -> Im
             "version": engine.version,
             "method": engine.method,
             "geometry": engine.digest,
-            "unit": UNIT,
+            "unit": engine.values,
         },
         level=options.level,
         width=options.width,
+        in_hu=in_hounsfield(engine.unit),
         pixel_mm=engine.geometry.pixel_size * 1000,
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fbp_ray.data.layout import MU_MAX, MU_WATER
+from fbp_ray.data.values import BRIGHTEST, WATER
 from fbp_ray.errors import CheckpointError
 from fbp_ray.geometry import Geometry
 from fbp_ray.metrics import relative_error
@@ -17,8 +17,11 @@ MAX_PHANTOM_ERROR = 0.5
 """The largest relative error on the phantom; where the classic FBP of a scan is that bad too, twice its error."""
 
 
-def soft_disc(geometry: Geometry) -> Tensor:
-    """A disc of water with a soft edge and a denser spot in it: (H, W), attenuation / MU_MAX."""
+def soft_disc(geometry: Geometry, high: float = BRIGHTEST) -> Tensor:
+    """A disc with a soft edge and a denser spot in it: (H, W).
+
+    It is of water in LoDoPaB-CT's scale, and in another as bright as water would be if bone had the value `high`.
+    """
     parallel = geometry.parallel
     reach = min(abs(geometry.x[0]), abs(geometry.y[0]), parallel.cells * parallel.cell_size / 2)
     x, y = geometry.x[:, None] / reach, geometry.y[None, :] / reach
@@ -26,17 +29,24 @@ def soft_disc(geometry: Geometry) -> Tensor:
     def disc(centre: float, radius: float) -> np.ndarray:
         return np.asarray(1 / (1 + np.exp((np.hypot(x - centre, y) - radius) / 0.05)))
 
-    image = MU_WATER / MU_MAX * (disc(0.0, 0.6) + 0.5 * disc(0.25, 0.15))
+    image = high * WATER / BRIGHTEST * (disc(0.0, 0.6) + 0.5 * disc(0.25, 0.15))
     return torch.from_numpy(image.astype(np.float32))
 
 
-def verify(engine: Engine, source: str, batch: int = 4) -> float:
+def verify(engine: Engine, source: str, high: float = BRIGHTEST, batch: int = 4) -> float:
     """The relative error of the built-in phantom's images, one alone and a batch of them; compiles what they need.
+
+    Args:
+        engine: the model.
+        source: of it, in words.
+        high: what the densest things have in the images that it was trained on: networks and windows by noise are made
+            for such values.
+        batch: sinograms of one.
 
     Raises:
         CheckpointError: the images are not the phantom, or not finite.
     """
-    phantom = soft_disc(engine.geometry)
+    phantom = soft_disc(engine.geometry, high)
     with torch.inference_mode():
         sinogram = project(phantom[None], engine.geometry)
         images = [*engine.run(sinogram), *engine.run(sinogram.expand(batch, -1, -1).contiguous())]

@@ -1,7 +1,7 @@
 """From images to bytes, piece by piece where the format allows: the first images are sent while others are computed.
 
-Images are numbers in attenuation / MU_MAX, axis 0 = x. PNG and DICOM show them in HU and transposed: x to the right, y
-down.
+Images are numbers in multiples of the model's unit, axis 0 = x. PNG and DICOM show those of CT in HU, others as they
+are, and all transposed: x to the right, y down.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ OBJECTS = 4000
 """Bytes that the objects around an image take."""
 SLOPE, INTERCEPT = 1 / 8, -2048.0
 """A DICOM file stores integers: HU = SLOPE * stored + INTERCEPT, from -2048 to 6143.9 HU in steps of an eighth."""
+HU_LEVEL, HU_WIDTH = -300.0, 1400.0
+"""What pictures in HU show where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,12 @@ class ImageFile:
     about: dict[str, str]
     """What is said beside the values, where the format has room for it: model, version, method, geometry, unit."""
 
-    level: float
-    width: float
-    """The window of grey values of a PNG: its middle and its width, in HU."""
+    level: float | None
+    width: float | None
+    """The window of grey values of a PNG: its middle and its width, in HU or else in the images' values."""
+
+    in_hu: bool
+    """The images are of CT in LoDoPaB-CT's scale, so that pictures of them are in HU."""
 
     pixel_mm: float
 
@@ -158,7 +163,7 @@ async def _pictures(file: ImageFile, images: Images, in_thread: InThread) -> Asy
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
         async for image in images:
             if file.output == "png":
-                content = await in_thread(as_png, image, file.level, file.width)
+                content = await in_thread(as_png, *shown(image, file))
             else:
                 content = await in_thread(series.as_dicom, image, number + 1)
             if file.single:
@@ -212,9 +217,19 @@ def hounsfield(image: Image) -> Image:
     return scaled
 
 
-def as_png(image: Image, level: float, width: float) -> bytes:
-    """The image as a PNG of 8 bits: black at level - width / 2, white at level + width / 2, in HU."""
-    grey = (hounsfield(image) - (level - width / 2)) * (255 / width)
+def shown(image: Image, file: ImageFile) -> tuple[Image, float, float]:
+    """The values that a picture shows, in HU or as they are, and the middle and the width of its greys."""
+    if file.in_hu:
+        values, level, width = hounsfield(image), HU_LEVEL, HU_WIDTH
+    else:
+        low, high = (float(value) for value in np.percentile(image, [0.1, 99.9]))
+        values, level, width = image, (low + high) / 2, max(high - low, 1e-9)
+    return values, level if file.level is None else file.level, width if file.width is None else file.width
+
+
+def as_png(values: Image, level: float, width: float) -> bytes:
+    """The values as a PNG of 8 bits: black at level - width / 2, white at level + width / 2."""
+    grey = (values - (level - width / 2)) * (255 / width)
     content = io.BytesIO()
     Picture.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8).T).save(content, "png", compress_level=1)
     return content.getvalue()
@@ -229,8 +244,14 @@ class Series:
         self.created = datetime.now(UTC)
 
     def as_dicom(self, image: Image, number: int) -> bytes:
-        """The image in HU as a DICOM file, the `number`-th of the series."""
-        stored = np.clip(np.rint((hounsfield(image) - INTERCEPT) / SLOPE), 0, 65535).astype("<u2").T
+        """The image in HU, or else in its own values, as a DICOM file, the `number`-th of the series."""
+        values, level, width = shown(image, self.file)
+        slope, intercept = SLOPE, INTERCEPT
+        if not self.file.in_hu:  # as finely as there are integers
+            intercept = float(values.min())
+            slope = max((float(values.max()) - intercept) / 65535, 1e-12)
+            slope, intercept = float(f"{slope:.9g}"), float(f"{intercept:.9g}")
+        stored = np.clip(np.rint((values.astype(np.float64) - intercept) / slope), 0, 65535).astype("<u2").T
         model, version, method = (self.file.about[name] for name in ("model", "version", "method"))
         meta = FileMetaDataset()
         meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
@@ -257,8 +278,12 @@ class Series:
         data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
         data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
         data.PixelSpacing = [f"{self.file.pixel_mm:.10g}"] * 2
-        data.RescaleSlope, data.RescaleIntercept, data.RescaleType = SLOPE, INTERCEPT, "HU"
-        data.WindowCenter, data.WindowWidth = self.file.level, self.file.width
+        data.RescaleSlope, data.RescaleIntercept, data.RescaleType = (
+            f"{slope:.9g}",
+            f"{intercept:.9g}",
+            "HU" if self.file.in_hu else "US",
+        )
+        data.WindowCenter, data.WindowWidth = f"{level:.9g}", f"{width:.9g}"
         data.PixelData = stored.tobytes()
         content = io.BytesIO()
         data.save_as(content, enforce_file_format=True)

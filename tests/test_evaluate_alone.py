@@ -15,13 +15,14 @@ from fbp_ray.data import LoDoPaB
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.errors import ConfigError, DataError
 from fbp_ray.evaluate import main
+from fbp_ray.evaluate.alone import look
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.projector import project
 from fbp_ray.report.compare import comparison_page
 from fbp_ray.report.subject import read_subject
 from fbp_ray.stage_settings import WindowConfig
 from tests.support.checkpoints import save_checkpoint
-from tests.support.scans import COARSE, write_scan
+from tests.support.scans import COARSE, FAN, write_scan
 
 METHODS = ["ramp", "hann_risk", "learned"]
 
@@ -106,3 +107,12 @@ def test_what_needs_ground_truth_says_so(
     with pytest.raises(error, match=message):
         main([*given[2], "--out", str(tmp_path / "out"), *more])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_fan_beam_is_judged_by_photons_that_the_data_or_the_model_know(tmp_path: Path) -> None:
+    dataset = LoDoPaB(write_scan(tmp_path, FAN), "test", FAN, truth=False)
+    windows = (WindowConfig(photons=photons) for photons in ("estimate", 1000.0))
+    silent, told = (LearnableFBP(ModelConfig(geometry=FAN, window=window)) for window in windows)
+    with pytest.raises(ConfigError, match=r"neither .* nor the model says how many a ray has .*add `photons` to its"):
+        look(silent, dataset, 0, torch.device("cpu"))
+    assert list(look(told, dataset, 0, torch.device("cpu")).metrics) == METHODS

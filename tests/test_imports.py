@@ -126,7 +126,7 @@ for program, wrong in {wrong}.items():
 
 
 def test_the_client_needs_no_torch() -> None:
-    assert {name for name in imports_of("client") if name in parts()} == {"client", "errors"}
+    assert {name for name in imports_of("client") if name in parts()} == {"client", "errors", "geometry"}
     code = (
         "import sys, fbp_ray.client\n"
         "loaded = sorted({'torch', 'ray', 'fastapi', 'service'} & set(sys.modules))\n"

@@ -19,10 +19,11 @@ from fbp_ray.filters import WindowConfig
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.report import main
 from fbp_ray.report.published import PUBLISHED
+from fbp_ray.report.words import scan_of
 from fbp_ray.run import RunFolder
 from fbp_ray.stage_settings import PostprocessingConfig
 from tests.support.checkpoints import save_checkpoint
-from tests.support.scans import COARSE, write_scan
+from tests.support.scans import COARSE, FAN, write_scan
 
 SECTIONS = ["What was trained", "Quality", "Learning curves", "The window", "Images", "Noise and resolution", "Time"]
 SECTIONS += ["Data and versions", "Settings"]
@@ -207,3 +208,13 @@ def test_runs_of_every_kind_make_a_page(tmp_path: Path, scan: Path, monkeypatch:
 def test_best_median_and_worst_leave_out_what_has_no_gain() -> None:
     assert chosen([3.0, np.nan, 1.0, np.inf, 2.0]) == {"best": 0, "median": 4, "worst": 2}
     assert chosen([np.nan]) == {"best": 0, "median": 0, "worst": 0}
+
+
+def test_a_scan_is_said_with_its_beam_and_distances() -> None:
+    assert scan_of(FAN) == (
+        "fan beam, flat detector, source to axis 100 mm, to detector 200 mm; 48 angles, 30 cells of 2 mm; images of "
+        "20 x 18 pixels of 1 mm"
+    )
+    assert scan_of(COARSE.model_copy(update={"axis_offset": 0.001})).startswith(
+        "parallel beam; 60 angles, 67 cells of 5.5 mm, axis 1 mm off the middle; "
+    )

@@ -22,7 +22,7 @@ from fbp_ray.rebinning import project as project_fan
 from fbp_ray.self_target import self_loss, self_risk
 from fbp_ray.split import FOLDS, ByAngles, ByPhotons, Split, splits
 from fbp_ray.stage_settings import WindowConfig
-from tests.support.scans import smooth_images
+from tests.support.scans import FAN, smooth_images
 
 SCAN = ParallelBeam(
     angles=RegularAngles(count=96, first=0.01, step=np.pi / 96),
@@ -165,6 +165,14 @@ class TestPhotons:
             found = one(parts.seen, some=parts.seen_scan)
             assert torch.equal(found, half(parts.seen))
             assert not torch.equal(found, one(parts.seen))
+
+    def test_a_fan_beam_is_not_doubted_for_the_means_that_it_is_rebinned_to(self) -> None:
+        counts = np.random.default_rng(0).poisson(PHOTONS / math.e, (1, *FAN.sinogram_shape))
+        scan = torch.from_numpy(-np.log(counts / PHOTONS) / MU_MAX).float()
+        for photons, doubted in ((PHOTONS / 2, False), (PHOTONS, False), (2 * PHOTONS, False), (4 * PHOTONS, True)):
+            said = ByPhotons(FAN, photons, MU_MAX).doubt(scan)
+            assert bool(said) == doubted
+            assert "--split angles" not in said
 
     @pytest.mark.parametrize(("photons", "doubted"), [(PHOTONS, False), (4 * PHOTONS, True), (PHOTONS / 9, True)])
     def test_a_number_that_the_noise_does_not_bear_out_is_doubted(

@@ -22,7 +22,7 @@ from fbp_ray.data import LoDoPaB
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.filters import WindowConfig
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
-from fbp_ray.pictures import DIFFERENCE, GREY, HEADER, panels, strip
+from fbp_ray.pictures import DIFFERENCE, GREY, HEADER, blank_figure, panels, scales_for, strip, window_charts
 from fbp_ray.trackers import Tracker, TrackerGroup, check_trackers, open_tracker, scalars
 from tests.support.scans import COARSE, write_scan
 
@@ -363,6 +363,31 @@ def test_the_pictures_of_an_epoch_keep_their_names_and_ranges(tmp_path: Path, ki
     quarter = expected.shape[1] // 4  # the classic FBP is the same picture, whatever the others became
     assert np.array_equal(second["reconstruction/0001"][:, : quarter - 6], expected[:, : quarter - 6])
     assert list(panels(model, dataset, baseline, TrackConfig(images=0), 1)) == ["window"]
+
+
+def test_the_chart_of_a_window_shows_all_of_it_below_its_legend() -> None:
+    model = LearnableFBP(ModelConfig(geometry=COARSE, window=WindowConfig(kind="frequency", init="hann")))
+    with torch.no_grad():
+        model.filter.weight[..., 10] = -0.6  # type: ignore[index]
+        model.filter.weight[..., 20] = 1.9  # type: ignore[index]
+    axes = blank_figure(4, 3).subplots()
+    window_charts(model.filter, COARSE.cells, [0.5])[0].draw(axes)
+    low, high = axes.get_ylim()
+    assert low < -0.6
+    assert high > 1.4 * 1.9
+
+
+def test_pictures_of_other_data_than_ct_show_their_highest_values(tmp_path: Path) -> None:
+    dataset = LoDoPaB(write_scan(tmp_path / "data"), "validation", COARSE)
+    model = LearnableFBP(ModelConfig(geometry=COARSE, window=WindowConfig(init="hann", cutoff=0.5, unit=1.0)))
+    baseline = Baseline(hann_psnr=28.0, hann_psnr_cutoff=0.6, hann_ssim=0.7, hann_ssim_cutoff=0.5)
+    (picture,) = (panels(model, dataset, baseline, TrackConfig(images=1), 1)[name] for name in ["reconstruction/0002"])
+    sample = dataset[2]
+    classic, high = fbp(sample.observation, COARSE, "hann", 0.5), float(f"{sample.ground_truth.quantile(0.998):.2g}")
+    scales = scales_for(high)
+    assert (scales[0].high, scales[1].high) == (high, pytest.approx(0.18 * high, rel=0.05))
+    shown = strip(classic, model(sample.observation), sample.ground_truth, "FBP, Hann 0.50", *scales)
+    assert np.array_equal(picture, shown)
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own, about its own

@@ -39,7 +39,7 @@ def table(
                 f"{mean.ssim_fr:.4f}",
                 f"{times[max(BATCHES)]:.2f}",
                 *(f"{times[batch] / first[batch]:.2f}" for batch in BATCHES),
-                f"{seen.noise_hu:.0f}",
+                f"{seen.noise:.0f}",
                 *("too coarse" if math.isnan(half := seen.half(name)) else f"{half:.2f}" for name in INSERTS),
             ]
         )

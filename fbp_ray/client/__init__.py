@@ -43,6 +43,7 @@ from fbp_ray.client.connection import (
 )
 from fbp_ray.client.follow import JobDisplay, log_lines, watch
 from fbp_ray.errors import ConfigError, ServiceError
+from fbp_ray.geometry import Geometry
 
 __all__ = ["AsyncClient", "Client", "Job", "Model", "Progress", "Reconstruction", "ServiceError"]
 
@@ -102,6 +103,7 @@ class AsyncClient:
         method: str | None = None,
         window: str | None = None,
         cutoff: float | None = None,
+        geometry: Geometry | None = None,
     ) -> Reconstruction:
         """Images of sinograms.
 
@@ -111,16 +113,24 @@ class AsyncClient:
             method: "learned", or "fbp" for the classic FBP in the model's geometry.
             window: of the classic FBP.
             cutoff: of that window, as a fraction of Nyquist's frequency.
+            geometry: the array's own scan, a `ParallelBeam` or `FanBeam`, for the classic FBP, which is then the
+                method.
 
         Raises:
-            GeometryError, DataError: no such array.
+            GeometryError, DataError: no such array, or none of this scan.
             ServiceError: the service says no, or does not answer.
         """
         values = answers.as_sinograms(array)
+        if geometry is not None:
+            answers.check_geometry(geometry, values)
+            method = method or "fbp"
         options = {"model": model, "method": method, "window": window, "cutoff": cutoff}
         params = {"output": "npy"} | {name: str(value) for name, value in options.items() if value is not None}
         headers = {"Content-Type": "application/octet-stream", "X-Shape": ",".join(map(str, values.shape))}
-        call = Call("POST", "/reconstruct", params, headers, values.tobytes())
+        body = values.tobytes()
+        if geometry is not None:
+            headers["Content-Type"], body = _form(geometry.model_dump_json(), body)
+        call = Call("POST", "/reconstruct", params, headers, body)
         return answers.reconstruction(call, await self._connection.exchange(call), values.ndim)
 
     async def models(self) -> list[Model]:
@@ -277,6 +287,13 @@ def _post(path: str, body: Mapping[str, Any]) -> Call:
     """A request with a JSON body; raises TypeError or ValueError where JSON cannot hold it."""
     content = json.dumps(body, allow_nan=False).encode()
     return Call("POST", path, headers={"Content-Type": "application/json"}, content=content)
+
+
+def _form(geometry: str, sinograms: bytes) -> tuple[str, bytes]:
+    """The type and the body of a multipart form, as httpx makes them."""
+    fields, files = {"geometry": geometry}, {"sinogram": ("sinograms", sinograms)}
+    request = httpx.Request("POST", URL, data=fields, files=files)
+    return request.headers["Content-Type"], request.read()
 
 
 def _job(id: str) -> str:

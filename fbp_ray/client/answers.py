@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fbp_ray.client.connection import Call, request_id
 from fbp_ray.errors import DataError, GeometryError, ServiceError
+from fbp_ray.geometry import FanBeam, Geometry, ParallelBeam
 
 
 class Reconstruction(NamedTuple):
@@ -136,6 +137,16 @@ def as_sinograms(array: Any) -> NDArray[np.float32]:
         )
     with np.errstate(over="ignore"):  # the service refuses what is not finite, and says where it is
         return np.ascontiguousarray(values, dtype="<f4")
+
+
+def check_geometry(geometry: Geometry, sinograms: NDArray[np.float32]) -> None:
+    """Raises GeometryError where sinograms are not of a scan, or that is no `ParallelBeam` or `FanBeam`."""
+    if type(geometry) not in (ParallelBeam, FanBeam):
+        raise GeometryError(
+            f"geometry is a ParallelBeam or FanBeam of fbp_ray, but this is a {type(geometry).__name__}; of JSON, make "
+            "one with fbp_ray.geometry.geometry_from(fields)"
+        )
+    geometry.check(sinograms, "sinogram")
 
 
 def reconstruction(call: Call, answer: httpx.Response, axes: int) -> Reconstruction:

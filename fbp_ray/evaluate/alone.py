@@ -106,7 +106,7 @@ def look(model: LearnableFBP, dataset: LoDoPaB, panels: int, device: torch.devic
     geometry = dataset.geometry
     ramp = Method("FBP, ramp", lambda rays, some: fbp(rays, some, "none"), lambda rays: fbp(rays, geometry, "none"))
     learned = Method("learned FBP", lambda rays, some: model(rays, some=some), model)
-    split = _split(dataset)
+    split = _split(dataset, model.config.window.photons)
     risks = _risks([ramp.some, learned.some, *map(hann, CUTOFFS)], dataset, split, device)
     least = int(risks[2:].mean(1).argmin())
     cutoff = CUTOFFS[least]
@@ -124,22 +124,36 @@ def look(model: LearnableFBP, dataset: LoDoPaB, panels: int, device: torch.devic
         "milliseconds": times,
         "batch": BATCH,
         "machine": f"{device.type}, {torch.get_num_threads()} threads",
-        "alone": {"cutoffs": CUTOFFS, "risks": risks[2:].mean(1).tolist(), "grey": grey, **curves},
+        "alone": {
+            "cutoffs": CUTOFFS,
+            "risks": risks[2:].mean(1).tolist(),
+            "grey": grey,
+            "unit": unit_of(dataset.folder),
+            **curves,
+        },
     }
     titles = {name: method.title for name, method in methods.items()}
     return Seen(titles, metrics, measured, cutoff, _as_csv(dataset, of), pictures, kept)
 
 
-def _split(dataset: LoDoPaB) -> Split:
-    """By angles; those of a fan beam, which cannot be rebinned without some of them, by photons."""
+def _split(dataset: LoDoPaB, told: object) -> Split:
+    """By angles; those of a fan beam, which cannot be rebinned without some of them, by photons.
+
+    Args:
+        dataset: the part.
+        told: the photons of a ray that the model was told; they count where the data do not say.
+    """
     geometry = dataset.geometry
     if not isinstance(geometry, FanBeam):
         return ByAngles(geometry)
     photons = photons_of(dataset.folder)
+    if photons is None and isinstance(told, float):
+        photons = told
     if photons is None:
         raise ConfigError(
-            "without ground truth a fan-beam scan is judged by holding out some photons of each ray, and "
-            f"{dataset.folder} does not say how many a ray has that meets nothing; add `photons` to its dataset.json"
+            "without ground truth a fan-beam scan is judged by holding out some photons of each ray, and neither "
+            f"{dataset.folder} nor the model says how many a ray has that meets nothing (the flats less the darks, "
+            "divided by the detector's counts for a photon); add `photons` to its dataset.json"
         )
     return ByPhotons(geometry, photons, unit_of(dataset.folder))
 

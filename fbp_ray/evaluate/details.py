@@ -1,7 +1,7 @@
 """What an evaluation leaves for its report beside the figures: time, noise, resolution, and three images as they are.
 
 measured.json   milliseconds an image, noise power spectra, transfer functions, which images are kept
-images.npz      of these the ground truth and the reconstructions, (n, H, W) float16
+images.npz      of these the ground truth and the reconstructions, (n, H, W) float16, or float32 where they are no CT
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from fbp_ray.baseline import Quality
 from fbp_ray.data import LoDoPaB
+from fbp_ray.data.layout import MU_MAX, unit_of
+from fbp_ray.data.values import BRIGHTEST, in_hounsfield
 from fbp_ray.evaluate.phantom import look_apart
 from fbp_ray.geometry import Geometry
 from fbp_ray.versions import processor
@@ -62,6 +64,8 @@ def measure(
     geometry: Geometry,
     photons: float | None,
     device: torch.device,
+    unit: float = MU_MAX,
+    high: float = BRIGHTEST,
 ) -> dict[str, Any]:
     """Time, noise and resolution of methods, for measured.json.
 
@@ -72,20 +76,24 @@ def measure(
         geometry: the scan.
         photons: as `look_apart` takes them.
         device: where the methods are.
+        unit: 1/m that the value 1 of the images stands for.
+        high: what the densest things of images have.
     """
     apart, scans = {}, {}
     for name, reconstruct in methods.items():
         scans[name] = max(LEAST_SCANS, min(MOST_SCANS, int(1e3 * SCANNING / times[name])))
-        apart[name] = look_apart(reconstruct, geometry, photons, scans[name], device)
+        apart[name] = look_apart(reconstruct, geometry, photons, scans[name], device, unit, high)
     on = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "milliseconds": dict(times),
         "batch": batch,
         "machine": f"{on}, {torch.get_num_threads()} threads",
         "photons": photons,
+        "unit": unit,
+        "brightest": high,
         "scans": scans,
         "noise": {
-            name: {"hu": one.noise_hu, "frequency": one.frequency.tolist(), "power": one.power.tolist()}
+            name: {"hu": one.noise, "frequency": one.frequency.tolist(), "power": one.power.tolist()}
             for name, one in apart.items()
         },
         "edges": {
@@ -118,15 +126,16 @@ def kept_images(
     """
     learned, hann = qualities["learned"], qualities["hann_psnr"]
     gains = [one.psnr_fr - other.psnr_fr for one, other in zip(learned, hann, strict=True)]
+    kind = torch.float16 if in_hounsfield(unit_of(dataset.folder)) else torch.float32  # values of any size
     about: list[dict[str, Any]] = []
     arrays: dict[str, list[Any]] = {name: [] for name in ("truth", *methods)}
     for what, index in chosen(gains).items():
         if any(index == other["index"] for other in about):
             continue
         sample = dataset[index]
-        arrays["truth"].append(sample.ground_truth.half().numpy())
+        arrays["truth"].append(sample.ground_truth.to(kind).numpy())
         for name, reconstruct in methods.items():
-            arrays[name].append(reconstruct(sample.observation[None].to(device))[0].half().cpu().numpy())
+            arrays[name].append(reconstruct(sample.observation[None].to(device))[0].to(kind).cpu().numpy())
         about.append(
             {
                 "what": what,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fbp_ray.config import PHOTONS
 from fbp_ray.data.layout import MU_AIR, MU_MAX, MU_WATER
+from fbp_ray.data.values import BRIGHTEST, WATER, in_hounsfield
 from fbp_ray.geometry import Geometry
 from fbp_ray.simulate.protocol import observe
 
@@ -26,14 +27,31 @@ SCANS = 32
 LEAST_REACH = 4.0  # pixels to either side of an edge, without which it cannot be looked at
 BODY, INSERT = 0.8, 0.1  # radii, of half the image
 INSERTS = {"high": (0.4, 1000.0), "low": (-0.4, 100.0)}  # where along axis 0, and how many HU above water
-HU = MU_MAX * 1000 / (MU_WATER - MU_AIR)  # of the value 1
+
+
+class Contrast(NamedTuple):
+    """What the disc is made of, in 1/m: water, or what is as bright among other images as water is in CT."""
+
+    body: float
+    thousandth: float
+    """Of it, above air: in water a Hounsfield unit."""
+
+    @classmethod
+    def of(cls, unit: float, high: float) -> Contrast:
+        """That for images in multiples of `unit` (1/m) whose densest things have the value `high`."""
+        if in_hounsfield(unit):
+            return cls(MU_WATER, (MU_WATER - MU_AIR) / 1000)
+        body = unit * high * WATER / BRIGHTEST
+        return cls(body, body / 1000)
 
 
 @dataclass(frozen=True)
 class Apart:
     """Noise and resolution of one method. Frequencies are in cycles a millimetre."""
 
-    noise_hu: float
+    noise: float
+    """In HU; where images are no CT's, in thousandths of the disc."""
+
     frequency: Array
     power: Array
     edges: dict[str, tuple[Array, Array]]
@@ -52,7 +70,7 @@ class Apart:
 
     def as_dict(self) -> dict[str, Any]:
         """For quality.json."""
-        return {"noise_hu": self.noise_hu, **{f"half_contrast_{name}": self.half(name) for name in INSERTS}}
+        return {"noise_hu": self.noise, **{f"half_contrast_{name}": self.half(name) for name in INSERTS}}
 
 
 def look_apart(
@@ -61,6 +79,8 @@ def look_apart(
     photons: float | None,
     scans: int = SCANS,
     device: torch.device | str = "cpu",
+    unit: float = MU_MAX,
+    high: float = BRIGHTEST,
 ) -> Apart:
     """Noise in the middle of the disc, and the sharpness of the edges of its inserts.
 
@@ -70,10 +90,14 @@ def look_apart(
         photons: of a ray that meets nothing; None for LoDoPaB-CT's.
         scans: how often the disc is seen, 2 at least.
         device: where `reconstruct` is.
+        unit: 1/m that the value 1 of its images stands for.
+        high: what the densest things of images have.
     """
-    sinograms = _sinograms(geometry, photons or PHOTONS, scans).to(device)
+    contrast = Contrast.of(unit, high)
+    sinograms = _sinograms(geometry, photons or PHOTONS, scans, contrast, unit).to(device)
     with torch.inference_mode():
-        images = torch.cat([reconstruct(part) for part in torch.split(sinograms, 8)]).double().cpu().numpy() * HU
+        images = torch.cat([reconstruct(part) for part in torch.split(sinograms, 8)]).double().cpu().numpy()
+    images *= unit / contrast.thousandth
     size = geometry.image_shape[0]
     mean, pixel_mm = images.mean(0), geometry.pixel_size * 1000
     side = int(0.3 * size) // 2 * 2
@@ -92,22 +116,29 @@ def look_apart(
 
 
 @lru_cache(maxsize=2)
-def _sinograms(geometry: Geometry, photons: float, scans: int) -> torch.Tensor:
-    """Scans of the disc with noise of their own, (scans, A, D)."""
-    line_integrals = disc(geometry)
+def _sinograms(geometry: Geometry, photons: float, scans: int, contrast: Contrast, unit: float) -> torch.Tensor:
+    """Scans of the disc with noise of their own, (scans, A, D), divided by the unit."""
+    line_integrals = disc(geometry, contrast)
     random = np.random.default_rng(0)
-    return torch.from_numpy(np.stack([observe(line_integrals, photons, random) for _ in range(scans)]))
+    seen = np.stack([observe(line_integrals, photons, random) for _ in range(scans)])
+    return torch.from_numpy(seen if in_hounsfield(unit) else seen * np.float32(MU_MAX / unit))
 
 
-def disc(geometry: Geometry) -> NDArray[np.float32]:
-    """The line integrals (A, D) of the disc with its inserts, which are chords of circles, divided by MU_MAX."""
+def disc(geometry: Geometry, contrast: Contrast | None = None) -> NDArray[np.float32]:
+    """The line integrals (A, D) of the disc with its inserts, which are chords of circles, divided by MU_MAX.
+
+    Args:
+        geometry: the scan.
+        contrast: of what the disc is made, None for water.
+    """
+    body, thousandth = contrast or Contrast.of(MU_MAX, BRIGHTEST)
     half = geometry.image_shape[0] * geometry.pixel_size / 2
     theta, ray = geometry.rays
-    collected = 2 * MU_WATER * np.sqrt(np.maximum((BODY * half) ** 2 - ray**2, 0)) * np.ones((geometry.num_angles, 1))
-    for place, hounsfield in INSERTS.values():
+    collected = 2 * body * np.sqrt(np.maximum((BODY * half) ** 2 - ray**2, 0)) * np.ones((geometry.num_angles, 1))
+    for place, thousandths in INSERTS.values():
         away = ray - place * half * np.cos(theta)
         chord = 2 * np.sqrt(np.maximum((INSERT * half) ** 2 - away**2, 0))
-        collected = collected + hounsfield * (MU_WATER - MU_AIR) / 1000 * chord
+        collected = collected + thousandths * thousandth * chord
     return (collected / MU_MAX).astype(np.float32)
 
 

@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader
 from fbp_ray.baseline import BestCutoffs, Quality, quality
 from fbp_ray.checkpoint import Manifest, find_checkpoint, load_model, read_manifest
 from fbp_ray.cli import progress
-from fbp_ray.data import LoDoPaB, describe
+from fbp_ray.data import LoDoPaB, describe, unit_of
+from fbp_ray.data.values import brightest_of
 from fbp_ray.errors import CheckpointError, DataError, RunError
 from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.evaluate.alone import alone_table, look, refuse_what_needs_truth
@@ -31,7 +32,7 @@ from fbp_ray.evaluate.submission import PART, write_submission
 from fbp_ray.evaluate.tables import published_tables, results_table
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.own import Figure, own_metrics
-from fbp_ray.pictures import as_png, comparison, evenly_spaced, window_figure
+from fbp_ray.pictures import as_png, comparison, evenly_spaced, scales_for, window_figure
 from fbp_ray.report.program import write_report
 from fbp_ray.report.published import IMAGES, are_the_published_images
 from fbp_ray.report.subject import EVALUATION, KEPT, MEASURED, METRICS
@@ -106,13 +107,15 @@ def evaluate(config: EvaluateConfig) -> None:
         "hann_psnr_cutoff": cutoffs.psnr,
         "hann_ssim_cutoff": cutoffs.ssim,
     }
-    pictures = _draw(dataset, config.panels, methods, qualities, device)
+    unit = unit_of(dataset.folder)
+    high = brightest_of(dataset, unit)
+    pictures = _draw(dataset, config.panels, methods, qualities, high, device)
     if (window := window_figure(model.filter, model.geometry.parallel.cells, sorted({*cutoffs}))) is not None:
         pictures["window.png"] = as_png(window)
     with torch.no_grad():
         each = {name: milliseconds(one.reconstruct, scored[name].times, last, BATCH) for name, one in methods.items()}
         compared = {name: method.reconstruct for name, method in methods.items() if name != "ramp"}
-        measured = measure(compared, each, BATCH, model.geometry, photons, device)
+        measured = measure(compared, each, BATCH, model.geometry, photons, device, unit, high)
         shown = {name: compared[name] for name in ("hann_psnr", "learned")}
         measured["shown"], kept = kept_images(dataset, shown, qualities, patients, device)
 
@@ -272,7 +275,12 @@ def _methods(
 
 
 def _draw(
-    dataset: LoDoPaB, count: int, methods: dict[str, Method], qualities: dict[str, list[Quality]], device: torch.device
+    dataset: LoDoPaB,
+    count: int,
+    methods: dict[str, Method],
+    qualities: dict[str, list[Quality]],
+    high: float,
+    device: torch.device,
 ) -> dict[str, bytes]:
     """Pictures of evenly spaced images, by file name."""
     pictures = {}
@@ -286,7 +294,8 @@ def _draw(
                 for name, title in ((better, methods[better].title), ("learned", methods["learned"].title))
             }
         title = f"{dataset.name(index)}, beside the Hann that has the higher PSNR here"
-        pictures[f"image_{index:04d}.png"] = as_png(comparison(title, sample.observation, images, sample.ground_truth))
+        shown = comparison(title, sample.observation, images, sample.ground_truth, *scales_for(high))
+        pictures[f"image_{index:04d}.png"] = as_png(shown)
     return pictures
 
 

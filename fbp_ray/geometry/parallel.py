@@ -13,6 +13,9 @@ from fbp_ray.caches import cached
 from fbp_ray.errors import GeometryError
 from fbp_ray.geometry.scan import RegularAngles, Scan, centres
 
+LEAST_SEEN_TWICE = 16
+"""Cells from the axis to the nearer end of the detector, in half acquisition."""
+
 
 class ParallelBeam(Scan):
     """A parallel-beam scan and the image grid it is reconstructed on.
@@ -93,8 +96,12 @@ class ParallelBeam(Scan):
         A scan over less than the full circle never sees the rays beyond d from one side of the axis. It warns where the
         image goes on there, unless that is as little as the axis of most scans is off.
 
+        From d = 14 cells on an analytic disc is within 1 % at any place of the axis between two cells (0.1 % at 32
+        cells). Nearer, the weights change so fast between cells that interpolation leaves a spot at the axis: 2 % at 10
+        cells, 9 % at 6.
+
         Raises:
-            GeometryError: d is so small that most of the image would lack what the ramp spreads beyond the detector.
+            GeometryError: d is less than 16 cells, and less than half of the image's reach.
         """
         seen_twice, reach = self._seen_twice, self._reach
         if not self._half_acquisition:
@@ -109,12 +116,12 @@ class ParallelBeam(Scan):
                     stacklevel=2,
                 )
             return np.ones(self.cells)
-        if seen_twice < reach / 2:
+        if seen_twice < min(LEAST_SEEN_TWICE * self.cell_size, reach / 2):
             raise GeometryError(
                 f"the rotation axis lies {abs(self.axis_offset):g} m off the detector's middle, so opposite rays are "
-                f"missing beyond {seen_twice:g} m from the axis (half acquisition), too near for the image's "
-                f"{reach:g} m; join each projection with the opposite one, reversed, to a scan over the half circle on "
-                "a detector with the axis in its middle"
+                f"missing beyond {seen_twice:g} m from the axis (half acquisition), which is less than "
+                f"{LEAST_SEEN_TWICE} cells: the looks from both sides cannot be joined; join each projection with the "
+                "opposite one, reversed, to a scan over the half circle on a detector with the axis in its middle"
             )
         towards = -math.copysign(1.0, self.axis_offset)  # the side of the axis on which the detector reaches further
         t = self.detector - self.axis_offset

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from fbp_ray.data.values import value_words
 from fbp_ray.pictures import Scale, as_tile
-from fbp_ray.report.charts import chart
+from fbp_ray.report.charts import chart, legend_above
 from fbp_ray.report.page import Html, bare_picture, element, joined, row, table
 from fbp_ray.report.quality import missing, number
 from fbp_ray.report.subject import Evaluation, Subject
+
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def is_without_truth(evaluation: Evaluation | None) -> bool:
@@ -24,14 +28,20 @@ def quality_without_truth(subject: Subject) -> Html:
     if evaluation is None or not evaluation.metrics or "alone" not in evaluation.measured:
         return missing(subject, "Quality on the test part")
     about, found = evaluation.about, evaluation.measured["alone"]
+    risks = [abs(evaluation.figure(name, "risk") or 0.0) for name in evaluation.metrics]
+    power = 3 * math.floor(math.log10(max(min(filter(None, risks), default=1.0), 1e-300)) / 3)
+    scale, of_scale = 10.0**power, ", 10" + str(power).translate(RAISED) if power else ""
+    finest = max(evaluation.figure(name, "resolved") or 0.0 for name in evaluation.metrics)
+    length, many = ("µm", 1e3) if finest > 10 else ("mm", 1.0)
     rows: list[tuple[object, ...]] = []
     for name in evaluation.metrics:
         risk, less = evaluation.figure(name, "risk"), evaluation.figure(name, "less_than_hann")
         share = "" if name == "hann_risk" or less is None else f"{less:.0%}"
         noise, resolved = evaluation.figure(name, "noise"), evaluation.figure(name, "resolved")
-        shortest = f"{1 / resolved:.3g}" if resolved else "-"
-        rows.append((evaluation.title(name), _short(risk), share, _short(noise), shortest))
-    heads = ("method", "squared error", "less than the best Hann's on", "noise 1/m", "resolution mm")
+        shortest = f"{many / resolved:.3g}" if resolved else "-"
+        shown = "-" if risk is None else f"{risk / scale:.4g}"
+        rows.append((evaluation.title(name), shown, share, _short(noise), shortest))
+    heads = ("method", f"error²{of_scale}", "beats the best Hann on", "noise 1/m", f"resolved {length}")
     classes = ["best" if name == "learned" else "" for name in evaluation.metrics]
     caption = f"{str(about.get('split')).capitalize()} part, {about.get('samples')} images, without ground truth"
     learned = evaluation.figure("learned", "risk")
@@ -45,9 +55,9 @@ def quality_without_truth(subject: Subject) -> Html:
         axes.legend(fontsize="small")
 
     note = (
-        "The squared error, in the square of the data's unit, is estimated from a part of the scan that an image was "
-        "not made from. It compares methods; for each it is too low by what no angle shows, and may be negative. The "
-        "best Hann was chosen on these very images, which favours it."
+        "The squared error (error²), in the square of the data's unit, is estimated from a part of the scan that an "
+        "image was not made from. It compares methods; for each it is too low by what no angle shows, and may be "
+        "negative. The best Hann was chosen on these very images, which favours it."
     )
     return joined(
         [
@@ -64,12 +74,13 @@ def images_without_truth(subject: Subject) -> Html:
     if evaluation is None or not {"learned", "hann_risk"} <= evaluation.images.keys():
         return missing(subject, "Images")
     low, high, reach = evaluation.measured["alone"]["grey"]
+    unit = evaluation.measured["alone"].get("unit")
     title = evaluation.title("hann_risk")
     parts: list[object] = [
         element(
             "p",
             f"Grey runs from {low:g} (black) to {high:g} (white); differences from {-reach:g} (blue) to {reach:g} "
-            "(red); all in the data's unit.",
+            f"(red); all in {value_words(unit) if unit else 'the unit of the data'}.",
         )
     ]
     for classic, learned in zip(evaluation.images["hann_risk"], evaluation.images["learned"], strict=True):
@@ -103,14 +114,14 @@ def halves(subject: Subject) -> Html:
         axes.plot(found["ring_frequency"], found["half_bit"], color="tab:gray", ls=":", label="half-bit")
         axes.set(xlabel="cycles/mm", ylim=(-0.2, 1.05), title="Fourier ring correlation")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        legend_above(axes)
 
     def power(axes: Any) -> None:
         for number_, (name, values) in enumerate(found["noise_power"].items()):
             axes.plot(found["noise_frequency"], values, color=f"C{number_}", label=evaluation.title(name))
         axes.set(xlabel="cycles/mm", ylabel="mm²/m²", yscale="log", title="noise power spectrum")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        legend_above(axes)
 
     said = (
         "From the images of the even and of the odd angles (of a fan beam, of half the photons each): half their "

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fbp_ray.pictures import as_svg, blank_figure, window_charts
+from fbp_ray.data.layout import MU_MAX
+from fbp_ray.data.values import BRIGHTEST, in_hounsfield
+from fbp_ray.pictures import Scale, as_svg, blank_figure, scales_for, window_charts
 from fbp_ray.report.page import Html, picture, row
 from fbp_ray.report.subject import Evaluation, Subject
 
@@ -21,7 +23,22 @@ CURVES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """What each chart of learning curves shows: the axis, and columns of history.csv."""
 
-EDGES = {"high": "1000 HU", "low": "100 HU"}
+EDGES = {"high": "1000", "low": "100"}  # HU, or thousandths of a disc that is not water
+
+
+def unit_of(evaluation: Evaluation) -> float:
+    """1/m that the value 1 stands for in an evaluation's images."""
+    return float(evaluation.measured.get("unit", MU_MAX))
+
+
+def scales_of(evaluation: Evaluation) -> tuple[Scale, Scale]:
+    """What its images and their differences are shown in."""
+    return scales_for(float(evaluation.measured.get("brightest", BRIGHTEST)))
+
+
+def edges(ct: bool) -> dict[str, str]:
+    """The contrast of each insert, in words."""
+    return {name: f"{contrast} {'HU' if ct else '‰'}" for name, contrast in EDGES.items()}
 
 
 def chart(draw: Callable[[Any], Any], described: str, caption: object = "") -> Html:
@@ -30,9 +47,25 @@ def chart(draw: Callable[[Any], Any], described: str, caption: object = "") -> H
     figure.subplots_adjust(left=0.18, bottom=0.15, right=0.97, top=0.91)  # to work it out takes as long as to draw
     axes: Any = figure.subplots()
     drawn = draw(axes)
+    shown = axes.yaxis.get_major_formatter().format_ticks(axes.get_yticks())
+    longest = max((len(label) for label in shown if "$" not in label), default=0)
+    if longest > 5:  # room for the axis's name beside them
+        figure.subplots_adjust(left=0.18 + 0.02 * (longest - 5))
     if drawn is not None:
         figure.colorbar(drawn, ax=axes)
     return picture(as_svg(figure), described, caption)
+
+
+def legend_above(axes: Any) -> None:
+    """A legend over the curves, for which the axis goes on."""
+    lines = len(axes.get_legend_handles_labels()[0])
+    low, high = axes.get_ylim()
+    share = 0.09 * lines + 0.03
+    if axes.get_yscale() == "log":
+        axes.set_ylim(low, high * (high / low) ** (share / (1 - share)))
+    else:
+        axes.set_ylim(low, high + (high - low) * share / (1 - share))
+    axes.legend(fontsize="small", loc="upper right")
 
 
 def plain(text: str) -> str:
@@ -110,13 +143,16 @@ def noise_and_edges(series: Sequence[tuple[str, Evaluation, str]]) -> Html:
         series: label, evaluation and method of each curve.
     """
 
+    ct = all(in_hounsfield(unit_of(evaluation)) for _, evaluation, _ in series)
+    contrasts, noise = edges(ct), "HU² mm²" if ct else "‰² mm²"
+
     def power(axes: Any) -> None:
         for number, (label, evaluation, method) in enumerate(series):
             seen = evaluation.measured["noise"][method]
             axes.plot(seen["frequency"], seen["power"], color=f"C{number}", label=label)
-        axes.set(xlabel="cycles/mm", ylabel="HU² mm²", yscale="log", title="noise power spectrum")
+        axes.set(xlabel="cycles/mm", ylabel=noise, yscale="log", title="noise power spectrum")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        legend_above(axes)
 
     def edge(name: str) -> Callable[[Any], None]:
         def draw(axes: Any) -> None:
@@ -127,32 +163,33 @@ def noise_and_edges(series: Sequence[tuple[str, Evaluation, str]]) -> Html:
                     axes.plot(found["frequency"], found["transfer"], color=f"C{number}", label=label)
                     last = max(last, evaluation.measured["noise"][method]["frequency"][-1])
             axes.axhline(0.5, color="tab:gray", lw=1, ls=":")
-            axes.set(xlabel="cycles/mm", xlim=(0, last), ylim=(0, 1.4), title=f"MTF, edge of {EDGES[name]}")
+            axes.set(xlabel="cycles/mm", xlim=(0, last), ylim=(0, 1.4), title=f"MTF, edge of {contrasts[name]}")
             axes.grid(alpha=0.3)
             axes.legend(fontsize="small")
 
         return draw
 
-    made = [chart(power, "noise power spectra in water, by spatial frequency")]
-    for name, contrast in EDGES.items():
+    made = [chart(power, f"noise power spectra in {'water' if ct else 'the disc'}, by spatial frequency")]
+    for name, contrast in contrasts.items():
         if any(name in evaluation.measured["edges"][method] for _, evaluation, method in series):
             made.append(chart(edge(name), f"modulation transfer function at an edge of {contrast}, by frequency"))
     return row(*made)
 
 
-def profile(lines: Mapping[str, Any], described: str) -> Html:
+def profile(lines: Mapping[str, Any], described: str, values: str) -> Html:
     """Values along a line of an image.
 
     Args:
         lines: by method; "ground truth" is drawn thick and grey.
         described: what line of what.
+        values: what they are.
     """
 
     def draw(axes: Any) -> None:
         for number, (label, values) in enumerate(lines.items()):
             style = {"color": "0.6", "lw": 3} if label == "ground truth" else {"color": f"C{number}", "lw": 1}
             axes.plot(np.arange(len(values)), values, label=label, **style)
-        axes.set(xlabel="pixel along x", ylabel="attenuation / MU_MAX")
+        axes.set(xlabel="pixel along x", ylabel=values)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
 

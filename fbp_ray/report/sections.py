@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fbp_ray.pictures import DIFFERENCE, GREY, as_tile
+from fbp_ray.data.values import in_hounsfield, value_words
+from fbp_ray.pictures import as_tile
 from fbp_ray.report import charts
 from fbp_ray.report.alone import halves, images_without_truth, is_without_truth, quality_without_truth
 from fbp_ray.report.page import (
@@ -26,7 +27,7 @@ from fbp_ray.report.page import (
 )
 from fbp_ray.report.quality import missing, number, quality
 from fbp_ray.report.subject import Evaluation, Subject
-from fbp_ray.report.words import data_of, learned_from, network_of, window_of
+from fbp_ray.report.words import data_of, learned_from, network_of, scan_of, window_of
 
 
 def run_page(subject: Subject) -> str:
@@ -103,12 +104,14 @@ def images(subject: Subject) -> Html:
     shown = evaluation.measured.get("shown", []) if evaluation else []
     if evaluation is None or not shown or not {"truth", "learned", "hann_psnr"} <= evaluation.images.keys():
         return missing(subject, "Images")
+    grey, difference = charts.scales_of(evaluation)
+    words = value_words(charts.unit_of(evaluation))
     parts: list[object] = [
         element(
             "p",
             f"Those with the highest, the median and the lowest gain over {evaluation.title('hann_psnr')}, in PSNR. "
-            f"Grey runs from {GREY.low:g} (black) to {GREY.high:g} (white); differences from {DIFFERENCE.low:g} (blue, "
-            f"too little) to {DIFFERENCE.high:g} (red, too much); all in attenuation / MU_MAX.",
+            f"Grey runs from {grey.low:g} (black) to {grey.high:g} (white); differences from {difference.low:g} (blue, "
+            f"too little) to {difference.high:g} (red, too much); all in {words}.",
         )
     ]
     for place, about in enumerate(shown):
@@ -117,22 +120,27 @@ def images(subject: Subject) -> Html:
 
 
 def _image(evaluation: Evaluation, about: dict[str, Any], place: int) -> Html:
+    grey, difference = charts.scales_of(evaluation)
     truth = evaluation.images["truth"][place].astype(np.float32)
     line = int(np.argmax(truth.std(axis=0)))  # along x, where there is most to see
     called = f"the {about['what']} image"
     mark = element("span", class_="line", style=f"top:{100 * (line + 0.5) / truth.shape[1]:.1f}%")
-    tiles = [_tile(as_tile(truth, GREY), f"ground truth of {called}", "ground truth; dashed: the profile", mark)]
+    tiles = [_tile(as_tile(truth, grey), f"ground truth of {called}", "ground truth; dashed: the profile", mark)]
     lines = {"ground truth": truth[:, line]}
     differences = []
     for name in ("hann_psnr", "learned"):
         image = evaluation.images[name][place].astype(np.float32)
         title, of = evaluation.title(name), about["quality"][name]
         figures = f"{number(of['psnr'], 2)} dB, SSIM {number(of['ssim'], 4)}"
-        tiles.append(_tile(as_tile(image, GREY), f"{title}, {called}", f"{title}: {figures}"))
+        tiles.append(_tile(as_tile(image, grey), f"{title}, {called}", f"{title}: {figures}"))
         what = f"{title} - ground truth"
-        differences.append(_tile(as_tile(image - truth, DIFFERENCE), f"{what}, {called}", what))
+        differences.append(_tile(as_tile(image - truth, difference), f"{what}, {called}", what))
         lines[title] = image[:, line]
-    along = charts.profile(lines, f"profile of {called} along x, at y = {line} of {truth.shape[1]}")
+    along = charts.profile(
+        lines,
+        f"profile of {called} along x, at y = {line} of {truth.shape[1]}",
+        value_words(charts.unit_of(evaluation)),
+    )
     patient = f", patient {about['patient']}" if about.get("patient") else ""
     heading = f"{str(about['what']).capitalize()}: {number(about['gain'], 2, '+')} dB"
     return joined(
@@ -157,10 +165,12 @@ def noise_and_resolution(subject: Subject) -> Html:
         return missing(subject, "Noise and resolution")
     measured = evaluation.measured
     names = list(measured["noise"])
+    ct = in_hounsfield(charts.unit_of(evaluation))
+    kind = "of water" if ct else "as bright as water is among bones"
     parts: list[object] = [
         element(
             "p",
-            "Measured on a disc of water with two round inserts, scanned several times"
+            f"Measured on a disc {kind} with two round inserts, scanned several times"
             + (f" and {measured['photons']:g} photons a ray" if measured.get("photons") else "")
             + ". A method that depends on the sinogram is not linear: it may treat other images otherwise.",
         ),
@@ -173,8 +183,9 @@ def noise_and_resolution(subject: Subject) -> Html:
         rows.append(
             (evaluation.title(name), number(measured["noise"][name]["hu"], 0), *halves, measured["scans"][name])
         )
-    heads = [f"half contrast, edge of {contrast}, 1/mm" for contrast in charts.EDGES.values()]
-    parts.append(table("Noise in water and resolution", ("method", "noise HU", *heads, "scans"), rows))
+    heads = [f"half contrast, edge of {contrast}, 1/mm" for contrast in charts.edges(ct).values()]
+    noise = ("Noise in water", "noise HU") if ct else ("Noise in the disc", "noise ‰")
+    parts.append(table(f"{noise[0]} and resolution", ("method", noise[1], *heads, "scans"), rows))
     if not any(measured["edges"].values()):
         parts.append(element("p", "The image's pixels are too coarse for the inserts: no edge can be looked at."))
     return joined(parts)
@@ -202,15 +213,11 @@ def data_and_versions(subject: Subject) -> Html:
     about = subject.evaluation.about if subject.evaluation else {}
     counts = ", ".join(f"{part} {count}" for part, count in (described.get("samples") or {}).items())
     geometry = subject.model.geometry if subject.model else None
-    scan = geometry and (
-        f"{geometry.num_angles} angles, {geometry.cells} cells of {1000 * geometry.cell_size:.3g} mm; images of "
-        f"{geometry.image_shape[0]} x {geometry.image_shape[1]} pixels of {1000 * geometry.pixel_size:.3g} mm"
-    )
     pairs = [
         ("trained on", data_of(subject)),
         ("samples", counts),
         ("split", described.get("split", "")),
-        ("scan", scan or ""),
+        ("scan", scan_of(geometry) if geometry else ""),
         ("evaluated on", f"{about['data']}, {about.get('split')} part" if about.get("data") else ""),
         ("evaluation", subject.evaluation.folder if subject.evaluation else ""),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fbp_ray.geometry import FanBeam, Geometry
 from fbp_ray.report.subject import Subject
 
 
@@ -51,6 +52,22 @@ def data_of(subject: Subject) -> str:
     if data.get("first_angles"):
         said.append(f"the first {data['first_angles']} angles")
     return ", ".join(said)
+
+
+def scan_of(geometry: Geometry) -> str:
+    """A scan and its images in a line; lengths in millimetres."""
+    beam, across = "parallel beam", 1000 * geometry.cell_size
+    if isinstance(geometry, FanBeam):
+        beam = (
+            f"fan beam, {geometry.detector} detector, source to axis {1000 * geometry.source_to_axis:.5g} mm, to "
+            f"detector {1000 * geometry.source_to_detector:.5g} mm"
+        )
+    off = f", axis {1000 * geometry.axis_offset:.3g} mm off the middle" if geometry.axis_offset else ""
+    high, wide = geometry.image_shape
+    return (
+        f"{beam}; {geometry.num_angles} angles, {geometry.cells} cells of {across:.3g} mm{off}; images of {high} x "
+        f"{wide} pixels of {1000 * geometry.pixel_size:.3g} mm"
+    )
 
 
 def _settings_of(subject: Subject, part: str) -> dict[str, Any]:

@@ -176,7 +176,8 @@ class ScanConfig(Frozen):
     pad: Amount | None = Field(
         default=None,
         description="cells to add at either side, which run from the outermost value to 0, where the object reaches "
-        "beyond the detector; by default a quarter of the cells where it does, else none",
+        "beyond the detector; by default a quarter of the cells where it does, else none; in half acquisition only at "
+        "the side far from the axis",
     )
     pixel_size: Positive | None = Field(
         default=None, description="the side of a detector pixel, at the object, in metres; by default as the file says"

@@ -9,6 +9,7 @@ Dimensions: A angles, R detector rows, D detector columns; of one binned row, b 
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,7 +79,8 @@ def measure(raw: RawScan, config: ScanConfig, rows: slice) -> Fixed:
     dark = np.zeros(shape, np.float32) if raw.darks is None else median(raw.darks, rows, budget)
     flats = [median_of(group, rows, budget) for group in chosen]
     light = np.mean([flat - dark for flat in flats], axis=0)
-    if float(np.median(light)) <= 0:
+    usual = float(np.median(light[np.isfinite(light)])) if np.isfinite(light).any() else math.nan
+    if not usual > 0:
         raise DataError(
             f"{raw.source}: the flats (median {float(np.median(flats[0])):g}) are no brighter than the darks (median "
             f"{float(np.median(dark)):g}); were they swapped, or taken with the shutter closed? Name others: "
@@ -87,7 +89,7 @@ def measure(raw: RawScan, config: ScanConfig, rows: slice) -> Fixed:
     dead = dead_pixels(light) if config.correct.dead else np.zeros(shape, bool)
     _check_lit(light, dead, rows.start)
     whole = [binned(filled(image[:, None], dead)[:, 0], config.bin) for image in (dark, *flats)]
-    floor = 1e-6 * float(np.median(light))
+    floor = 1e-6 * usual
     flats = [np.maximum(flat, whole[0] + floor) for flat in whole[1:]]
     times = [float(np.mean([flat.time for flat in group])) for group in chosen]
     return Fixed(whole[0], flats, times, dead, gain_of(raw.flats, dark, rows, budget, dead))
@@ -282,7 +284,7 @@ def replace_zingers(passed: Values, threshold: float) -> int:
 
 
 def check_light(light: NDArray[np.floating[Any]], floored: float, values: str, source: str) -> None:
-    """Raises DataError where projections are dark, or where many counts are none or less.
+    """Raises DataError where projections are dark or no numbers, or where many counts are none or less.
 
     Args:
         light: (A,), the mean share that passes.
@@ -290,6 +292,11 @@ def check_light(light: NDArray[np.floating[Any]], floored: float, values: str, s
         values: what is stored.
         source: of the scan, for messages.
     """
+    if (bad := np.flatnonzero(~np.isfinite(light))).size:
+        raise DataError(
+            f"{source}: {bad.size} of {len(light)} projections have values that are NaN or infinite; leave them out: "
+            f"--read.skip {_listed(bad)}, or the rows with such values: --rows"
+        )
     if floored > 0.02 and values == "integrals":
         raise DataError(
             f"{source}: {100 * floored:.1f} % of the values are above 69, but no ray comes out of that; if they are in "
@@ -303,10 +310,9 @@ def check_light(light: NDArray[np.floating[Any]], floored: float, values: str, s
             "darks and projections mixed up? Name others: --read.data, --read.darks"
         )
     if dark.size:
-        numbers = ",".join(map(str, dark[:20])) + (",.." if dark.size > 20 else "")
         raise DataError(
             f"{source}: {dark.size} of {len(light)} projections are dark (less than {100 * DARK_FRAME:g} % of the "
-            f"others' light); leave them out: --read.skip {numbers}"
+            f"others' light); leave them out: --read.skip {_listed(dark)}"
         )
     if floored > 0.02:
         what = "counts are not above the darks" if values == "counts" else "values are 0 or negative"
@@ -314,3 +320,7 @@ def check_light(light: NDArray[np.floating[Any]], floored: float, values: str, s
             f"{source}: {100 * floored:.1f} % of the {what}, so that they have no logarithm; give the right darks "
             "(--read.darks), leave out rows without light (--rows), or say what the values are: --read.values"
         )
+
+
+def _listed(numbers: NDArray[np.int64]) -> str:
+    return ",".join(map(str, numbers[:20])) + (",.." if len(numbers) > 20 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -34,6 +35,7 @@ from fbp_ray.scan.raw import (
 from fbp_ray.scan.sample import sample_file
 from fbp_ray.settings import as_text, expand_home, this_python
 
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it finds is said once, by an error
 TIFF = (".tif", ".tiff")
 HDF5 = (".h5", ".hdf5", ".hdf", ".nxs", ".nx", ".nx5", ".nexus", ".hspy")
 STACKS = (".npy", ".npz", ".mat", *TIFF)
@@ -163,6 +165,8 @@ class _Pages:
             path = self.files[file]
             try:
                 image = tifffile.imread(path, key=page)
+                if image.size == 0:
+                    raise ValueError("it holds no image")
             except (OSError, ValueError, tifffile.TiffFileError) as error:
                 raise DataError(f"{path} cannot be read ({error}); copy it again, or leave it out") from None
             if image.shape != self.shape[1:] or image.dtype != self.dtype:

@@ -150,7 +150,12 @@ def open_hdf5(path: Path, why: str = "") -> h5py.File:
         return h5py.File(path, "r")
     except OSError as error:
         text = str(error)
-        if isinstance(error, BlockingIOError) or "lock" in text or "already open for write" in text:
+        if "truncated file" in text:
+            raise DataError(
+                f"{path} ends before its end ({text[text.index('truncated') :].rstrip(')')}): it is being written or "
+                "copied, or was in part; wait until that is finished, or copy it again"
+            ) from None
+        if isinstance(error, BlockingIOError) or "unable to lock" in text or "already open for write" in text:
             raise DataError(
                 f"{path} is being written by another process; wait until the scan is finished. If no process writes "
                 "it any more, one was stopped in the middle: `h5clear -s` of the HDF5 tools takes the mark away"

@@ -50,7 +50,7 @@ def write_page(file: Path, config: ScanConfig, description: dict[str, Any], axis
             (
                 "sinograms",
                 f"{sum(description['samples'].values())} rows, {shown.after.shape[0]} angles, "
-                f"{geometry['cells']} cells of {geometry['cell_size']:.4g} m",
+                f"{geometry['cells']} cells of {_length(geometry['cell_size'])}",
             ),
             ("image", f"{geometry['image_shape'][0]} x {geometry['image_shape'][1]} pixels"),
             ("rows", parts),
@@ -66,26 +66,26 @@ def write_page(file: Path, config: ScanConfig, description: dict[str, Any], axis
             ("dead pixels", steps["dead_pixels"]),
             ("zingers", steps["zingers"]),
             ("counts of none", steps["counts_of_none"]),
-            ("cells added", steps["pad"]),
+            ("cells added", "{} before, {} after".format(*steps["pad"]) if any(steps["pad"]) else "none"),
         ]
     )
     notes = [warning(note) for note in description["notes"][1:]]
     pictures = [
         _image("Ramp, before stripe removal", shown.ramp_before),
         _image("Ramp, after stripe removal", shown.ramp),
-        _image("Hann, after stripe removal", shown.hann),
+        _difference("What stripe removal took away", shown.ramp_before - shown.ramp),
     ]
     sinograms = [_sinogram("before", shown.before), _sinogram("after", shown.after)]
     given = flatten(config.model_dump(mode="json", exclude={"out"}))
-    settings = table(
-        "Settings", ["setting", "value"], [(f"--{name}", value) for name, value in given.items()], text=True
-    )
+    rows = [(f"--{name}", "not given" if value in (None, []) else value) for name, value in given.items()]
+    settings = table("Options of the command", ["option", "value"], rows, text=True)
     content = page(
         f"Scan {config.scan.name if config.scan else 'of the sample'}",
         *notes,
         section("What was done", known),
         section("The rotation axis", *_axis(axis)),
         section(f"Rings, row {shown.row}", side_by_side(*pictures), side_by_side(*sinograms)),
+        section(f"A Hann, row {shown.row}", _image("Hann, after stripe removal", shown.hann)),
         section("Settings", settings),
     )
     file.write_text(content, encoding="utf-8")
@@ -107,6 +107,15 @@ def _axis(axis: Axis) -> list[Html]:
 
 def _image(name: str, image: Values) -> Html:
     return picture(as_tile(image, GREY), name, f"{name}, {GREY.low:g} to {GREY.high:g}")
+
+
+def _difference(name: str, image: Values) -> Html:
+    high = max(float(f"{np.percentile(np.abs(image), 99.5):.1g}"), 1e-6)
+    return picture(as_tile(image, Scale(-high, high, "RdBu_r")), name, f"{name}, {-high:g} (blue) to {high:g} (red)")
+
+
+def _length(metres: float) -> str:
+    return f"{1e3 * metres:.4g} mm" if metres >= 1e-4 else f"{1e6 * metres:.4g} µm"
 
 
 def _sinogram(name: str, sinogram: Values) -> Html:

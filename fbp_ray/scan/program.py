@@ -23,7 +23,7 @@ from fbp_ray.scan import ScanConfig
 from fbp_ray.scan.axis import Axis, find_axis
 from fbp_ray.scan.correct import Cleaned, Fixed, binned, check_light, clean, filled, measure
 from fbp_ray.scan.files import read_scan
-from fbp_ray.scan.geometry import geometry_of_scan
+from fbp_ray.scan.geometry import geometry_of_scan, off_middle, open_sides
 from fbp_ray.scan.page import Shown, write_page
 from fbp_ray.scan.raw import RawScan
 from fbp_ray.scan.rows import RowReader
@@ -82,7 +82,7 @@ class Looked(NamedTuple):
     """What a few rows say about all."""
 
     axis: Axis
-    pad: int
+    pad: tuple[int, int]
     unit: float
     photons: float | None
     photons_from: str
@@ -152,9 +152,9 @@ def _check_free_space(target: Path, scratch: int, rows: int, angles: int, width:
     existing = next(folder for folder in target.parents if folder.exists())
     free = shutil.disk_usage(existing).free
     if needed * 1.02 > free:
-        beside = f" ({scratch / 1e9:.2f} GB of them while it works)" if scratch else ""
+        beside = f" ({scratch / 1e9:.3g} GB of them while it works)" if scratch else ""
         raise RunError(
-            f"the data take {needed / 1e9:.2f} GB{beside}, but the disk of {existing} has {free / 1e9:.2f} GB left; "
+            f"the data take {needed / 1e9:.3g} GB{beside}, but the disk of {existing} has {free / 1e9:.3g} GB left; "
             "choose another --out, fewer --rows, or a --bin"
         )
 
@@ -174,17 +174,24 @@ def _look(scan: Scan, threads: int) -> Looked:
         f"Axis on column {axis.column:g} ({axis.method}"
         + (f", rows differ by {axis.spread:g})" if axis.spread else ")")
     ]
+    if floored > 1e-3:
+        notes.append(
+            f"{100 * floored:.1f} % of the values are 0 or negative, and were raised so that they have a logarithm: if "
+            "the object is not that dense, leave out rows or projections (--rows, --read.skip), or give other darks"
+        )
     if axis.spread > 1:
         notes.append("The rows disagree about the axis; look at scan.html, and give another if need be: --axis.column")
-    outer, highest = edges(sinograms)
     cells = sinograms.shape[2]
+    sides = open_sides(theta, off_middle(cells, axis.column, config))
+    outer, highest = edges(sinograms, sides)
     beyond = outer > BEYOND * highest
-    pad = config.pad if config.pad is not None else cells // 4 if beyond else 0
+    added = config.pad if config.pad is not None else cells // 4 if beyond else 0
+    pad = added * sides[0], added * sides[1]
     if beyond:
         notes.append(
             f"The outermost columns have line integrals of {outer:.2g} on average, of {highest:.2g} at most: the "
             f"object goes on beyond the detector, or the beam was weaker than in the flats (then: --correct.air 10). "
-            f"{pad} cells are added at either side."
+            f"{added} cells are added at {'either side' if all(sides) else 'the side far from the axis'}."
         )
     geometry, more = geometry_of_scan(theta, cells, axis.column, pad, scan.raw.pixel_size, config)
     notes += more
@@ -197,7 +204,7 @@ def _look(scan: Scan, threads: int) -> Looked:
         tried = chosen[:: max(1, len(chosen) // 3)]
         made = [_images(geometry, padded(without_stripes(sinograms[row], config.stripes), pad))[0] for row in tried]
         unit = float(f"{max(float(np.percentile(np.stack(made), 99.8)), 1e-9) / BRIGHTEST:.3g}")
-    photons, source = _photons(scan, sinograms[chosen], outer if config.correct.air else 0.0, pad)
+    photons, source = _photons(scan, sinograms[chosen], any(pad))
     shown = Shown(int(rows[middle]), before, after, images[0] / unit, images[1] / unit, images[2] / unit)
     return Looked(axis, pad, unit, photons, source, geometry, notes, shown)
 
@@ -229,7 +236,7 @@ def _images(geometry: ParallelBeam, *sinograms: Values) -> list[Values]:
     return [np.asarray(image) for image in torch.cat([fbp(stack, coarse, "none"), smooth]).numpy()]
 
 
-def _photons(scan: Scan, sinograms: Values, outer: float, pad: int) -> tuple[float | None, str]:
+def _photons(scan: Scan, sinograms: Values, pad: bool) -> tuple[float | None, str]:
     """Photons of a ray that meets nothing, and where from."""
     config, fixed = scan.config, scan.fixed
     if config.photons is not None:

@@ -51,23 +51,28 @@ def without_stripes(sinogram: Values, stripes: StripesConfig) -> Values:
     return np.asarray(found, dtype=np.float32)
 
 
-def edges(sinograms: Values) -> tuple[float, float]:
-    """What the outermost cells of sinograms (n, A, D) have on average, and what the highest values are."""
+def edges(sinograms: Values, sides: tuple[bool, bool]) -> tuple[float, float]:
+    """What the outermost cells of sinograms (n, A, D) at these sides have on average, and the highest values."""
     cells = max(1, sinograms.shape[2] // 100)
-    outer = np.concatenate([sinograms[:, :, :cells], sinograms[:, :, -cells:]], axis=2)
+    both = [(sinograms[:, :, :cells], sides[0]), (sinograms[:, :, -cells:], sides[1])]
+    outer = np.concatenate([outermost for outermost, counts in both if counts], axis=2)
     return float(outer.mean()), float(np.percentile(sinograms, 99.5))
 
 
-def padded(sinogram: Values, cells: int) -> Values:
-    """(A, D) -> (A, D + 2 cells): from the outermost values along a cosine to 0, so that the ramp meets no step.
+def padded(sinogram: Values, pad: tuple[int, int]) -> Values:
+    """(A, D) -> (A, before + D + after): from the outermost values along a cosine to 0, so that the ramp meets no step.
 
     The outermost value is a mean over a few angles and cells, whose noise would be drawn out to streaks.
     """
-    if cells == 0:
+    if not any(pad):
         return sinogram
-    fall = (0.5 + 0.5 * np.cos(np.pi * (np.arange(cells) + 1) / (cells + 1))).astype(np.float32)
     kernel = np.ones(min(5, len(sinogram)), np.float32)
     norm = np.convolve(np.ones(len(sinogram)), kernel, "same")
-    sides = [np.convolve(one.mean(1), kernel, "same") / norm for one in (sinogram[:, :4], sinogram[:, -4:])]
-    left, right = (side[:, None].astype(np.float32) * fall for side in sides)
+
+    def side(outermost: Values, cells: int) -> Values:
+        fall = 0.5 + 0.5 * np.cos(np.pi * (np.arange(cells) + 1) / (cells + 1))
+        mean = np.convolve(outermost.mean(1), kernel, "same") / norm
+        return np.asarray(mean[:, None] * fall, dtype=np.float32)
+
+    left, right = side(sinogram[:, :4], pad[0]), side(sinogram[:, -4:], pad[1])
     return np.concatenate([left[:, ::-1], sinogram, right], axis=1)

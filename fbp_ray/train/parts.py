@@ -9,8 +9,9 @@ from fbp_ray.data import Batches, LoDoPaB, SharedCache, describe, electronic_noi
 from fbp_ray.data.hdf5_reader import Array
 from fbp_ray.data.layout import MU_MAX, check_data, has_truth, thins
 from fbp_ray.data.loader import Draw
+from fbp_ray.data.values import brightest_of, in_hounsfield
 from fbp_ray.errors import ConfigError
-from fbp_ray.geometry import Geometry
+from fbp_ray.geometry import FanBeam, Geometry
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.run import ResolvedConfig
 from fbp_ray.split import ByAngles, ByPhotons, Split
@@ -130,10 +131,12 @@ def split_of(config: TrainConfig, geometry: Geometry) -> Split | None:
         return None
     if config.split == "angles":
         return ByAngles(geometry)
+    fan = isinstance(geometry, FanBeam)  # whose angles cannot be held out
+    instead = "learn from ground truth: --target truth" if fan else "hold out angles: --split angles"
     if config.data.dir and electronic_noise_of(config.data.dir):
         raise ConfigError(
             f"--split photons holds out some of the photons of a ray, but the counts in {config.data.dir} have "
-            "electronic noise, which both parts would share; hold out angles: --split angles"
+            f"electronic noise, which both parts would share; {instead}"
         )
     given = config.window.photons
     photons = given if isinstance(given, float) else known_photons(config)
@@ -141,7 +144,8 @@ def split_of(config: TrainConfig, geometry: Geometry) -> Split | None:
         why = "differ from sample to sample" if config.data.photons else f"are not known of {config.data.dir}"
         raise ConfigError(
             f"--split photons holds out some of the photons of a ray, which {why}; say how many a ray has that meets "
-            "nothing, --window.photons N, or hold out angles: --split angles"
+            "nothing (the flats less the darks, divided by the detector's counts for a photon): --window.photons N, or "
+            f"`photons` in dataset.json; or {instead}"
         )
     unit = config.window.unit
     if unit == "data":
@@ -150,7 +154,8 @@ def split_of(config: TrainConfig, geometry: Geometry) -> Split | None:
 
 
 def describe_parts(config: ResolvedConfig, training_set: LoDoPaB, validation_set: LoDoPaB) -> dict[str, Any]:
-    """What a checkpoint says of the data it was trained on."""
+    """What a checkpoint says of the data it was trained on; of those that are not CT's also how bright they are."""
+    unit = unit_of(config.data.dir) if config.data.dir else MU_MAX
     return {
         "dir": str(config.data.dir),
         "every": config.data.every,
@@ -159,6 +164,7 @@ def describe_parts(config: ResolvedConfig, training_set: LoDoPaB, validation_set
         "train_samples": len(training_set),
         "validation_samples": len(validation_set),
         "description": describe(config.data.dir),
+        **({} if in_hounsfield(unit) else {"brightest": brightest_of(training_set, unit)}),
     }
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from fbp_ray.baseline import Baseline
 from fbp_ray.checkpoint import check_geometry, find_checkpoint, load_start, load_training, read_manifest
 from fbp_ray.config import TrainConfig
-from fbp_ray.data import LoDoPaB
+from fbp_ray.data import LoDoPaB, unit_of
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
 from fbp_ray.filters import noise
@@ -199,16 +199,17 @@ def check_values(training: LoDoPaB, validation: LoDoPaB) -> None:
 
     Both are seen on a sample or two; only of blank images are all read.
     """
-    sample = training[0]
+    sample, unit = training[0], unit_of(training.folder)
     for kind, values, expected in (
         ("observation", sample.observation, "line integrals of attenuation divided by MU_MAX, about 0 to 0.13"),
         ("ground truth", sample.ground_truth, "attenuation divided by MU_MAX, 0 to 1"),
     ):
         largest = float(values.abs().amax()) if values.numel() else 0.0
-        if largest > MOST:
+        if largest * unit > MOST * MU_MAX:
             raise DataError(
                 f"the {kind} of the first training sample in {training.folder} has values up to {largest:g}; expected "
-                f"are {expected} (MU_MAX = {MU_MAX:.5f} /m): convert the data"
+                f"are {expected} (MU_MAX = {MU_MAX:.5f} /m), or multiples of the `unit` in dataset.json: convert the "
+                "data, or say there what attenuation (1/m) the value 1 stands for"
             )
     if validation.truth and not any(has_range(validation[index].ground_truth) for index in range(len(validation))):
         raise DataError(

@@ -13,6 +13,8 @@ from benchmarks.quality.report import table
 from benchmarks.quality.scores import score, time_in_turns
 from fbp_ray.baseline import BestCutoffs
 from fbp_ray.data import LoDoPaB
+from fbp_ray.data.layout import MU_AIR, MU_MAX, MU_WATER
+from fbp_ray.data.values import BRIGHTEST
 from fbp_ray.evaluate.phantom import Apart, edge_mtf, look_apart, noise_power
 from fbp_ray.evaluate.scores import interval
 from fbp_ray.geometry import ParallelBeam, RegularAngles
@@ -53,11 +55,17 @@ def test_a_lower_cutoff_trades_noise_for_resolution_and_half_contrast_is_where_i
         pixel_size=0.26 / 121,
     )
     sharp, smooth = (look_apart(partial(fbp, geometry=geometry, cutoff=cutoff), geometry, 1e5) for cutoff in (1.0, 0.5))
-    assert smooth.noise_hu < sharp.noise_hu / 2
+    assert smooth.noise < sharp.noise / 2
     for insert in ("high", "low"):
         # A Hann of cut-off c is at a half at c / 2 of Nyquist's frequency; sampling and interpolation take a little.
         assert smooth.half(insert) == pytest.approx(0.5 / 2 / (2 * 260 / 121), rel=0.2)
         assert smooth.half(insert) < sharp.half(insert)
+
+
+def test_noise_and_resolution_do_not_depend_on_the_unit_of_the_data() -> None:
+    look = partial(look_apart, partial(fbp, geometry=COARSE), COARSE, 1e5, 4)
+    water, scaled = look(), look(unit=MU_MAX / 1000, high=1000 * BRIGHTEST)
+    assert scaled.noise == pytest.approx(water.noise * (MU_WATER - MU_AIR) / MU_WATER, rel=0.01)
 
 
 def test_the_table_has_what_was_scored_and_timed(tmp_path: Path) -> None:

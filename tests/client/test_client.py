@@ -17,11 +17,12 @@ from fastapi import FastAPI
 
 from fbp_ray.client import AsyncClient, Client
 from fbp_ray.errors import ConfigError, DataError, GeometryError, ServiceError
-from fbp_ray.geometry import ParallelBeam
+from fbp_ray.geometry import Geometry, ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from service.app import create_app
 from service.settings import AccessConfig, ModelsConfig, Settings
 from tests.support.checkpoints import save_checkpoint
+from tests.support.scans import FAN, PARALLEL
 
 TOKEN = "reconstruct-token-0123"
 OPERATE = "operate-token-01234567"
@@ -77,7 +78,7 @@ def service(url: str) -> Iterator[Client]:
         yield client
 
 
-def sinograms(geometry: ParallelBeam, count: int) -> np.ndarray:
+def sinograms(geometry: Geometry, count: int) -> np.ndarray:
     values = np.random.default_rng(0).random((count, *geometry.sinogram_shape))
     return values.astype(np.float32)
 
@@ -126,6 +127,22 @@ def test_the_classic_fbp_takes_its_window(service: Client, scan: ParallelBeam) -
     expected = fbp(torch.from_numpy(sinogram)[None], scan, "cosine", 0.7)[0].numpy()
     np.testing.assert_allclose(found.image, expected, rtol=1e-5, atol=1e-6)
     assert (found.method, found.version) == ("fbp", "cosine-0.7")
+
+
+def test_a_stack_may_come_with_its_own_scan(service: Client) -> None:
+    for geometry in (PARALLEL, FAN):
+        stack = sinograms(geometry, 2)
+        found = service.reconstruct(stack, geometry=geometry, window="hann", cutoff=0.8)
+        expected = fbp(torch.from_numpy(stack), geometry, "hann", 0.8).numpy()
+        np.testing.assert_allclose(found.image, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+        assert (found.method, found.geometry) == ("fbp", geometry.digest)
+        assert service.reconstruct(stack[0], geometry=geometry).image.shape == geometry.image_shape
+    with pytest.raises(ServiceError, match=r"422: .*has one of its own"):
+        service.reconstruct(stack, geometry=FAN, model="best")
+    with pytest.raises(GeometryError, match="swap its last two axes"):
+        service.reconstruct(stack.swapaxes(1, 2), geometry=FAN)
+    with pytest.raises(GeometryError, match="ParallelBeam or FanBeam of fbp_ray, but this is a dict"):
+        service.reconstruct(stack, geometry=FAN.model_dump())  # type: ignore[arg-type]
 
 
 def test_arrays_that_are_no_sinograms_go_nowhere() -> None:

@@ -17,6 +17,7 @@ from fbp_ray.cli import parse_with_recipe
 from fbp_ray.config import TrainConfig
 from fbp_ray.data import LoDoPaB, geometry_of, photons_of, unit_of
 from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
+from fbp_ray.model import fbp
 from fbp_ray.scan import ScanConfig, main, scan
 from fbp_ray.scan.axis import find_axis
 from fbp_ray.scan.correct import clean, dead_pixels, filled, measure, replace_zingers
@@ -108,7 +109,9 @@ def test_the_data_are_the_line_integrals_and_tell_their_scale(made: Path, raw: R
     error = np.abs(rows * unit - raw.integrals).mean() / raw.integrals.mean()
     assert error < 0.05  # noise, and what is left of the rings
     assert photons_of(made) == pytest.approx(20000 * 1.09, rel=0.1)
-    assert "<svg" not in (made / "scan.html").read_text()
+    page = (made / "scan.html").read_text()
+    assert "<svg" not in page
+    assert "What stripe removal took away" in page
     assert not list(made.parent.glob(".*.part"))
 
 
@@ -158,6 +161,37 @@ def test_what_is_cut_off_is_continued_to_nothing(raw: Raw, tmp_path: Path) -> No
     assert "beyond the detector" in (tmp_path / "data/scan.html").read_text()
 
 
+def test_half_acquisition_gives_the_whole_image_without_a_ring(tmp_path: Path) -> None:
+    """A disc that goes on far beyond the short side, and one in it: chords of circles, in absolute units."""
+    theta, axis = np.arange(0, 2 * math.pi, math.pi / 240), 20.3
+    s, pixel = (np.arange(80) - axis)[None] * 2e-6, 2e-6
+
+    def chords(radius: float, x: float = 0.0, y: float = 0.0) -> np.ndarray:
+        away = s - x * np.cos(theta)[:, None] - y * np.sin(theta)[:, None]
+        return 2 * np.sqrt(np.maximum(radius**2 - away**2, 0))
+
+    scanned = 5000 * chords(55 * pixel) + 2500 * chords(15 * pixel, 20 * pixel, -10 * pixel)
+    np.save(tmp_path / "scan.npy", np.repeat(scanned[None], 4, 0).astype(np.float32))
+    np.savetxt(tmp_path / "angles.txt", np.rad2deg(theta))
+    read = {"values": "integrals", "order": "sinograms", "angles": str(tmp_path / "angles.txt")}
+    given: dict[str, Any] = {
+        "read": read,
+        "stripes": {"method": "none"},
+        "correct": {"zingers": 0},
+        "pixel_size": pixel,
+    }
+    scan(ScanConfig(scan=tmp_path / "scan.npy", out=tmp_path / "data", **given))
+    geometry = geometry_of(tmp_path / "data")
+    assert (geometry.cells, geometry.image_shape) == (80, (118, 118))  # nothing is made up beyond the short side
+    assert geometry.axis_offset / pixel == pytest.approx(axis - 39.5, abs=0.02)
+    sinogram = LoDoPaB(tmp_path / "data", "train", geometry, truth=False)[0].observation
+    image = fbp(sinogram, geometry).numpy() * unit_of(tmp_path / "data")
+    x, y = geometry.x[:, None] / pixel, geometry.y / pixel
+    within = np.hypot(x - 20, y + 10)
+    np.testing.assert_allclose(image[within < 12], 7500, rtol=0.01)
+    np.testing.assert_allclose(image[(np.hypot(x, y) < 52) & (within > 18)], 5000, rtol=0.01)
+
+
 def test_the_parts_are_blocks_that_make_up_all_rows() -> None:
     assert split_rows(135, (0.7, 0.15, 0.15)) == {"train": (0, 94), "validation": (94, 115), "test": (115, 135)}
     assert split_rows(3, (0.98, 0.01, 0.01)) == {"train": (0, 1), "validation": (1, 2), "test": (2, 3)}
@@ -169,6 +203,7 @@ def test_what_cannot_be_is_refused_with_the_way_out(raw: Raw, tmp_path: Path, mo
     unlit = raw._replace(projections=np.full_like(raw.projections, 100))
     few = raw._replace(projections=np.where(raw.projections % 9 == 0, np.uint16(90), raw.projections))
     swapped = raw._replace(flats=raw.darks, darks=raw.flats)
+    lost = raw._replace(projections=np.where(np.arange(90)[:, None, None] == 4, np.nan, raw.projections.astype("f4")))
     cases: list[tuple[Raw, dict[str, Any], type[FbpRayError], str]] = [
         (dark, {}, DataError, "1 of 90 projections are dark .* leave them out: --read.skip 7"),
         (unlit, {}, DataError, "all projections are dark"),
@@ -179,6 +214,7 @@ def test_what_cannot_be_is_refused_with_the_way_out(raw: Raw, tmp_path: Path, mo
             DataError,
             "100.0 % of the values are above 69, .* --read.values signal",
         ),
+        (lost, {}, DataError, "1 of 90 projections have values that are NaN .*--read.skip 4"),
         (swapped, {}, DataError, "flats .* are no brighter than the darks .*swapped"),
         (
             raw,

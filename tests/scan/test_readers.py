@@ -166,6 +166,13 @@ def test_parts_that_do_not_fit_are_named(raw: Raw, tmp_path: Path) -> None:
         read(write_dxchange(tmp_path / "scan.h5", raw), skip=(24,))
 
 
+def test_a_file_without_its_end_is_not_said_to_be_locked(raw: Raw, tmp_path: Path) -> None:
+    path = write_dxchange(tmp_path / "scan.h5", raw)
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(DataError, match=r"ends before its end .*or copy it again"):
+        read(path)
+
+
 def test_a_file_that_is_being_written_is_refused_in_words(raw: Raw, tmp_path: Path) -> None:
     path = write_dxchange(tmp_path / "scan.h5", raw)
     with path.open("rb") as writer:

@@ -7,21 +7,28 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import pydicom
 import pytest
 import torch
 import yaml
 from fastapi import FastAPI
+from PIL import Image
 
 from fbp_ray.config import TrainConfig
-from fbp_ray.model import fbp
+from fbp_ray.errors import CheckpointError
+from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.run import RunFolder
 from service.app import create_app
-from tests.support.scans import COARSE
+from service.batching import classic
+from service.verify import verify
+from tests.support.checkpoints import save_checkpoint
+from tests.support.scans import COARSE, FAN
 from tests.support.serving import as_npy, running, save_model, settings_for, sinograms
 
 
@@ -104,6 +111,37 @@ def test_activation_switches_and_a_broken_model_leaves_the_old_one(tmp_path: Pat
         two = activate(client, tmp_path / "second")
         assert two.json()["version"] != one.json()["version"]
         np.testing.assert_allclose(image_of(reconstruct(client)), second(sinogram).numpy(), atol=1e-6)
+
+
+def test_a_model_of_a_scan_is_tried_and_shown_in_its_own_scale(tmp_path: Path) -> None:
+    """Values of some thousands, whose offset of 20 is little, and which are no Hounsfield units."""
+    model = LearnableFBP(ModelConfig(geometry=FAN))
+    data = {"description": {"unit": 2.0}, "brightest": 5000.0}
+    save_checkpoint(tmp_path / "scan", model, data=data)
+    engine = classic(FAN, "hann", 1.0, torch.device("cpu"))
+    offset = replace(engine, run=lambda batch: engine.run(batch) + 20)
+    assert verify(offset, "a scan", 5000.0) < 0.2
+    with pytest.raises(CheckpointError, match="does not reconstruct"):
+        verify(offset, "a scan")
+    body = as_npy(1e3 * np.random.default_rng(0).random(FAN.sinogram_shape, dtype=np.float32))
+    with running(settings_for(tmp_path)) as client, torch.inference_mode():
+        assert activate(client, tmp_path / "scan").json()["unit"] == "attenuation in 1/m, divided by 2"
+        answer = client.post("/reconstruct", content=body)
+        assert answer.headers["x-value-unit"] == "attenuation in 1/m, divided by 2"
+        image = image_of(answer)
+        own, given = (
+            np.asarray(Image.open(io.BytesIO(client.post(f"/reconstruct?output=png{query}", content=body).content)))
+            for query in ("", "&level=0&width=20000")
+        )
+        assert own.min() == 0
+        assert own.max() == 255
+        np.testing.assert_allclose(given, np.clip((image.T + 10000) / 20000 * 255, 0, 255), atol=0.51)
+        for query in ("", "&method=fbp"):
+            made = pydicom.dcmread(io.BytesIO(client.post(f"/reconstruct?output=dcm{query}", content=body).content))
+            assert made.RescaleType == "US"
+        stored = made.pixel_array * float(made.RescaleSlope) + float(made.RescaleIntercept)
+        expected = fbp(torch.from_numpy(np.load(io.BytesIO(body))), FAN).numpy()
+        np.testing.assert_allclose(stored.T, expected, atol=1e-4 * np.ptp(expected))
 
 
 def test_models_have_names(tmp_path: Path) -> None:

@@ -35,10 +35,10 @@ from fbp_ray.train.display import TrainingDisplay
 from fbp_ray.train.events import Event, Step, Warned
 from fbp_ray.train.loop import train
 from fbp_ray.train.noise import Noise
-from fbp_ray.train.parts import known_photons, open_parts
+from fbp_ray.train.parts import known_photons, open_parts, split_of
 from fbp_ray.train.process import Process
 from fbp_ray.train.program import beside_hann, check
-from tests.support.scans import COARSE, write_scan
+from tests.support.scans import COARSE, FAN, write_scan
 
 ALONE = Process(rank=0, world_size=1, device=torch.device("cpu"))
 
@@ -159,8 +159,10 @@ def test_what_needs_ground_truth_says_so_and_what_to_do(blind: Path, tmp_path: P
         check_data(DataConfig(dir=blind))
     with pytest.raises(DataError, match=r"no ground_truth_train_\*\.hdf5"):
         open_parts(settings(blind, target="truth"))
-    with pytest.raises(ConfigError, match=r"--split photons .* are not known of .*--window\.photons N"):
+    with pytest.raises(ConfigError, match=r"--split photons .* not known of .*--window\.photons N.* --split angles"):
         check(settings(blind, split="photons"))
+    with pytest.raises(ConfigError, match=r"are not known of .*`photons` in dataset\.json; or learn from ground truth"):
+        split_of(settings(blind, split="photons"), FAN)  # whose angles cannot be held out
     loud = with_photons(blind, tmp_path / "loud", 300)
     (loud / "dataset.json").write_text((loud / "dataset.json").read_text().replace("{", '{"electronic_noise": 6, ', 1))
     with pytest.raises(ConfigError, match=r"electronic noise, which both parts would share; .*--split angles"):
