@@ -60,6 +60,9 @@ class Engine:
     network_bytes: int = 0
     """The memory that the network after the backprojection takes for an image."""
 
+    model: LearnableFBP | None = None
+    """The learned model, whose window can be looked at."""
+
     @cached_property
     def digest(self) -> str:
         """Names the geometry."""
@@ -82,7 +85,15 @@ def learned(name: str, version: str, model: LearnableFBP, device: torch.device, 
     network_bytes = networks.bytes_per_image(model.postprocessing, model.geometry.parallel)
     geometry = model.geometry
     return Engine(
-        name, version, "learned", geometry, device, lambda batch: model(batch.to(device)).cpu(), source, network_bytes
+        name,
+        version,
+        "learned",
+        geometry,
+        device,
+        lambda batch: model(batch.to(device)).cpu(),
+        source,
+        network_bytes,
+        model,
     )
 
 

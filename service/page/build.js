@@ -1,0 +1,54 @@
+// Builds the page into dist/: files named by their content, and manifest.json with the media type of each.
+import { build } from "esbuild";
+import { createHash } from "node:crypto";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { basename } from "node:path";
+
+const OUT = "dist";
+const SAMPLE = "../../tests/data/lodopab_pair/lodopab_test_3456.npz";
+const TYPES = { js: "text/javascript", css: "text/css", npz: "application/zip", html: "text/html", svg: "image/svg+xml" };
+const manifest = {};
+
+function put(name, content) {
+  writeFileSync(`${OUT}/${name}`, content);
+  manifest[name] = TYPES[name.split(".").at(-1)];
+  return name;
+}
+
+/** Writes a copy under a name with a digest; returns the name. */
+function copy(path) {
+  const content = readFileSync(path);
+  const digest = createHash("sha256").update(content).digest("hex").slice(0, 8);
+  return put(basename(path).replace(/\.(\w+)$/, `-${digest}.$1`), content);
+}
+
+/** Bundles an entry, returns the name of the file. */
+async function bundle(entry, define = {}) {
+  const { outputFiles } = await build({
+    entryPoints: [entry],
+    entryNames: "[name]-[hash]",
+    outdir: OUT,
+    bundle: true,
+    minify: true,
+    write: false,
+    format: "esm",
+    target: "es2022",
+    jsx: "automatic",
+    jsxImportSource: "preact",
+    define,
+    logLevel: "warning",
+  });
+  return put(basename(outputFiles[0].path), outputFiles[0].contents);
+}
+
+rmSync(OUT, { recursive: true, force: true });
+mkdirSync(OUT);
+const worker = await bundle("src/quality.worker.ts");
+const script = await bundle("src/main.tsx", {
+  WORKER: JSON.stringify(`page/${worker}`),
+  SAMPLE: JSON.stringify(`page/${copy(SAMPLE)}`),
+});
+const names = { SCRIPT: script, STYLE: await bundle("style.css"), ICON: copy("icon.svg") };
+const html = readFileSync("index.html", "utf8").replace(/\b(SCRIPT|STYLE|ICON)\b/g, (name) => `page/${names[name]}`);
+put("index.html", html);
+writeFileSync(`${OUT}/manifest.json`, JSON.stringify(manifest, null, 2));

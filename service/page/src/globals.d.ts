@@ -1,0 +1,3 @@
+/** Addresses that the build puts in. */
+declare const WORKER: string;
+declare const SAMPLE: string;
