@@ -121,9 +121,7 @@ def test_a_window_is_told_beside_the_classic_ones(client: httpx.Client) -> None:
     assert noisy["noise"]
     bands, gains = np.array(noisy["bands"]), np.array(noisy["gains"])
     assert gains.shape == (len(bands) - 1, len(noisy["log_variance"]), len(noisy["log_energy"]))
-    whole = bands[0] + np.einsum(
-        "m,mf->f", gains[:, 5, 5], bands[1:]
-    )  # untrained: the analytic one
+    whole = bands[0] + np.einsum("m,mf->f", gains[:, 5, 5], bands[1:])  # untrained: the analytic one
     np.testing.assert_allclose(whole, noisy["analytic"]["hann"], atol=1e-5)
     assert client.get("/models/none/window", headers=RECONSTRUCT).status_code == 404
 

@@ -13,6 +13,7 @@ interface Kept {
   read: (text: string) => unknown;
 }
 const kept = new Map<string, Kept>();
+const registered = signal(0);
 const given = { value: new URLSearchParams() };
 
 function parse() {
@@ -27,6 +28,7 @@ export function inAddress<T>(name: string, otherwise: T, read: (text: string) =>
   const text = given.value.get(name);
   const made = signal(text === null ? otherwise : read(text));
   kept.set(name, { signal: made as Signal<unknown>, otherwise: write(otherwise), write, read });
+  registered.value += 1;
   return made;
 }
 
@@ -39,6 +41,7 @@ export const numberInAddress = (name: string, otherwise: number, low: number, hi
 export const href = (view: string) => `#${view}`;
 
 function written(): string {
+  registered.value; // what is kept from now on counts, too
   const params = new URLSearchParams();
   for (const [name, { signal, otherwise, write }] of kept) {
     const text = write(signal.value as never);

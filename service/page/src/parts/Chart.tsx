@@ -22,13 +22,16 @@ export function Chart(props: { x: number[]; xName: string; yName: string; curves
   const chart = useRef<uPlot | null>(null);
   const shape = curves.map(({ name }) => name).join("\n") + xName + yName + theme.value + String(range);
   useEffect(() => {
-    const style = getComputedStyle(place.current!);
-    const colour = (name: string) => style.getPropertyValue(name);
+    const element = place.current!;
+    const colour = (name: string) => {
+      element.style.color = `var(${name})`; // what light-dark() and the like come to
+      return getComputedStyle(element).color;
+    };
     const axis = { stroke: colour("--text"), grid: { stroke: colour("--faint"), width: 1 }, ticks: { stroke: colour("--faint"), width: 1 } };
     const shown = (value: number | null) => (value === null || value === undefined ? "–" : String(+value.toPrecision(digits)));
     const made = new uPlot(
       {
-        width: place.current!.clientWidth,
+        width: element.clientWidth,
         height: HEIGHT,
         scales: { x: { time: false }, ...(range ? { y: { range } } : {}) },
         axes: [{ ...axis, label: xName, labelSize: 20 }, { ...axis, label: yName, labelSize: 20, size: 56 }],
@@ -45,11 +48,12 @@ export function Chart(props: { x: number[]; xName: string; yName: string; curves
         ],
       },
       [x, ...curves.map(({ values }) => values)] as uPlot.AlignedData,
-      place.current!,
+      element,
     );
+    element.style.color = "";
     chart.current = made;
-    const observer = new ResizeObserver(() => made.setSize({ width: place.current!.clientWidth, height: HEIGHT }));
-    observer.observe(place.current!);
+    const observer = new ResizeObserver(() => made.setSize({ width: element.clientWidth, height: HEIGHT }));
+    observer.observe(element);
     return () => {
       observer.disconnect();
       made.destroy();

@@ -88,6 +88,7 @@ function Drop({ label, hint, onFiles, multiple = false, children }: DropProps) {
       <b>{label}</b>
       <span class="note">{hint}</span>
       <input
+        class="hidden"
         type="file"
         multiple={multiple}
         onChange={(event) => {

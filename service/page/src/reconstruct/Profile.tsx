@@ -2,6 +2,7 @@
 import { computed } from "@preact/signals";
 import { models } from "../access";
 import { Chart } from "../parts/Chart";
+import { save } from "../parts/save";
 import { UNITS } from "../units";
 import { pixelsAlong, profile, sidesOf } from "./pixels";
 import { geometry, line, pictures, shownModels, title, unit } from "./state";
@@ -21,15 +22,28 @@ const curves = computed(() => {
   };
 });
 
+/** The profile as a table, every value to the last digit of float32. */
+function saveProfile() {
+  const { x, xName, curves: columns } = curves.value!;
+  const head = [xName, ...columns.map(({ name }) => `"${name}, ${UNITS[unit.value].name}"`)].join(",");
+  const rows = x.map((away, i) => [away.toPrecision(7), ...columns.map(({ values }) => values[i]!.toPrecision(9))].join(","));
+  save(new Blob([[head, ...rows, ""].join("\n")], { type: "text/csv" }), "profile.csv");
+}
+
 export function Profile() {
   if (!curves.value) return null;
   return (
     <section class="profile" aria-label="Profile">
       <h2>Profile</h2>
       <Chart {...curves.value} yName={UNITS[unit.value].name} digits={unit.value === "raw" ? 9 : 5} label="Values along the line, through all images" />
-      <button type="button" onClick={() => (line.value = null)}>
-        Remove the line
-      </button>
+      <div class="buttons">
+        <button type="button" onClick={saveProfile}>
+          CSV
+        </button>
+        <button type="button" onClick={() => (line.value = null)}>
+          Remove the line
+        </button>
+      </div>
     </section>
   );
 }
