@@ -1,7 +1,7 @@
 // Where files are dropped and chosen, and what they were.
 import { useSignal } from "@preact/signals";
 import { Fault } from "../parts/Fault";
-import { fileName, fileProblem, geometry, open, opening, openSample, openTruth, SAMPLE_NAME, slice, stack, truthProblem, truths } from "./state";
+import { fileName, fileProblem, geometry, open, opening, openSample, openTruth, SAMPLE_NAME, slice, stack, truthMismatch, truthProblem, truths } from "./state";
 
 export function Files() {
   return (
@@ -42,7 +42,7 @@ export function Files() {
           <Drop label="Ground truth" hint="for PSNR and SSIM" onFiles={([file]) => file && void openTruth(file)}>
             {truths.value && <span>{truths.value.name}</span>}
           </Drop>
-          <Fault text={truthProblem.value} />
+          <Fault text={truthProblem.value || truthMismatch.value} />
         </>
       )}
     </section>

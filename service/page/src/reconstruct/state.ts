@@ -147,6 +147,16 @@ export const pictures = computed(() => {
   return found;
 });
 
+/** Why the ground truth cannot be compared with; empty where it can. */
+export const truthMismatch = computed(() => {
+  const [beside, image] = [truth.value, [...pictures.value].find(([id]) => id !== TRUTH)?.[1]];
+  if (!beside || !image || beside.shape.join() === image.shape.join()) return "";
+  return (
+    `The ground truth has images of ${beside.shape.join(" × ")}, but the reconstructions have ${image.shape.join(" × ")}, so they are not ` +
+    "compared. Drop the one of this scan, axis 0 = x."
+  );
+});
+
 const grey = computed(() => greys({ level: level.value, width: width.value }));
 const subtracted = new WeakMap<Picture, { from: Picture; made: Picture }>();
 
