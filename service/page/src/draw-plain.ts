@@ -3,14 +3,15 @@ import { columnsOf, rowsOf, type Painter } from "./draw";
 
 export function plainPainter(canvas: HTMLCanvasElement): Painter {
   const context = canvas.getContext("2d")!;
+  let pixels = new ImageData(1, 1);
   return {
     paint(picture, { table, low, high }, { x, y, zoom }) {
       const { width, height } = canvas;
       const [columns, rows] = [columnsOf(picture), rowsOf(picture)];
       const [acrossStep, downStep] = picture.transposed ? [picture.shape[1], 1] : [1, picture.shape[1]];
       const colours = new Uint32Array(table.buffer);
-      const pixels = new ImageData(width, height);
-      const out = new Uint32Array(pixels.data.buffer);
+      if (pixels.width !== width || pixels.height !== height) pixels = new ImageData(width, height);
+      const out = new Uint32Array(pixels.data.buffer).fill(0);
       const scale = 255 / (high - low);
       const across = new Int32Array(width);
       for (let i = 0; i < width; i++) across[i] = Math.floor((x - 0.5 / zoom + (i + 0.5) / zoom / width) * columns);

@@ -24,9 +24,9 @@ void main() {
   colour = texelFetch(colours, ivec2(int(share * 255.0 + 0.5), 0), 0);
 }`;
 
-/** A painter, or null where the browser has no WebGL 2. */
+/** A painter; null where the browser has no WebGL 2, or computes it without a graphics card, which takes longer than the plain one. */
 export function webglPainter(canvas: HTMLCanvasElement): Painter | null {
-  const gl = canvas.getContext("webgl2", { antialias: false, depth: false, premultipliedAlpha: true });
+  const gl = canvas.getContext("webgl2", { antialias: false, depth: false, failIfMajorPerformanceCaveat: true });
   if (!gl) return null;
   const program = gl.createProgram();
   for (const [kind, text] of [[gl.VERTEX_SHADER, CORNERS], [gl.FRAGMENT_SHADER, COLOURS]] as const) {

@@ -23,7 +23,8 @@ export interface Stack {
 /** What a file holds. */
 export interface Dropped {
   sinograms: Stack;
-  truths: Stack | null;
+  /** The ground truth that comes with them, which is unpacked when it is asked for. */
+  truths: () => Promise<Stack | null>;
 }
 
 /** The sinograms of a file, and the ground truth that comes with them; raises Problem. */
@@ -35,10 +36,10 @@ export async function openSinograms(file: File): Promise<Dropped> {
     const truth = TRUTHS.find((known) => entries.has(known) && known !== name);
     const sinograms = name === undefined ? null : await stackOf(await entries.get(name)!(), file.name);
     if (sinograms) {
-      return { sinograms, truths: truth ? await stackOf(await entries.get(truth)!(), `${file.name}: ${truth}`) : null };
+      return { sinograms, truths: async () => (truth ? stackOf(await entries.get(truth)!(), `${file.name}: ${truth}`) : null) };
     }
   }
-  return { sinograms: (await stackOf(file, file.name)) ?? (await byService(file)), truths: null };
+  return { sinograms: (await stackOf(file, file.name)) ?? (await byService(file)), truths: async () => null };
 }
 
 /** The images of a file; raises Problem. */

@@ -1,4 +1,5 @@
 // The view Reconstruct: a sinogram, and images of it side by side.
+import { computed } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { access } from "../access";
 import { spanning } from "../colours";
@@ -37,6 +38,8 @@ export function Reconstruct() {
   );
 }
 
+const sinogramColours = computed(() => sinogram.value && spanning(sinogram.value.values));
+
 function Sinogram() {
   const picture = sinogram.value;
   if (!picture) return null;
@@ -47,7 +50,7 @@ function Sinogram() {
       </figcaption>
       <div class="frame">
         <div class="image still">
-          <Canvas picture={picture} colours={spanning(picture.values)} label="The sinogram: angles downwards, detector cells to the right" />
+          <Canvas picture={picture} colours={sinogramColours.value!} label="The sinogram: angles downwards, detector cells to the right" />
         </div>
       </div>
       <p class="figures">

@@ -1,5 +1,5 @@
 // All that the view Reconstruct shows. What can be, is in the address; files are not kept, they may be patients'.
-import { computed, effect, signal } from "@preact/signals";
+import { batch, computed, effect, signal } from "@preact/signals";
 import { access, models } from "../access";
 import { inAddress, numberInAddress, textInAddress } from "../address";
 import { words } from "../api";
@@ -176,8 +176,10 @@ export function shownOf(id: string): { picture: Picture; colours: Colours; isDif
 }
 
 export function setWindow(window: Window) {
-  level.value = Math.min(6000, Math.max(-2000, window.level));
-  width.value = Math.min(10000, Math.max(1, window.width));
+  batch(() => {
+    level.value = Math.min(6000, Math.max(-2000, window.level));
+    width.value = Math.min(10000, Math.max(1, window.width));
+  });
 }
 
 /** Level and width that show what the first image holds. */
@@ -208,9 +210,13 @@ export async function open(files: Iterable<File>) {
       if (turn !== opened) return; // another file was dropped meanwhile
       if (fileName.value !== file.name) slice.value = 0;
       slice.value = Math.min(slice.value, dropped.sinograms.count - 1);
-      truths.value = dropped.truths;
-      stack.value = dropped.sinograms;
-      fileName.value = file.name;
+      batch(() => {
+        truths.value = null;
+        stack.value = dropped.sinograms;
+        fileName.value = file.name;
+      });
+      const beside = await dropped.truths();
+      if (turn === opened) truths.value = beside;
     }
   } catch (error) {
     if (turn === opened) fileProblem.value = words(error);
