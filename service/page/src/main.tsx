@@ -4,6 +4,8 @@ import { useSignal } from "@preact/signals";
 import { access, mayOperate, trouble } from "./access";
 import { href, path } from "./address";
 import { forgetToken, gone, hasToken, keepToken, tokenAsked } from "./api";
+import { JobsView } from "./jobs/JobsView";
+import { ModelsView } from "./models/ModelsView";
 import { Reconstruct } from "./reconstruct/Reconstruct";
 import { WindowView } from "./window/WindowView";
 
@@ -17,6 +19,8 @@ interface View {
 const VIEWS: View[] = [
   { name: "reconstruct", title: "Reconstruct", Body: Reconstruct },
   { name: "window", title: "Window", Body: WindowView },
+  { name: "jobs", title: "Jobs", Body: JobsView, operate: true },
+  { name: "models", title: "Models", Body: ModelsView },
 ];
 
 function Page() {

@@ -133,7 +133,7 @@ test("tokens", async (t) => {
       await page.getByText("role reconstruct").waitFor();
       await drop(page, "lodopab_test_3456.npz", readFileSync(SAMPLE));
       await drawn(page, "model best");
-      assert.deepEqual(await page.locator("nav a").allInnerTexts(), ["Reconstruct", "Window"]);
+      assert.deepEqual(await page.locator("nav a").allInnerTexts(), ["Reconstruct", "Window", "Jobs", "Models"]);
     });
     await t.test("a token is kept for its tab alone, and no cookie is", async () => {
       await page.reload();
@@ -146,7 +146,7 @@ test("tokens", async (t) => {
       await other.getByLabel("Token").fill("operate-all-12345");
       await other.getByRole("button", { name: "Go on" }).click();
       await other.getByText("role operate").waitFor();
-      assert.deepEqual(await other.locator("nav a").allInnerTexts(), ["Reconstruct", "Window"]);
+      assert.deepEqual(await other.locator("nav a").allInnerTexts(), ["Reconstruct", "Window", "Jobs", "Models"]);
       await other.getByRole("button", { name: "Forget the token" }).click();
       await other.getByLabel("Token").waitFor();
     });

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { chromium } from "playwright-core";
 
 export const ROOT = new URL("../../..", import.meta.url).pathname;
-const PYTHON = process.env.PYTHON ?? join(ROOT, ".venv/bin/python");
+export const PYTHON = process.env.PYTHON ?? join(ROOT, ".venv/bin/python");
 const BROWSERS = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 
 async function freePort() {
