@@ -1,4 +1,4 @@
-// Made by `make page-types` of the OpenAPI document 42adffdb6d083dde95eda44f10566ab8b23f07f5053027fe67ba6a59dcf8b0ae
+// Made by `make page-types` of the OpenAPI document 7e675bea01602cfbf75effb2721fa5d9896bae44fddb237a8f5ba2a0a8f4819c
 export interface paths {
     "/reconstruct": {
         parameters: {

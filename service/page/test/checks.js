@@ -14,6 +14,7 @@ const HARMLESS = /GPU stall|status of 4\d\d|status of 50\d|net::ERR/; // answers
 export async function open(browser, address, { width = 1360, height = 900, dark = false } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: dark ? "dark" : "light", acceptDownloads: true });
   const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
   const said = [];
   page.on("console", (message) => ["error", "warning"].includes(message.type()) && !HARMLESS.test(message.text()) && said.push(message.text()));
   page.on("pageerror", (error) => said.push(error.stack));

@@ -55,6 +55,7 @@ test("a training, from the form to the model that serves", { timeout: 150_000 },
     await page.getByText("All settings").click();
     await setting(page, "window.kind").fill("frequency");
     await setting(page, "window.init").selectOption("hann");
+    await setting(page, "train.batch_size").fill("2");
     await setting(page, "scaling.num_workers").fill("1");
     await page.getByRole("button", { name: "Train", exact: true }).last().click();
     await page.waitForFunction(() => /#jobs\/\w+/.test(location.hash));
@@ -140,9 +141,9 @@ test("models are switched, and switched back", async () => {
   await page.getByRole("alert").filter({ hasText: "nowhere" }).waitFor();
   await page.getByLabel("Run, checkpoint or sweep folder").fill("chest-low-dose");
   await page.getByRole("button", { name: "Serve it" }).click();
-  await best.getByText("chest-low-dose").waitFor();
+  await best.getByText("chest-low-dose").first().waitFor();
   await best.getByRole("button", { name: `Switch back to ${trained}` }).click();
-  await best.getByText("from-the-page").waitFor();
+  await best.getByText("from-the-page").first().waitFor();
   assert.equal(await best.locator("dd").first().innerText(), trained);
   await done();
 });

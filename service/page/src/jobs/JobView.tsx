@@ -5,6 +5,7 @@ import { refreshModels } from "../access";
 import { call, getJson, isAbort, Problem, send, words, type Documents } from "../api";
 import { Chart } from "../parts/Chart";
 import { Fault } from "../parts/Fault";
+import { Wide } from "../parts/Wide";
 import { eventsOf, textOf } from "../stream";
 import { Done, when } from "./JobsView";
 import { SweepCharts } from "./Sweep";
@@ -205,9 +206,9 @@ function Newest({ id, epoch }: { id: string; epoch: number }) {
   return (
     <section class="chart-card">
       <h2>The newest reconstruction</h2>
-      <div class="wide">
+      <Wide label="The picture">
         <img src={picture.value} alt={`Reconstructions of a validation sample after epoch ${epoch}`} />
-      </div>
+      </Wide>
     </section>
   );
 }
@@ -217,7 +218,8 @@ function Table({ rows }: { rows: Row[] }) {
   const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
   const cell = (value: unknown) => (typeof value === "number" ? +value.toPrecision(5) : String(value ?? "–"));
   return (
-    <section class="chart-card wide">
+    <section class="chart-card">
+      <Wide label="Figures">
       <table>
         <thead>
           <tr>
@@ -236,6 +238,7 @@ function Table({ rows }: { rows: Row[] }) {
           ))}
         </tbody>
       </table>
+      </Wide>
     </section>
   );
 }

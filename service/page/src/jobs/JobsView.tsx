@@ -4,6 +4,7 @@ import { useEffect } from "preact/hooks";
 import { path } from "../address";
 import { getJson, isAbort, words, type Documents } from "../api";
 import { Fault } from "../parts/Fault";
+import { Wide } from "../parts/Wide";
 import { NewJob } from "./Form";
 import { JobView } from "./JobView";
 
@@ -48,7 +49,7 @@ function List() {
         <Fault text={problem.value} />
         {jobs.value?.length === 0 && <p class="note">None yet.</p>}
         {!!jobs.value?.length && (
-          <div class="wide">
+          <Wide label="Jobs, the newest in front">
             <table>
               <thead>
                 <tr>
@@ -73,7 +74,7 @@ function List() {
                 ))}
               </tbody>
             </table>
-          </div>
+          </Wide>
         )}
       </section>
     </div>

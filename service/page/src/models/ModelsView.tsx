@@ -6,6 +6,7 @@ import { call, getJson, isAbort, send, words, type Documents } from "../api";
 import { when } from "../jobs/JobsView";
 import { Fault } from "../parts/Fault";
 import { save } from "../parts/save";
+import { Wide } from "../parts/Wide";
 
 type Model = Documents["ModelDocument"];
 type Run = Documents["RunDocument"];
@@ -166,7 +167,7 @@ function Runs() {
       {said.value && <p role="status">{said.value}</p>}
       {runs.value.length === 0 && <p class="note">The service sees none yet.</p>}
       {runs.value.length > 0 && (
-        <div class="wide" tabIndex={0} role="group" aria-label="Runs that the service can see">
+        <Wide label="Runs that the service can see">
           <table>
             <thead>
               <tr>
@@ -203,7 +204,7 @@ function Runs() {
               ))}
             </tbody>
           </table>
-        </div>
+        </Wide>
       )}
     </section>
   );
