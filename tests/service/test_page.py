@@ -148,3 +148,31 @@ def test_the_noise_that_a_window_goes_by(client: httpx.Client) -> None:
 def test_the_types_of_the_page_are_those_of_the_service() -> None:
     first = (PAGE / "src" / "service.d.ts").read_text().splitlines()[0]
     assert first.split()[-1] == openapi.digest(openapi.outline()), "requests or answers changed: run `make page-types`"
+
+
+def test_runs_their_reports_and_pictures(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "one"
+    save_model(run / "best")
+    (run / "status.json").write_text(json.dumps({"state": "completed", "completed": 1.0}))
+    evaluation = run / "evaluation-test"
+    evaluation.mkdir()
+    (evaluation / "report.html").write_text("<!doctype html><script>alert()</script>")
+    settings = settings_for(tmp_path, jobs={"storage": str(tmp_path / "runs")})
+    with running(settings) as client:
+        (found,) = client.get("/runs").json()["runs"]
+        assert (found["name"], found["state"], found["reports"]) == ("one", "completed", [str(evaluation)])
+        report = client.get("/report", params={"place": found["reports"][0]})
+        assert report.status_code == 200
+        assert report.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+        assert client.get("/report", params={"place": str(run)}).status_code == 404
+        assert client.get("/report", params={"place": "/etc"}).status_code == 422
+        (evaluation / "report.html").unlink()
+        (evaluation / "report.html").symlink_to("/etc/passwd")
+        assert client.get("/report", params={"place": str(evaluation)}).status_code == 404
+        assert client.get("/jobs/none/newest").status_code == 404
+
+
+def test_only_operators_see_runs(client: httpx.Client) -> None:
+    for path in ("/runs", "/report?place=runs", "/jobs/none/newest"):
+        assert client.get(path).status_code == 401
+        assert client.get(path, headers=RECONSTRUCT).status_code == 403

@@ -26,6 +26,7 @@ const VIEWS: View[] = [
 function Page() {
   const views = VIEWS.filter(({ operate }) => !operate || mayOperate.value);
   const view = views.find(({ name }) => name === path.value.split("/")[0]) ?? views[0]!;
+  document.title = `${view.title} – fbp-ray`;
   return (
     <>
       <header>

@@ -28,7 +28,7 @@ export interface Dropped {
 }
 
 /** The sinograms of a file, and the ground truth that comes with them; raises Problem. */
-export async function openSinograms(file: File): Promise<Dropped> {
+export async function openSinograms(file: File, signal: AbortSignal): Promise<Dropped> {
   const entries = await readable(file, zipEntriesOf);
   if (entries) {
     const names = [...entries.keys()];
@@ -39,15 +39,15 @@ export async function openSinograms(file: File): Promise<Dropped> {
       return { sinograms, truths: async () => (truth ? stackOf(await entries.get(truth)!(), `${file.name}: ${truth}`) : null) };
     }
   }
-  return { sinograms: (await stackOf(file, file.name)) ?? (await byService(file)), truths: async () => null };
+  return { sinograms: (await stackOf(file, file.name)) ?? (await byService(file, signal)), truths: async () => null };
 }
 
 /** The images of a file; raises Problem. */
-export async function openTruths(file: File): Promise<Stack> {
+export async function openTruths(file: File, signal: AbortSignal): Promise<Stack> {
   const entries = await readable(file, zipEntriesOf);
   const name = entries && (TRUTHS.find((known) => entries.has(known)) ?? (entries.size === 1 ? [...entries.keys()][0] : undefined));
   const found = entries && name !== undefined && name !== null ? await stackOf(await entries.get(name)!(), file.name) : null;
-  return found ?? (await stackOf(file, file.name)) ?? (await byService(file));
+  return found ?? (await stackOf(file, file.name)) ?? (await byService(file, signal));
 }
 
 /** Images of a stack as float32. */
@@ -86,9 +86,9 @@ async function stackOf(file: Blob, name: string): Promise<Stack | null> {
   return { name, count, rows, columns, single, read };
 }
 
-async function byService(file: File): Promise<Stack> {
+async function byService(file: File, signal: AbortSignal): Promise<Stack> {
   refuseIfLarge(file.size, file.name);
-  const answer = await call("array", { method: "POST", body: file });
+  const answer = await call("array", { method: "POST", body: file, signal });
   const stack = await stackOf(await answer.blob(), file.name);
   if (!stack) throw new Problem(0, `The service's answer for ${file.name} was cut off half way; try again.`);
   return stack;

@@ -63,10 +63,11 @@ export async function screenshot(page, name) {
   mkdirSync(SHOTS, { recursive: true });
   await page.evaluate(() => scrollTo(0, 0));
   const height = await page.evaluate(() => document.documentElement.scrollHeight);
-  const { width } = page.viewportSize();
-  await page.setViewportSize({ width, height: Math.min(height, 3000) });
+  const size = page.viewportSize();
+  await page.setViewportSize({ width: size.width, height: Math.min(height, 3000) });
   await page.waitForTimeout(150);
   await page.screenshot({ path: `${SHOTS}/${name}.jpg`, type: "jpeg", quality: 75 });
+  await page.setViewportSize(size);
 }
 
 /** The values and the shape of .npy content of float32. */

@@ -82,6 +82,7 @@ export function NewJob({ onSubmitted }: { onSubmitted: (id: string) => void }) {
           </select>
         </label>
       )}
+      <p class="note">What is left open is the recipe's, or what the field shows.</p>
       {first.map((field) => (
         <Entry key={field.path} field={field} />
       ))}

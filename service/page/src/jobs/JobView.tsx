@@ -164,7 +164,7 @@ function Curves({ rows, best }: { rows: Row[]; best: Documents["Best"] }) {
     <div class="window">
       <section class="chart-card">
         <h2>Loss and its parts</h2>
-        <Chart x={x} xName="epoch" yName="loss" curves={losses} label="Losses by epoch" />
+        <Chart x={x} whole xName="epoch" yName="loss" curves={losses} label="Losses by epoch" />
       </section>
       {quality.map((name) => {
         const { value, over_fbp } = best[name] ?? {};
@@ -174,14 +174,14 @@ function Curves({ rows, best }: { rows: Row[]; best: Documents["Best"] }) {
         return (
           <section class="chart-card" key={name}>
             <h2>{title}</h2>
-            <Chart x={x} xName="epoch" yName={title} curves={[curve(`validation_${name}`, "learned"), ...line]} label={`${title} by epoch`} />
+            <Chart x={x} whole xName="epoch" yName={title} curves={[curve(`validation_${name}`, "learned"), ...line]} label={`${title} by epoch`} />
           </section>
         );
       })}
       {names.includes("lr") && (
         <section class="chart-card">
           <h2>Learning rate</h2>
-          <Chart x={x} xName="epoch" yName="rate" curves={[curve("lr", "learning rate")]} label="Learning rate by epoch" />
+          <Chart x={x} whole xName="epoch" yName="rate" curves={[curve("lr", "learning rate")]} label="Learning rate by epoch" />
         </section>
       )}
     </div>

@@ -8,7 +8,7 @@ interface Trial {
   merit: number;
   parameters: Record<string, unknown>;
 }
-const [WIDTH, HEIGHT, EDGE] = [640, 300, 46];
+const [WIDTH, HEIGHT, EDGE] = [560, 300, 60];
 
 /** The trials that none beats in both figures, by PSNR. */
 export function paretoFront<T extends { psnr: number; ssim: number }>(trials: T[]): T[] {
@@ -70,11 +70,12 @@ function Pareto({ trials, best }: { trials: Trial[]; best: Trial }) {
           <title>{`trial ${one.name}: ${one.psnr.toFixed(2)} dB, ${one.ssim.toFixed(4)}`}</title>
         </circle>
       ))}
-      <text x={EDGE} y={HEIGHT - 12}>{psnr[0]}</text>
-      <text x={WIDTH / 2} y={HEIGHT - 12} text-anchor="middle">PSNR, dB</text>
-      <text x={WIDTH - EDGE} y={HEIGHT - 12} text-anchor="end">{psnr[1]}</text>
-      <text x={4} y={HEIGHT - EDGE}>{ssim[0]}</text>
-      <text x={4} y={EDGE - 14}>SSIM {ssim[1]}</text>
+      <text x={EDGE} y={HEIGHT - 26}>{psnr[0]}</text>
+      <text x={WIDTH / 2} y={HEIGHT - 26} text-anchor="middle">PSNR, dB</text>
+      <text x={WIDTH - EDGE} y={HEIGHT - 26} text-anchor="end">{psnr[1]}</text>
+      <text x={EDGE - 12} y={HEIGHT - EDGE + 4} text-anchor="end">{ssim[0]}</text>
+      <text x={EDGE - 12} y={EDGE + 4} text-anchor="end">{ssim[1]}</text>
+      <text x={EDGE - 12} y={HEIGHT / 2} text-anchor="end">SSIM</text>
     </svg>
   );
 }
@@ -106,7 +107,7 @@ function Parallel({ trials, best }: { trials: Trial[]; best: Trial }) {
           <path class="axis" d={`M${x} ${EDGE}V${HEIGHT - EDGE}`} />
           <text x={x} y={EDGE - 10}>{ends[1]}</text>
           <text x={x} y={HEIGHT - EDGE + 16}>{ends[0]}</text>
-          <text x={x} y={HEIGHT - 8} class="name">{name.split(".").at(-1)}</text>
+          <text x={x} y={HEIGHT - 18} class="name">{name.split(".").at(-1)}</text>
         </g>
       ))}
     </svg>

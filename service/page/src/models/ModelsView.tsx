@@ -7,6 +7,7 @@ import { when } from "../jobs/JobsView";
 import { Fault } from "../parts/Fault";
 import { save } from "../parts/save";
 import { Wide } from "../parts/Wide";
+import { chooseModel } from "../window/state";
 
 type Model = Documents["ModelDocument"];
 type Run = Documents["RunDocument"];
@@ -96,7 +97,7 @@ function ModelCard({ model }: { model: Model }) {
         ))}
       </dl>
       <div class="buttons">
-        <a href="#window" onClick={() => (location.hash = `#window?of=${encodeURIComponent(name)}`)}>
+        <a href="#window" onClick={() => chooseModel(name)}>
           Its window
         </a>
         {mayOperate.value && earlier && (

@@ -16,8 +16,8 @@ dark.addEventListener("change", () => (theme.value = dark.matches));
 const HEIGHT = 240;
 
 /** Curves over a shared axis; the legend has the values under the cursor. */
-export function Chart(props: { x: number[]; xName: string; yName: string; curves: Curve[]; label: string; range?: [number, number]; digits?: number }) {
-  const { x, xName, yName, curves, label, range, digits = 4 } = props;
+export function Chart(props: { x: number[]; xName: string; yName: string; curves: Curve[]; label: string; range?: [number, number]; digits?: number; whole?: boolean }) {
+  const { x, xName, yName, curves, label, range, digits = 4, whole = false } = props;
   const place = useRef<HTMLDivElement>(null);
   const chart = useRef<uPlot | null>(null);
   const shape = curves.map(({ name }) => name).join("\n") + xName + yName + theme.value + String(range);
@@ -34,7 +34,7 @@ export function Chart(props: { x: number[]; xName: string; yName: string; curves
         width: element.clientWidth,
         height: HEIGHT,
         scales: { x: { time: false }, ...(range ? { y: { range } } : {}) },
-        axes: [{ ...axis, label: xName, labelSize: 20 }, { ...axis, label: yName, labelSize: 20, size: 56 }],
+        axes: [{ ...axis, label: xName, labelSize: 20, ...(whole ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] } : {}) }, { ...axis, label: yName, labelSize: 20, size: 56 }],
         series: [
           { label: xName, value: (_, value) => shown(value) },
           ...curves.map(({ name, dash, width = 1.5 }, number) => ({

@@ -1,9 +1,29 @@
 // Where files are dropped and chosen, and what they were.
 import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import { Fault } from "../parts/Fault";
-import { fileName, fileProblem, geometry, open, opening, openSample, openTruth, SAMPLE_NAME, slice, stack, truthMismatch, truthProblem, truths } from "./state";
+import { cancelOpening, fileName, fileProblem, geometry, open, opening, openSample, openTruth, SAMPLE_NAME, slice, stack, truthMismatch, truthProblem, truths } from "./state";
+
+/** A file that falls beside the fields is a sinogram, too; the browser would leave the page for it. */
+function useWholePage() {
+  useEffect(() => {
+    const over = (event: DragEvent) => event.preventDefault();
+    const dropped = (event: DragEvent) => {
+      if (event.defaultPrevented) return;
+      event.preventDefault();
+      void open([...(event.dataTransfer?.files ?? [])]);
+    };
+    addEventListener("dragover", over);
+    addEventListener("drop", dropped);
+    return () => {
+      removeEventListener("dragover", over);
+      removeEventListener("drop", dropped);
+    };
+  }, []);
+}
 
 export function Files() {
+  useWholePage();
   return (
     <section aria-label="Files">
       <Drop label="Sinogram" hint="drop a file, or choose one" onFiles={(files) => void open(files)} multiple>
@@ -16,8 +36,15 @@ export function Files() {
         {!stack.value && fileName.value && fileName.value !== SAMPLE_NAME && !opening.value && (
           <span>Drop {fileName.value} again: files are not kept, all else is.</span>
         )}
-        {opening.value && <progress aria-label="The file is read" />}
       </Drop>
+      {opening.value && (
+        <div class="buttons">
+          <progress aria-label="The file is read" />
+          <button type="button" onClick={cancelOpening}>
+            Cancel
+          </button>
+        </div>
+      )}
       <Fault text={fileProblem.value} />
       <button type="button" onClick={() => void openSample()}>
         Take the sample

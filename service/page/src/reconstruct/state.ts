@@ -97,11 +97,11 @@ function askModel(name: string): Ask | null {
 export const truth = signal<Picture | null>(null);
 effect(() => {
   const [from, index] = [truths.value, slice.value];
-  if (!from) {
+  if (!from || index >= from.count) {
     truth.value = null;
     return;
   }
-  void values(from, Math.min(index, from.count - 1)).then((found) => {
+  void values(from, index).then((found) => {
     if (truths.value === from && slice.value === index) truth.value = { values: found, shape: [from.rows, from.columns], transposed: true };
   });
 });
@@ -194,10 +194,20 @@ export function fitWindow() {
 }
 
 let opened = 0;
+let reading = new AbortController();
+
+/** Gives up a file that is being read. */
+export function cancelOpening() {
+  opened += 1;
+  reading.abort();
+  opening.value = false;
+}
 
 /** Opens files that were dropped: a sinogram, and perhaps its geometry as JSON. */
 export async function open(files: Iterable<File>) {
-  const turn = ++opened;
+  cancelOpening();
+  const turn = opened;
+  reading = new AbortController();
   fileProblem.value = "";
   opening.value = true;
   try {
@@ -206,7 +216,7 @@ export async function open(files: Iterable<File>) {
         geometry.value = await file.text();
         continue;
       }
-      const dropped = await openSinograms(file);
+      const dropped = await openSinograms(file, reading.signal);
       if (turn !== opened) return; // another file was dropped meanwhile
       if (fileName.value !== file.name) slice.value = 0;
       slice.value = Math.min(slice.value, dropped.sinograms.count - 1);
@@ -228,7 +238,7 @@ export async function open(files: Iterable<File>) {
 export async function openTruth(file: File) {
   truthProblem.value = "";
   try {
-    truths.value = await openTruths(file);
+    truths.value = await openTruths(file, new AbortController().signal);
   } catch (error) {
     truthProblem.value = words(error);
   }
