@@ -133,7 +133,7 @@ test("tokens", async (t) => {
       await page.getByText("role reconstruct").waitFor();
       await drop(page, "lodopab_test_3456.npz", readFileSync(SAMPLE));
       await drawn(page, "model best");
-      assert.deepEqual(await page.locator("nav a").allInnerTexts(), ["Reconstruct", "Window", "Jobs", "Models"]);
+      assert.deepEqual(await page.locator("nav a").allInnerTexts(), ["Reconstruct", "Window", "Models"]);
     });
     await t.test("a token is kept for its tab alone, and no cookie is", async () => {
       await page.reload();

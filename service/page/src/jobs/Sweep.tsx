@@ -8,7 +8,7 @@ interface Trial {
   merit: number;
   parameters: Record<string, unknown>;
 }
-const [WIDTH, HEIGHT, EDGE] = [560, 300, 60];
+const [WIDTH, HEIGHT, EDGE] = [560, 320, 74];
 
 /** The trials that none beats in both figures, by PSNR. */
 export function paretoFront<T extends { psnr: number; ssim: number }>(trials: T[]): T[] {
@@ -102,12 +102,12 @@ function Parallel({ trials, best }: { trials: Trial[]; best: Trial }) {
         <path key={trial.name} class="trial" d={lineOf(trial)} />
       ))}
       <path class="chosen" d={lineOf(best)} />
-      {axes.map(({ name, x, ends }) => (
+      {axes.map(({ name, x, ends }, number) => (
         <g key={name} text-anchor="middle">
           <path class="axis" d={`M${x} ${EDGE}V${HEIGHT - EDGE}`} />
           <text x={x} y={EDGE - 10}>{ends[1]}</text>
-          <text x={x} y={HEIGHT - EDGE + 16}>{ends[0]}</text>
-          <text x={x} y={HEIGHT - 18} class="name">{name.split(".").at(-1)}</text>
+          <text x={x} y={HEIGHT - EDGE + 20}>{ends[0]}</text>
+          <text x={x} y={HEIGHT - (number % 2 ? 8 : 28)} class="name">{name.split(".").at(-1)}</text>
         </g>
       ))}
     </svg>
