@@ -24,9 +24,23 @@ void main() {
   colour = texelFetch(colours, ivec2(int(share * 255.0 + 0.5), 0), 0);
 }`;
 
-/** A painter; null where the browser has no WebGL 2, or computes it without a graphics card, which takes longer than the plain one. */
+const SOFTWARE = /swiftshader|llvmpipe|softpipe|software|basic render/i;
+let card: boolean | undefined;
+
+/** Whether WebGL 2 runs on a graphics card: computed by the processor it takes longer than the plain painter. */
+function hasCard(): boolean {
+  if (card === undefined) {
+    const gl = document.createElement("canvas").getContext("webgl2");
+    const name = gl?.getParameter(gl.getExtension("WEBGL_debug_renderer_info")?.UNMASKED_RENDERER_WEBGL ?? gl.RENDERER);
+    card = !!gl && !SOFTWARE.test(String(name));
+    gl?.getExtension("WEBGL_lose_context")?.loseContext();
+  }
+  return card;
+}
+
+/** A painter; null where it would be slow, or there is no WebGL 2. */
 export function webglPainter(canvas: HTMLCanvasElement): Painter | null {
-  const gl = canvas.getContext("webgl2", { antialias: false, depth: false, failIfMajorPerformanceCaveat: true });
+  const gl = hasCard() ? canvas.getContext("webgl2", { antialias: false, depth: false }) : null;
   if (!gl) return null;
   const program = gl.createProgram();
   for (const [kind, text] of [[gl.VERTEX_SHADER, CORNERS], [gl.FRAGMENT_SHADER, COLOURS]] as const) {

@@ -95,3 +95,18 @@ export async function downloaded(page, act) {
   const [download] = await Promise.all([page.waitForEvent("download"), act()]);
   return readFileSync(await download.path());
 }
+
+/** Width and height of a picture, and how far any value of a pixel is from another picture's. */
+export async function compared(page, ...files) {
+  return page.evaluate(async (files) => {
+    const [a, b] = await Promise.all(
+      files.map(async (base64) => {
+        const bitmap = await createImageBitmap(new Blob([Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))], { type: "image/png" }));
+        const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+        context.drawImage(bitmap, 0, 0);
+        return context.getImageData(0, 0, bitmap.width, bitmap.height);
+      }),
+    );
+    return [a.width, a.height, a.data.reduce((most, value, i) => Math.max(most, Math.abs(value - b.data[i])), 0)];
+  }, files.map((file) => file.toString("base64")));
+}

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
-import { accessible, asNpy, downloaded, drawn, drop, fits, npy, open, panel, reconstructed, SAMPLE, screenshot } from "./checks.js";
+import { accessible, asNpy, compared, downloaded, drawn, drop, fits, npy, open, panel, reconstructed, SAMPLE, screenshot } from "./checks.js";
 import { browser, service } from "./serving.js";
 
 let chromium, served;
@@ -93,17 +93,7 @@ test("the genuine observation beside its ground truth", async (t) => {
     await page.getByRole("button", { name: "Lung" }).click();
     const png = await downloaded(page, () => page.getByRole("button", { name: "PNG of best" }).click());
     const own = await reconstructed(served.address, "model=best&output=png&level=-600&width=1500");
-    const differing = await page.evaluate(async (files) => {
-      const [a, b] = await Promise.all(
-        files.map(async (base64) => {
-          const bitmap = await createImageBitmap(new Blob([Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))], { type: "image/png" }));
-          const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
-          context.drawImage(bitmap, 0, 0);
-          return context.getImageData(0, 0, bitmap.width, bitmap.height);
-        }),
-      );
-      return [a.width, a.height, a.data.filter((value, i) => value !== b.data[i]).length];
-    }, [png.toString("base64"), own.toString("base64")]);
+    const differing = await compared(page, png, own);
     assert.deepEqual(differing, [362, 362, 0]);
     const saved = npy(await downloaded(page, () => page.getByRole("button", { name: "npy of best" }).click()));
     assert.deepEqual(saved.shape, [362, 362]);
@@ -188,6 +178,33 @@ test("every view, light and dark, wide and on a phone", async () => {
       await done();
     }
   }
+});
+
+test("the two painters draw the same", async () => {
+  const pictures = [];
+  for (const name of ["a graphics card", "SwiftShader"]) {
+    const { page, done } = await open(chromium, "about:blank");
+    await page.addInitScript((name) => {
+      const ask = WebGL2RenderingContext.prototype.getParameter;
+      WebGL2RenderingContext.prototype.getParameter = function (what) {
+        return what === 0x9246 ? name : ask.call(this, what); // the unmasked renderer
+      };
+    }, name);
+    await page.goto(`${served.address}#reconstruct?file=lodopab_test_3456.npz&at=0.4,0.5,3.3&minus=truth`);
+    await drawn(page, "model best");
+    await drawn(page, "truth");
+    await panel(page, "fbp").getByText("minus Ground truth").waitFor();
+    for (const id of ["fbp", "truth"]) pictures.push(await panel(page, id).locator("canvas").screenshot());
+    const kinds = await page.evaluate(() => document.querySelector("[data-panel=fbp] canvas").getContext("2d") !== null);
+    assert.equal(kinds, name === "SwiftShader");
+    await done();
+  }
+  const { page, done } = await open(chromium, served.address);
+  for (const [a, b] of [[0, 2], [1, 3]]) {
+    const [, , most] = await compared(page, pictures[a], pictures[b]);
+    assert.ok(most <= 4, `they differ by ${most} of 255`); // a colour of 256 further, where rounding decides
+  }
+  await done();
 });
 
 test("a stack is looked through, and read ahead", async () => {

@@ -6,7 +6,7 @@ import { has, known, load, nameOf, room, type Ask, type Image } from "../images"
 import { measure } from "../measure";
 import type { Quality } from "../quality";
 
-const CHUNK = 8; // slices that are read ahead in one request
+const CHUNK = 4; // slices that are read ahead in one request: one that is asked for meanwhile waits for no more
 
 /** What all panels have in common. */
 export interface Around {
