@@ -17,6 +17,7 @@ export class Problem extends Error {
 
 const TOKEN = "fbp-ray-token";
 const RETRY_MS = 3000;
+const TRIES = 3; // of a service that is busy and says when to come again
 
 /** Why the page asks for a token; null while it need not. */
 export const tokenAsked = signal<string | null>(null);
@@ -37,8 +38,8 @@ export function forgetToken() {
 
 export const hasToken = () => sessionStorage.getItem(TOKEN) !== null;
 
-/** The whole answer of the service, whatever it is; raises Problem. */
-export async function call(address: string, init: RequestInit = {}): Promise<Response> {
+/** The answer of the service, whatever it is; raises Problem. */
+export async function call(address: string, init: RequestInit = {}, tries = TRIES): Promise<Response> {
   const token = sessionStorage.getItem(TOKEN);
   const headers = new Headers(init.headers);
   if (token) headers.set("Authorization", `Bearer ${token}`);
@@ -51,6 +52,12 @@ export async function call(address: string, init: RequestInit = {}): Promise<Res
     throw new Problem(0, "The service does not answer. The page tries again until it does; nothing is lost.");
   }
   if (answer.ok) return answer;
+  const seconds = Number(answer.headers.get("Retry-After"));
+  if (answer.status === 503 && seconds > 0 && tries > 0) {
+    await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+    init.signal?.throwIfAborted();
+    return call(address, init, tries - 1);
+  }
   const problem = new Problem(answer.status, await explained(answer));
   if (answer.status === 401) {
     forgetToken();

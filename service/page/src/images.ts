@@ -27,6 +27,8 @@ export interface Image {
 }
 
 const kept = new Map<string, Image>();
+/** What is on its way. */
+const pending = new Map<string, Promise<Image>>();
 let bytes = 0;
 
 /** Names what is asked for, but for the slice. */
@@ -46,8 +48,11 @@ export function known(ask: Ask, index: number): Image | undefined {
   return found;
 }
 
-/** Whether an image is there, without counting that as a use of it. */
-export const has = (ask: Ask, index: number) => kept.has(`${nameOf(ask)} ${index}`);
+/** Whether an image is there or on its way, without counting that as a use of it. */
+export function has(ask: Ask, index: number): boolean {
+  const key = `${nameOf(ask)} ${index}`;
+  return kept.has(key) || pending.has(key);
+}
 
 /** How many images there is room for, where `panels` share it. */
 export const room = (image: Image, panels: number) => Math.floor(MOST_BYTES / panels / image.picture.values.byteLength) - 1;
@@ -65,8 +70,25 @@ export async function request(ask: Ask, first: number, count: number): Promise<R
   return { method: "POST", headers: { "X-Shape": shape }, body: form };
 }
 
-/** Has slices reconstructed, and keeps their images; raises Problem. */
+/** Has slices reconstructed, and keeps their images; a single one may be on its way already. Raises Problem. */
 export async function load(ask: Ask, first: number, count: number, signal: AbortSignal): Promise<Image> {
+  const keys = Array.from({ length: count }, (_, number) => `${nameOf(ask)} ${first + number}`);
+  if (count === 1) {
+    await pending.get(keys[0]!)?.catch(() => undefined);
+    signal.throwIfAborted();
+    const found = known(ask, first);
+    if (found) return found;
+  }
+  const coming = reconstruct(ask, first, count, signal);
+  for (const key of keys) pending.set(key, coming);
+  try {
+    return await coming;
+  } finally {
+    for (const key of keys) if (pending.get(key) === coming) pending.delete(key);
+  }
+}
+
+async function reconstruct(ask: Ask, first: number, count: number, signal: AbortSignal): Promise<Image> {
   const answer = await call(`reconstruct?${ask.query}`, { ...(await request(ask, first, count)), signal });
   const read = readNpy(await whole(answer));
   if (!read) throw new Problem(0, "The answer was cut off half way; try again.");

@@ -1,6 +1,6 @@
 // A new job: what most need in front, all other settings behind that.
 import { computed, signal, useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { getJson, send, words, type Documents } from "../api";
 import { Fault } from "../parts/Fault";
 import { fault, faultsOf, fieldsOf, settingsOf, type Definitions, type Field, type Schema } from "./schema";
@@ -30,6 +30,7 @@ const fields = computed(() => {
 export function NewJob({ onSubmitted }: { onSubmitted: (id: string) => void }) {
   const problem = useSignal("");
   const sending = useSignal(false);
+  const last = useRef({ text: "", key: "" }); // what is sent again, after an answer that never came, is the same job
   useEffect(() => {
     if (definitions.value) return;
     getJson<{ components: { schemas: Definitions } }>("openapi.json")
@@ -51,7 +52,10 @@ export function NewJob({ onSubmitted }: { onSubmitted: (id: string) => void }) {
     sending.value = true;
     try {
       const body = { kind: kind.value, config: settingsOf(fields.value, texts), ...(spaces.value.length ? { space: space.value || spaces.value[0] } : {}) };
-      const job = await send<Documents["JobDocument"]>("POST", "jobs", body, { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) });
+      const text = JSON.stringify(body);
+      if (last.current.text !== text) last.current = { text, key: `page-${Date.now()}-${Math.random()}` };
+      const job = await send<Documents["JobDocument"]>("POST", "jobs", body, { "Idempotency-Key": last.current.key });
+      last.current = { text: "", key: "" };
       onSubmitted(job!.id);
     } catch (error) {
       const { byField, rest } = faultsOf(words(error), fields.value);

@@ -65,6 +65,7 @@ function ModelCard({ model }: { model: Model }) {
   const { name, version, source, automatic, metrics, geometry } = model;
   const { problem, said, busy, run } = useTask();
   const earlier = before.value[name];
+  const run_ = runs.value.find(({ place }) => source === place || source.startsWith(`${place}/`));
   const back = () =>
     run(async () => {
       const { [name]: _, ...others } = before.value;
@@ -100,6 +101,7 @@ function ModelCard({ model }: { model: Model }) {
         <a href="#window" onClick={() => chooseModel(name)}>
           Its window
         </a>
+        {run_?.reports.map((place) => <Report key={place} place={place} run={run_} />)}
         {mayOperate.value && earlier && (
           <button type="button" disabled={busy.value} onClick={() => void back()}>
             Switch back to {earlier.version}

@@ -141,7 +141,7 @@ export class Panel {
     const most = room(image, this.around.count()) / 2;
     for (const step of [this.forward, -this.forward]) {
       for (let away = 1; away < most; away++) {
-        const next = this.shown + step * away;
+        const next = this.around.slice.peek() + step * away;
         if (!lacks(next)) continue;
         let count = 1;
         while (count < CHUNK && lacks(next + step * count)) count++;
