@@ -27,7 +27,8 @@ serve: .venv/installed page-if-node  ## answer reconstructions and run jobs over
 page: service/page/dist/manifest.json  ## build the service's page, which `make serve`, wheels and images contain (Node 20)
 
 page-if-node:  # a service without its page answers as ever
-	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory page; else echo 'no Node here: the service runs without its page'; fi
+	@if ! command -v npm >/dev/null; then echo 'no Node here: the service runs without its page'; \
+		elif ! $(MAKE) --no-print-directory page; then echo 'the page could not be built: the service runs without it'; fi
 
 service/page/dist/manifest.json: $(PAGE) service/page/node_modules/installed
 	cd service/page && npm run --silent build

@@ -6,7 +6,8 @@ import { basename } from "node:path";
 
 const OUT = "dist";
 const SAMPLE = "../../tests/data/lodopab_pair/lodopab_test_3456.npz";
-const TYPES = { js: "text/javascript", css: "text/css", npz: "application/zip", html: "text/html", svg: "image/svg+xml" };
+const BUNDLED = ["preact", "@preact/signals", "@preact/signals-core", "uplot"];
+const TYPES = { txt: "text/plain", js: "text/javascript", css: "text/css", npz: "application/zip", html: "text/html", svg: "image/svg+xml" };
 const manifest = {};
 
 function put(name, content) {
@@ -48,6 +49,8 @@ const script = await bundle("src/main.tsx", {
   WORKER: JSON.stringify(`page/${worker}`),
   SAMPLE: JSON.stringify(`page/${copy(SAMPLE)}`),
 });
+const licences = BUNDLED.map((name) => `${name}\n\n${readFileSync(`node_modules/${name}/LICENSE`, "utf8")}`);
+put("licences.txt", licences.join("\n\n"));
 const names = { SCRIPT: script, STYLE: await bundle("style.css"), ICON: copy("icon.svg") };
 const html = readFileSync("index.html", "utf8").replace(/\b(SCRIPT|STYLE|ICON)\b/g, (name) => `page/${names[name]}`);
 put("index.html", html);

@@ -51,6 +51,7 @@ function Page() {
       <footer>
         <span>{access.value && `version ${access.value.version}, role ${access.value.role}`}</span>
         <a href="docs">API</a>
+        <a href="page/licences.txt">Licences</a>
         {hasToken() && (
           <button
             type="button"

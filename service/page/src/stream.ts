@@ -9,14 +9,14 @@ export async function* textOf(address: string, init: RequestInit): AsyncGenerato
   for (let part = await reader.read(); !part.done; part = await reader.read()) yield part.value;
 }
 
-export interface Event_ {
+export interface ServiceEvent {
   name: string;
   id: string;
   data: unknown;
 }
 
 /** Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html), with the token in a header. */
-export async function* eventsOf(address: string, seen: string, signal: AbortSignal): AsyncGenerator<Event_> {
+export async function* eventsOf(address: string, seen: string, signal: AbortSignal): AsyncGenerator<ServiceEvent> {
   let rest = "";
   for await (const text of textOf(address, { signal, headers: seen ? { "Last-Event-ID": seen } : {} })) {
     const blocks = (rest + text.replaceAll("\r", "")).split("\n\n");

@@ -1,7 +1,7 @@
 // Jobs and Models: a short training from the form to the model that serves, and what a sweep shows.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { accessible, asNpy, drawn, drop, fits, npy, open, panel, screenshot } from "./checks.js";
@@ -80,11 +80,27 @@ test("a training, from the form to the model that serves", { timeout: 150_000 },
     await page.keyboard.press("ArrowLeft");
     await panel(page, "model best").locator(`.value[data-value="${values[22 * 47 + 23].toPrecision(9)}"]`).waitFor();
   });
+  await t.test("HDF5, which the service reads, with its ground truth", async () => {
+    const data = join(served.folder, "data", "small");
+    await drop(page, "observation_test_000.hdf5", readFileSync(join(data, "observation_test_000.hdf5")));
+    await page.locator("input[type=file]").nth(1).setInputFiles(join(data, "ground_truth_test_000.hdf5"));
+    await panel(page, "model best").getByText("PSNR").waitFor();
+    await drawn(page, "truth");
+  });
+  await t.test("a stack with a geometry of its own, for the classic FBP", async () => {
+    const files = [join(served.folder, "scan.json"), join(served.folder, "scan.npy")];
+    writeFileSync(files[1], asNpy([24, 67], new Float32Array(24 * 67).fill(0.05)));
+    await page.locator("input[type=file]").first().setInputFiles(files);
+    await drawn(page, "fbp");
+    await page.getByRole("alert").filter({ hasText: "has one of its own: leave the geometry out" }).waitFor();
+    await page.getByRole("button", { name: "Remove the geometry" }).click();
+    await drawn(page, "model best");
+  });
   await done();
 });
 
 /** Answers as the service gives them for a sweep, which would take too long here. */
-async function sweepInItsPlace(page) {
+async function sweepInItsPlace(page, changes = {}) {
   const rows = Array.from({ length: 24 }, (_, i) => ({
     trial: String(i).padStart(4, "0"),
     status: "completed",
@@ -99,6 +115,7 @@ async function sweepInItsPlace(page) {
     id: "sweep", kind: "sweep", status: "succeeded", reason: "", place: "/data/runs/weights", request: {},
     created: "2026-05-01T12:00:00Z", started: "2026-05-01T12:00:09Z", ended: "2026-05-01T13:00:09Z",
     progress: { unit: "trial", done: 24, total: 24, rows: [], problem: "", best: { psnr: { value: 32.1, epoch: 4, over_fbp: 1.2 }, ssim: { value: 0.85, epoch: 4, over_fbp: 0.04 }, trial: "0008", parameters: {} } },
+    ...changes,
   };
   const events = [["status", job], ...rows.map((row) => ["trial", row]), ["end", job]];
   const body = events.map(([name, data], i) => `event: ${name}\nid: ${i}\ndata: ${JSON.stringify(data)}\n\n`).join("");
@@ -106,6 +123,15 @@ async function sweepInItsPlace(page) {
   await page.route("**/jobs/sweep/logs**", (route) => route.fulfill({ contentType: "text/plain", body: "24 trials, 4 epochs each" }));
   await page.route("**/jobs/sweep", (route) => route.fulfill({ json: job }));
 }
+
+test("a job that failed says why, first of all", async () => {
+  const { page, done } = await open(chromium, served.address);
+  await sweepInItsPlace(page, { status: "failed", reason: "epoch 2 made a loss that is no number; lower --optim.lr" });
+  await page.evaluate(() => (location.hash = "#jobs/sweep"));
+  await page.locator("section.card .fault").first().waitFor();
+  assert.match(await page.locator("section.card").first().innerText(), /^sweep weights\s+epoch 2 made a loss that is no number; lower --optim\.lr/);
+  await done();
+});
 
 test("every view of jobs and models, light and dark, wide and on a phone", async () => {
   const { jobs } = await (await fetch(`${served.address}jobs`)).json();

@@ -5,6 +5,7 @@ import { refreshModels } from "../access";
 import { call, getJson, isAbort, Problem, send, words, type Documents } from "../api";
 import { Chart } from "../parts/Chart";
 import { Fault } from "../parts/Fault";
+import { useTask } from "../parts/task";
 import { Wide } from "../parts/Wide";
 import { eventsOf, textOf } from "../stream";
 import { Done, when } from "./JobsView";
@@ -86,19 +87,8 @@ async function follow(id: string, job: Signal<Job | null>, rows: Signal<Row[]>, 
 }
 
 function Actions({ job, hasModel }: { job: Job; hasModel: boolean }) {
-  const problem = useSignal("");
-  const said = useSignal("");
-  const busy = useSignal(false);
+  const { problem, said, busy, run } = useTask();
   const name = useSignal("best");
-  const run = async (what: () => Promise<string>) => {
-    [problem.value, said.value, busy.value] = ["", "", true];
-    try {
-      said.value = await what();
-    } catch (error) {
-      problem.value = words(error);
-    }
-    busy.value = false;
-  };
   const stop = () => run(async () => ((await send("POST", `jobs/${job.id}/stop`)), "It is being stopped; what is finished is kept."));
   const serve = () =>
     run(async () => {

@@ -6,6 +6,7 @@ import { call, getJson, isAbort, send, words, type Documents } from "../api";
 import { when } from "../jobs/JobsView";
 import { Fault } from "../parts/Fault";
 import { save } from "../parts/save";
+import { useTask } from "../parts/task";
 import { Wide } from "../parts/Wide";
 import { chooseModel } from "../window/state";
 
@@ -47,25 +48,11 @@ async function remove(name: string): Promise<string> {
   return "";
 }
 
-function useTask() {
-  const [problem, said, busy] = [useSignal(""), useSignal(""), useSignal(false)];
-  const run = async (what: () => Promise<string>) => {
-    [problem.value, said.value, busy.value] = ["", "", true];
-    try {
-      said.value = await what();
-    } catch (error) {
-      problem.value = words(error);
-    }
-    busy.value = false;
-  };
-  return { problem, said, busy, run };
-}
-
 function ModelCard({ model }: { model: Model }) {
   const { name, version, source, automatic, metrics, geometry } = model;
   const { problem, said, busy, run } = useTask();
   const earlier = before.value[name];
-  const run_ = runs.value.find(({ place }) => source === place || source.startsWith(`${place}/`));
+  const itsRun = runs.value.find(({ place }) => source === place || source.startsWith(`${place}/`));
   const back = () =>
     run(async () => {
       const { [name]: _, ...others } = before.value;
@@ -101,7 +88,7 @@ function ModelCard({ model }: { model: Model }) {
         <a href="#window" onClick={() => chooseModel(name)}>
           Its window
         </a>
-        {run_?.reports.map((place) => <Report key={place} place={place} run={run_} />)}
+        {itsRun?.reports.map((place) => <Report key={place} place={place} run={itsRun} />)}
         {mayOperate.value && earlier && (
           <button type="button" disabled={busy.value} onClick={() => void back()}>
             Switch back to {earlier.version}

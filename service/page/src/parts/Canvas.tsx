@@ -12,13 +12,13 @@ export function Canvas(props: { picture: Picture; colours: Colours; region?: Reg
 
 function Drawn({ picture, colours, region = WHOLE, label, textures }: Parameters<typeof Canvas>[0] & { textures: boolean }) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const with_ = useRef<Painter | null>(null);
+  const drawing = useRef<Painter | null>(null);
   const latest = useRef(() => {});
-  latest.current = () => with_.current?.paint(picture, colours, region);
+  latest.current = () => drawing.current?.paint(picture, colours, region);
 
   useEffect(() => {
     const element = canvas.current!;
-    with_.current = painter(element, textures);
+    drawing.current = painter(element, textures);
     const observer = new ResizeObserver(([entry]) => {
       const { width, height } = entry!.contentRect;
       const ratio = devicePixelRatio;
@@ -29,7 +29,7 @@ function Drawn({ picture, colours, region = WHOLE, label, textures }: Parameters
     observer.observe(element);
     return () => {
       observer.disconnect();
-      with_.current?.free();
+      drawing.current?.free();
     };
   }, [textures]);
   useEffect(() => {

@@ -3,7 +3,7 @@ import { models } from "../access";
 import { DIFFERENCE_HU } from "../colours";
 import { PRESETS, UNITS, type Unit } from "../units";
 import {
-  choose, classicWindow, cutoff, fitWindow, level, MOST_MODELS, reference, region, setWindow, shownModels, title, tool, unit, width, window_, WINDOWS,
+  choose, classicWindow, cutoff, fitWindow, level, MOST_MODELS, reference, region, setWindow, shownModels, title, tool, unit, width, chosenWindow, WINDOWS,
   type Tool,
 } from "./state";
 
@@ -15,7 +15,7 @@ export function Comparison() {
         <legend>Classic FBP</legend>
         <label>
           Window
-          <select value={classicWindow.value} onChange={(event) => (window_.value = event.currentTarget.value)}>
+          <select value={classicWindow.value} onChange={(event) => (chosenWindow.value = event.currentTarget.value)}>
             {WINDOWS.map((name) => (
               <option key={name} value={name}>
                 {name === "none" ? "none (ramp)" : name}

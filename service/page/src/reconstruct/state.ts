@@ -23,7 +23,7 @@ export const opening = signal(false);
 
 export const fileName = textInAddress("file");
 export const slice = numberInAddress("slice", 0, 0, 1e6);
-export const window_ = textInAddress("window", "");
+export const chosenWindow = textInAddress("window", "");
 export const cutoff = numberInAddress("cutoff", 1, 0.05, 1);
 const chosen = inAddress<string[] | null>("models", null, (text) => text.split(",").filter(Boolean), (names) => (names ?? ["-"]).join(","));
 export const level = numberInAddress("level", -300, -2000, 6000);
@@ -59,7 +59,7 @@ export const line = inAddress<[Place, Place] | null>(
 export type Tool = "window" | "move" | "line";
 export const tool = signal<Tool>("window");
 
-export const classicWindow = computed(() => window_.value || access.value?.window || "hann");
+export const classicWindow = computed(() => chosenWindow.value || access.value?.window || "hann");
 export const shownModels = computed(() => {
   if (chosen.value) return chosen.value.slice(0, MOST_MODELS);
   const names = models.value.map(({ name }) => name);
@@ -216,17 +216,17 @@ export async function open(files: Iterable<File>) {
         geometry.value = await file.text();
         continue;
       }
+      truths.value = null; // one that is dropped from now on belongs to this sinogram
       const dropped = await openSinograms(file, reading.signal);
       if (turn !== opened) return; // another file was dropped meanwhile
       if (fileName.value !== file.name) slice.value = 0;
       slice.value = Math.min(slice.value, dropped.sinograms.count - 1);
       batch(() => {
-        truths.value = null;
         stack.value = dropped.sinograms;
         fileName.value = file.name;
       });
       const beside = await dropped.truths();
-      if (turn === opened) truths.value = beside;
+      if (turn === opened && beside) truths.value = beside;
     }
   } catch (error) {
     if (turn === opened) fileProblem.value = words(error);

@@ -8,14 +8,14 @@ import { Chart, type Curve } from "../parts/Chart";
 import { Fault } from "../parts/Fault";
 import { Slider } from "../reconstruct/Controls";
 import { cutoff, stack } from "../reconstruct/state";
-import { angleIndex, chooseModel, document_, logEnergy, logVariance, model, noise, noiseProblem, problem } from "./state";
+import { angleIndex, chooseModel, windowDocument, logEnergy, logVariance, model, noise, noiseProblem, problem } from "./state";
 import { mapOf, windowByNoise } from "./weights";
 
 const HIGHEST = 1.4; // weight of the map's last colour
 const DASH = [5, 4];
 
 const curves = computed((): Curve[] => {
-  const doc = document_.value;
+  const doc = windowDocument.value;
   if (!doc) return [];
   const learned: Curve[] = [];
   if (doc.window) learned.push({ name: doc.by_angle ? "learned, mean" : doc.noise ? "learned, least noise" : "learned", values: doc.window, width: 3 });
@@ -25,7 +25,7 @@ const curves = computed((): Curve[] => {
   return [...learned, ...classic];
 });
 const range = computed((): [number, number] => [-0.1, Math.max(1.5, ...curves.value.map(({ values }) => Math.max(...(values as number[])) + 0.1))]);
-const map = computed(() => document_.value && mapOf(document_.value, logEnergy.value));
+const map = computed(() => windowDocument.value && mapOf(windowDocument.value, logEnergy.value));
 const mapPicture = computed((): Picture | null => {
   const found = map.value;
   return found && { values: found.values, shape: [found.rows, found.values.length / found.rows], transposed: false };
@@ -33,7 +33,7 @@ const mapPicture = computed((): Picture | null => {
 const mapColours = { table: VIRIDIS, low: 0, high: HIGHEST };
 
 export function WindowView() {
-  const doc = document_.value;
+  const doc = windowDocument.value;
   return (
     <div class="main">
       <fieldset>
@@ -66,7 +66,7 @@ export function WindowView() {
 
 /** Which rays the learned curve is of. */
 function Kind() {
-  const doc = document_.value!;
+  const doc = windowDocument.value!;
   if (doc.by_angle) {
     const angles = doc.angle!;
     const index = Math.min(angleIndex.value, angles.length - 1);
@@ -91,7 +91,7 @@ function Kind() {
 
 function Map() {
   const { first, last } = map.value!;
-  const byAngle = !!document_.value!.by_angle;
+  const byAngle = !!windowDocument.value!.by_angle;
   const end = (value: number) => (byAngle ? `${((value * 180) / Math.PI).toFixed(0)}°` : <Power of={value} />);
   return (
     <section class="card" aria-label="Map">

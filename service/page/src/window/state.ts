@@ -16,7 +16,7 @@ export const model = computed(() => {
 export const chooseModel = (name: string) => (wanted.value = name);
 const version = computed(() => models.value.find(({ name }) => name === model.value)?.version);
 
-export const document_ = signal<Documents["WindowDocument"] | null>(null);
+export const windowDocument = signal<Documents["WindowDocument"] | null>(null);
 export const problem = signal("");
 export const noise = signal<Picture | null>(null);
 export const noiseProblem = signal("");
@@ -36,15 +36,15 @@ effect(() => {
   const { signal: gone } = (asking = new AbortController());
   getJson<Documents["WindowDocument"]>(`models/${encodeURIComponent(name)}/window?cutoff=${at}`, gone)
     .then((found) => {
-      document_.value = found;
+      windowDocument.value = found;
       problem.value = "";
     })
     .catch((error: unknown) => {
-      if (!isAbort(error)) [document_.value, problem.value] = [null, words(error)];
+      if (!isAbort(error)) [windowDocument.value, problem.value] = [null, words(error)];
     });
 });
 
-const bySinogram = computed(() => document_.value?.noise ?? false);
+const bySinogram = computed(() => windowDocument.value?.noise ?? false);
 let measuring = new AbortController();
 
 effect(() => {
