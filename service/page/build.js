@@ -16,12 +16,13 @@ function put(name, content) {
   return name;
 }
 
-/** Writes a copy under a name with a digest; returns the name. */
-function copy(path) {
-  const content = readFileSync(path);
+/** Writes content under a name with its digest; returns the name. */
+function putByContent(name, content) {
   const digest = createHash("sha256").update(content).digest("hex").slice(0, 8);
-  return put(basename(path).replace(/\.(\w+)$/, `-${digest}.$1`), content);
+  return put(name.replace(/\.(\w+)$/, `-${digest}.$1`), content);
 }
+
+const copy = (path) => putByContent(basename(path), readFileSync(path));
 
 /** Bundles an entry, returns the name of the file. */
 async function bundle(entry, define = {}) {
@@ -45,12 +46,12 @@ async function bundle(entry, define = {}) {
 rmSync(OUT, { recursive: true, force: true });
 mkdirSync(OUT);
 const worker = await bundle("src/quality.worker.ts");
+const licences = BUNDLED.map((name) => `${name}\n\n${readFileSync(`node_modules/${name}/LICENSE`, "utf8")}`);
 const script = await bundle("src/main.tsx", {
   WORKER: JSON.stringify(`page/${worker}`),
+  LICENCES: JSON.stringify(`page/${putByContent("licences.txt", licences.join("\n\n"))}`),
   SAMPLE: JSON.stringify(`page/${copy(SAMPLE)}`),
 });
-const licences = BUNDLED.map((name) => `${name}\n\n${readFileSync(`node_modules/${name}/LICENSE`, "utf8")}`);
-put("licences.txt", licences.join("\n\n"));
 const names = { SCRIPT: script, STYLE: await bundle("style.css"), ICON: copy("icon.svg") };
 const html = readFileSync("index.html", "utf8").replace(/\b(SCRIPT|STYLE|ICON)\b/g, (name) => `page/${names[name]}`);
 put("index.html", html);

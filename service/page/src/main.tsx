@@ -51,7 +51,7 @@ function Page() {
       <footer>
         <span>{access.value && `version ${access.value.version}, role ${access.value.role}`}</span>
         <a href="docs">API</a>
-        <a href="page/licences.txt">Licences</a>
+        <a href={LICENCES}>Licences</a>
         {hasToken() && (
           <button
             type="button"
