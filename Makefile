@@ -6,7 +6,9 @@ NAME := quickstart-$(shell date +%Y%m%d-%H%M%S)
 # they are written; Ray warns of its own settings when it is imported.
 DOCUMENTED := $(subst /,.,$(patsubst %.py,%,$(filter-out %/__init__.py,$(wildcard fbp_ray/*.py))) $(patsubst %/__init__.py,%,$(wildcard fbp_ray/*/__init__.py)))
 
-.PHONY: help train test serve weights docs figures chaos check-deploy lint format constraints clean
+PAGE := $(addprefix service/page/,build.js index.html icon.svg style.css tsconfig.json) $(shell find service/page/src -type f)
+
+.PHONY: help train test serve page page-if-node page-types test-page weights docs figures chaos check-deploy lint format constraints clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -19,8 +21,27 @@ train: .venv/installed  ## get sample CT, simulate low-dose scans, train, evalua
 test: .venv/installed lint  ## style, types and tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-serve: .venv/installed  ## answer reconstructions and run jobs over HTTP, on http://127.0.0.1:8000
+serve: .venv/installed page-if-node  ## answer reconstructions and run jobs over HTTP, on http://127.0.0.1:8000
 	$(BIN)/python -m service --log text
+
+page: service/page/dist/manifest.json  ## build the service's page, which `make serve`, wheels and images contain (Node 20)
+
+page-if-node:  # a service without its page answers as ever
+	@if ! command -v npm >/dev/null; then echo 'no Node here: the service runs without its page'; \
+		elif ! $(MAKE) --no-print-directory page; then echo 'the page could not be built: the service runs without it'; fi
+
+service/page/dist/manifest.json: $(PAGE) service/page/node_modules/installed
+	cd service/page && npm run --silent build
+
+service/page/node_modules/installed: service/page/package-lock.json
+	cd service/page && npm ci --silent --no-audit --no-fund
+	touch $@
+
+page-types: .venv/installed service/page/node_modules/installed  ## the page's types of requests and answers, anew
+	cd service/page && node types.js $(abspath $(BIN))/python
+
+test-page: .venv/installed page  ## drive the page in Chromium, as users do (three minutes at most)
+	cd service/page && PYTHON=$(abspath $(BIN))/python npm test --silent
 
 weights: .venv/installed  ## train the model that comes with the package, on the sample CT, anew (some minutes)
 	$(BIN)/python -m benchmarks.weights
@@ -68,4 +89,4 @@ constraints:  ## resolve every dependency anew in an empty environment, and writ
 	touch $@
 
 clean:  ## remove the environment and the caches, not the runs and the data
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build
+	rm -rf service/page/dist service/page/node_modules .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build

@@ -26,8 +26,8 @@ def _no_truth_value(value: Any) -> Any:
 PHOTONS = 4096.0
 """Photons per detector cell without attenuation in LoDoPaB-CT."""
 
-Count = Annotated[int, BeforeValidator(_no_truth_value), Field(ge=1, le=2**31 - 1)]
-Amount = Annotated[int, BeforeValidator(_no_truth_value), Field(ge=0, le=2**31 - 1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_no_truth_value)]
+Amount = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_no_truth_value)]
 Photons = Annotated[float, Field(ge=1, le=1e12)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Target = Literal["truth", "self"]

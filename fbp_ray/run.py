@@ -9,6 +9,7 @@ STORAGE/NAME/
                   it, when it last was complete
   best/  last/    checkpoints (fbp_ray.checkpoint); last/ also holds what resuming needs, and the epoch before
   tensorboard/    curves and pictures (fbp_ray.trackers)
+  newest.png      the newest picture of a reconstruction, where a tracker has pictures
   traceback.txt   how an error that nobody foresaw came about
 """
 
@@ -34,6 +35,7 @@ from fbp_ray.settings import as_json, as_text, expand_home, flatten, what_is_wro
 from fbp_ray.storage import Folder, LocalFolder, Place, open_folder
 from fbp_ray.versions import versions
 
+NEWEST = "newest.png"
 State = Literal["running", "completed", "stopped", "failed"]
 
 

@@ -17,7 +17,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import models, observability, problems, reconstruct
+from service import arrays, caller, models, observability, problems, reconstruct, runs, static_page, windows
 from service.batching import Batcher
 from service.body_limits import Intake
 from service.connections import Server
@@ -63,6 +63,7 @@ def create_app(settings: Settings, other_jobs: Any = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = metrics
+    app.state.page = static_page.read_page()
     app.state.closing = threading.Event()  # set when the service is told to end, so that endless answers end too
     app.state.database = database = Database(settings.state)
     app.state.memory = memory = Memory(settings.limits, metrics)
@@ -82,7 +83,7 @@ def create_app(settings: Settings, other_jobs: Any = None) -> FastAPI:
 
     app.state.jobs = other_jobs or Jobs(settings, database, metrics, activate)
     problems.add_handlers(app)
-    for part in (reconstruct, models, jobs, observability):
+    for part in (reconstruct, arrays, models, windows, jobs, runs, observability, caller, static_page):
         app.include_router(part.router)
     app.add_middleware(Intake, settings=settings, memory=memory)
     if settings.access.cors_origins:

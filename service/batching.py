@@ -64,6 +64,9 @@ class Engine:
     network_bytes: int = 0
     """The memory that the network after the backprojection takes for an image."""
 
+    model: LearnableFBP | None = None
+    """The learned model, whose window can be looked at."""
+
     @property
     def values(self) -> str:
         """What its images' values are."""
@@ -96,7 +99,7 @@ def learned(
     """A trained model, which is on `device`; `unit` is that of its data."""
     network_bytes = networks.bytes_per_image(model.postprocessing, model.geometry.parallel)
     run = _on(device, model, True)
-    return Engine(name, version, "learned", model.geometry, device, run, source, unit, network_bytes)
+    return Engine(name, version, "learned", model.geometry, device, run, source, unit, network_bytes, model)
 
 
 def classic_alone(

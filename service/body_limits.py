@@ -20,6 +20,8 @@ PART = 1 << 20
 """Bytes of an answer that are handed to the server at a time: so many may wait for a client that does not take them."""
 CLIENT_GONE = 499  # what proxies log for a client that went away; nobody receives it
 _HEALTH = ("/health/live", "/health/ready")
+_FILES = ("/reconstruct", "/array", "/noise")
+"""Where bodies are files, which the routes read themselves; all other bodies are JSON, for those who may operate."""
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS", "DELETE")
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]', re.DOTALL)
 
@@ -74,7 +76,7 @@ class Intake:
                 refuse_other_sites(headers, access.cors_origins)
         if scope["method"] in _WITHOUT_BODY:
             return receive
-        authorise("reconstruct" if path == "/reconstruct" else "operate", headers, self.settings)
+        authorise("reconstruct" if path in _FILES else "operate", headers, self.settings)
         encoding = headers.get("content-encoding", "identity")
         if encoding.strip().lower() not in ("identity", ""):
             raise Problem(
@@ -83,7 +85,7 @@ class Intake:
                 "that compresses its own arrays (.npz, .h5)",
                 {"Accept-Encoding": "identity", "Connection": "close"},
             )
-        if path == "/reconstruct":
+        if path in _FILES:
             return receive
         view = await read_body(receive, bill, headers, limits, limits.json_kb * 1000, "a JSON body")
         body = bytes(view)

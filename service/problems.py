@@ -99,7 +99,15 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Has the application answer every error with a problem document."""
+    """Has the application answer every error with a problem document, and its OpenAPI document describe that."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = make()
+        document["components"]["schemas"]["ProblemDocument"] = ProblemDocument.model_json_schema()
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
     async def answer(request: Request, error: Exception) -> Response:
         return problem_response(_as_problem(request, error), getattr(request.state, "request_id", ""))

@@ -82,7 +82,7 @@ def read_stack(
             no memory for it now.
     """
     with bill:  # until this thread ends, even if nobody waits for it any more
-        array = _read(body, shape, reader_pool, bill)
+        array = read_array(body, shape, reader_pool, bill)
         return Stack(as_sinograms(array, geometry, whose, max_sinograms, bill), array.ndim == 2)
 
 
@@ -95,7 +95,8 @@ def is_packed(body: Content) -> bool:
     return not _begins(body, b"\x93NUMPY")
 
 
-def _read(body: Content, shape: str | None, reader_pool: ReaderPool, bill: Bill) -> NDArray[Any]:
+def read_array(body: Content, shape: str | None, reader_pool: ReaderPool, bill: Bill) -> NDArray[Any]:
+    """The array in a body, whatever its shape; arguments and errors as for `read_stack`."""
     if not body:
         raise Problem(400, f"the body is empty; send a sinogram as {FORMATS}")
     if shape is not None:

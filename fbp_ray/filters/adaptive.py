@@ -137,6 +137,13 @@ class BandWindow(nn.Module):
             filtered = apply_gains(sinogram, responses, gate, self.config.kind == "adaptive", fast)
             return filtered if self.angle_scale is None else filtered * self.angle_scale.to(filtered.dtype)
 
+    def noise_levels(self, sinogram: Tensor) -> Tensor:
+        """(B, A, D) -> (B, S, T): log10 of the variance that each tile of 4 angles x 4 cells is taken to have."""
+        if self.cell_weights is not None:
+            sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
+        level = None if self.tile_level is None else self.tile_level.to(sinogram.dtype)
+        return log_variance(sinogram, self.config.unit, self._photons(sinogram), level)
+
     def parts(self, sinogram: Tensor) -> Iterator[Tensor]:
         """What each entry of the tables adds to the filtered sinogram: (A, D) -> (entries, A, D), some at a time."""
         rays = sinogram[None] if self.cell_weights is None else sinogram[None] * self.cell_weights.to(sinogram.dtype)
@@ -261,13 +268,22 @@ class ZengWindow(TableWindow):
         frequency = torch.tensor(frequencies(geometry.cells), dtype=start.dtype, device="cpu")
         self.register_buffer("frequency", frequency, persistent=False)
 
+    def noise_levels(self, sinogram: Tensor) -> Tensor:
+        """(B, A, D) -> (B, A, D): log10 of the variance of each ray, up to a constant."""
+        if self.cell_weights is not None:
+            sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
+        return -self._log_weight(sinogram) / math.log(10)
+
+    def _log_weight(self, sinogram: Tensor) -> Tensor:
+        """The logarithm of each ray's weight, up to a constant."""
+        weight = -self.unit * sinogram
+        return weight if self.level is None else weight - self.level
+
     def forward(self, sinogram: Tensor) -> Tensor:
         """(B, A, D) -> (B, A, D), so that `backproject`, interpolating, makes of it the image in absolute units."""
         if self.cell_weights is not None:
             sinogram = sinogram * self.cell_weights.to(sinogram.dtype)
-        weight = -self.unit * sinogram  # its logarithm, up to a constant
-        if self.level is not None:
-            weight = weight - self.level
+        weight = self._log_weight(sinogram)
         lowest, highest = weight.amin((-2, -1), keepdim=True), weight.amax((-2, -1), keepdim=True)
         spacing = ((highest - lowest) / (ZENG_LEVELS - 1)).clamp(min=1e-12)
         level = ((weight - lowest) / spacing).round()

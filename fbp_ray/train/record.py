@@ -46,12 +46,12 @@ from fbp_ray.data import Batches, LoDoPaB
 from fbp_ray.errors import DataError, RunError
 from fbp_ray.metrics import has_range, psnr, ssim, where_ranged
 from fbp_ray.model import LearnableFBP, fbp
-from fbp_ray.pictures import panels
-from fbp_ray.run import RunFolder
+from fbp_ray.pictures import as_png, panels
+from fbp_ray.run import NEWEST, RunFolder
 from fbp_ray.self_target import self_risk
 from fbp_ray.split import Split
 from fbp_ray.storage import Folder, LocalFolder, copy_folder
-from fbp_ray.trackers import open_tracker, scalars
+from fbp_ray.trackers import Pixels, open_tracker, scalars
 from fbp_ray.train.average import Average
 from fbp_ray.train.optimiser import load_moments
 from fbp_ray.train.process import Process, Sums
@@ -305,6 +305,7 @@ def tracking(
 
             def log() -> None:
                 pictures = panels(as_it_is, dataset, baseline, config.track, epoch)
+                _keep_newest(run, pictures, warn)
                 tracker.log(epoch, scalars(row, baseline), pictures)
                 publish()
 
@@ -314,6 +315,17 @@ def tracking(
             yield log_epoch
         finally:
             tracker.close()
+
+
+def _keep_newest(run: RunFolder, pictures: dict[str, Pixels], warn: Warn) -> None:
+    """Keeps the epoch's first reconstruction as a file of its own, for those who watch the run."""
+    newest = next((pixels for name, pixels in pictures.items() if name.startswith("reconstruction/")), None)
+    if newest is None:
+        return
+    try:
+        run.folder.write(NEWEST, as_png(newest))
+    except OSError as error:
+        warn(f"{NEWEST} cannot be written: {error}")
 
 
 @contextmanager

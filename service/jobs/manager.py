@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fbp_ray.errors import CheckpointError
-from fbp_ray.storage import absolute
+from fbp_ray.storage import Folder, absolute
 from service.database import Database
 from service.jobs.checks import check
 from service.jobs.cluster import Cluster, Unreachable
@@ -146,6 +146,10 @@ class Jobs:
     def get(self, id: str) -> JobDocument:
         """A job, with its progress; raises Problem 404."""
         return self._document(self._find(id))
+
+    def folder(self, id: str) -> Folder:
+        """The folder of a job's results; raises Problem 404."""
+        return self._places.open(self._find(id).place)
 
     def log(self, id: str, position: int = 0) -> tuple[LogPart, bool]:
         """What a job has printed from a position on, and whether that is all; raises Problem 404."""

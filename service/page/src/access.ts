@@ -1,0 +1,32 @@
+// Who the service takes this tab for, and the models that it may ask for.
+import { computed, effect, signal } from "@preact/signals";
+import { call, getJson, isAbort, Problem, returns, tokenAsked, words, type Documents } from "./api";
+
+export const access = signal<Documents["AccessDocument"] | null>(null);
+export const models = signal<Documents["ModelDocument"][]>([]);
+/** Why nothing is known of the service; empty while it answers. */
+export const trouble = signal("");
+export const mayOperate = computed(() => access.value?.role === "operate");
+
+/** Asks anew who we are and what serves. */
+export async function refresh(): Promise<void> {
+  try {
+    access.value = await getJson("access");
+    await refreshModels();
+    trouble.value = "";
+  } catch (error) {
+    if (isAbort(error)) return;
+    if (error instanceof Problem && error.status === 401) access.value = null;
+    trouble.value = words(error);
+  }
+}
+
+export async function refreshModels(): Promise<void> {
+  models.value = ((await (await call("models")).json()) as Documents["ModelList"]).models;
+}
+
+effect(() => {
+  returns.value; // again when the service comes back, and when a token was given
+  if (tokenAsked.value === null) void refresh();
+});
+addEventListener("focus", () => access.value && void refreshModels().catch(() => undefined));

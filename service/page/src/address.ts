@@ -1,0 +1,67 @@
+// What the page shows is in its address, `#view?name=value&..`, so that a reload or a link shows the same.
+import { effect, signal, type Signal } from "@preact/signals";
+
+const SETTLED_MS = 200; // browsers allow an address to change so often and no more
+
+/** The view, and what follows it: `jobs/5f1d20b39c` is the view `jobs` of `5f1d20b39c`. */
+export const path = signal("reconstruct");
+
+interface Kept {
+  signal: Signal<unknown>;
+  otherwise: string;
+  write: (value: never) => string;
+  read: (text: string) => unknown;
+}
+const kept = new Map<string, Kept>();
+const registered = signal(0);
+const given = { value: new URLSearchParams() };
+
+function parse() {
+  const [before, after] = decodeURI(location.hash.slice(1)).split("?", 2);
+  path.value = before || "reconstruct";
+  given.value = new URLSearchParams(after ?? "");
+}
+parse();
+
+/** A signal whose value is in the address as `name` wherever it is not `otherwise`. */
+export function inAddress<T>(name: string, otherwise: T, read: (text: string) => T, write: (value: T) => string = String) {
+  const text = given.value.get(name);
+  const made = signal(text === null ? otherwise : read(text));
+  kept.set(name, { signal: made as Signal<unknown>, otherwise: write(otherwise), write, read });
+  registered.value += 1;
+  return made;
+}
+
+export const textInAddress = (name: string, otherwise = "") => inAddress(name, otherwise, (text) => text);
+
+export const numberInAddress = (name: string, otherwise: number, low: number, high: number) =>
+  inAddress(name, otherwise, (text) => Math.min(high, Math.max(low, Number(text))) || otherwise, (value) => String(+value.toPrecision(7)));
+
+/** The address of a view, with what is kept. */
+export const href = (view: string) => `#${view}`;
+
+function written(): string {
+  registered.value; // what is kept from now on counts, too
+  const params = new URLSearchParams();
+  for (const [name, { signal, otherwise, write }] of kept) {
+    const text = write(signal.value as never);
+    if (text !== otherwise) params.set(name, text);
+  }
+  const query = params.toString();
+  return `#${path.value}${query && `?${query}`}`;
+}
+
+let waiting = 0;
+effect(() => {
+  const now = written();
+  clearTimeout(waiting);
+  waiting = window.setTimeout(() => history.replaceState(null, "", now), SETTLED_MS);
+});
+
+// A link of the page names a view alone; an address that somebody pastes says all.
+addEventListener("hashchange", () => {
+  const says = location.hash.includes("?");
+  parse();
+  if (!says) return;
+  for (const [name, { signal, otherwise, read }] of kept) signal.value = read(given.value.get(name) ?? otherwise);
+});

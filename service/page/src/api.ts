@@ -1,0 +1,120 @@
+// Requests to the service, with the tab's token, and their errors in words.
+import { signal } from "@preact/signals";
+import type { components } from "./service";
+
+export type Documents = components["schemas"];
+
+/** Something that went wrong, in words that say what to do. */
+export class Problem extends Error {
+  constructor(
+    /** The HTTP status; 0 where no answer came. */
+    readonly status: number,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+const TOKEN = "fbp-ray-token";
+const RETRY_MS = 3000;
+const TRIES = 3; // of a service that is busy and says when to come again
+
+/** Why the page asks for a token; null while it need not. */
+export const tokenAsked = signal<string | null>(null);
+/** Whether the service does not answer; the page then asks again and again. */
+export const gone = signal(false);
+/** Counts how often the service came back. */
+export const returns = signal(0);
+
+/** Keeps a token for this tab alone. */
+export function keepToken(token: string) {
+  sessionStorage.setItem(TOKEN, token);
+  tokenAsked.value = null;
+}
+
+export function forgetToken() {
+  sessionStorage.removeItem(TOKEN);
+}
+
+export const hasToken = () => sessionStorage.getItem(TOKEN) !== null;
+
+/** The answer of the service, whatever it is; raises Problem. */
+export async function call(address: string, init: RequestInit = {}, tries = TRIES): Promise<Response> {
+  const token = sessionStorage.getItem(TOKEN);
+  const headers = new Headers(init.headers);
+  if (token) headers.set("Authorization", `Bearer ${token}`);
+  let answer: Response;
+  try {
+    answer = await fetch(address, { ...init, headers });
+  } catch (error) {
+    if (init.signal?.aborted) throw error;
+    void watchForReturn();
+    throw new Problem(0, "The service does not answer. The page tries again until it does; nothing is lost.");
+  }
+  if (answer.ok) return answer;
+  const seconds = Number(answer.headers.get("Retry-After"));
+  if (answer.status === 503 && seconds > 0 && tries > 0) {
+    await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+    init.signal?.throwIfAborted();
+    return call(address, init, tries - 1);
+  }
+  const problem = new Problem(answer.status, await explained(answer));
+  if (answer.status === 401) {
+    forgetToken();
+    tokenAsked.value = token ? problem.message : "";
+  }
+  throw problem;
+}
+
+async function explained(answer: Response): Promise<string> {
+  try {
+    const document = (await answer.json()) as Partial<Documents["ProblemDocument"]>;
+    return document.detail ?? `${answer.status} ${answer.statusText}`;
+  } catch {
+    return `${answer.status} ${answer.statusText || "without a reason"}; the service's log says more`;
+  }
+}
+
+/** The body of an answer; raises Problem where it is cut off. */
+export async function whole(answer: Response): Promise<ArrayBuffer> {
+  try {
+    return await answer.arrayBuffer();
+  } catch {
+    throw new Problem(0, "The answer was cut off half way; try again.");
+  }
+}
+
+export async function getJson<T>(address: string, signal?: AbortSignal): Promise<T> {
+  return (await (await call(address, { signal: signal ?? null })).json()) as T;
+}
+
+export async function send<T>(method: "POST" | "DELETE", address: string, body?: unknown, headers = {}): Promise<T | null> {
+  const answer = await call(address, {
+    method,
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    headers: body === undefined ? headers : { "Content-Type": "application/json", ...headers },
+  });
+  return answer.status === 204 ? null : ((await answer.json()) as T);
+}
+
+async function watchForReturn() {
+  if (gone.value) return;
+  gone.value = true;
+  while (gone.value) {
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    try {
+      gone.value = !(await fetch("health/ready")).ok;
+    } catch {
+      // it is not back yet
+    }
+  }
+  returns.value += 1;
+}
+
+/** What to tell of an error. */
+export function words(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Whether an error is only that nobody waits for the answer any more. */
+export const isAbort = (error: unknown) => error instanceof DOMException && error.name === "AbortError";

@@ -1,0 +1,97 @@
+// The frame of the page: navigation, the token, what holds for all views, and the view that the address names.
+import { render, type ComponentType } from "preact";
+import { useSignal } from "@preact/signals";
+import { access, mayOperate, trouble } from "./access";
+import { href, path } from "./address";
+import { forgetToken, gone, hasToken, keepToken, tokenAsked } from "./api";
+import { JobsView } from "./jobs/JobsView";
+import { ModelsView } from "./models/ModelsView";
+import { Reconstruct } from "./reconstruct/Reconstruct";
+import { WindowView } from "./window/WindowView";
+
+interface View {
+  name: string;
+  title: string;
+  Body: ComponentType;
+  /** Only for those who may do everything. */
+  operate?: boolean;
+}
+const VIEWS: View[] = [
+  { name: "reconstruct", title: "Reconstruct", Body: Reconstruct },
+  { name: "window", title: "Window", Body: WindowView },
+  { name: "jobs", title: "Jobs", Body: JobsView, operate: true },
+  { name: "models", title: "Models", Body: ModelsView },
+];
+
+function Page() {
+  const views = VIEWS.filter(({ operate }) => !operate || mayOperate.value);
+  const view = views.find(({ name }) => name === path.value.split("/")[0]) ?? views[0]!;
+  document.title = `${view.title} – fbp-ray`;
+  return (
+    <>
+      <header>
+        <h1>fbp-ray</h1>
+        <nav aria-label="Views">
+          {views.map(({ name, title }) => (
+            <a key={name} href={href(name)} aria-current={view.name === name ? "page" : undefined}>
+              {title}
+            </a>
+          ))}
+        </nav>
+        <strong class="research">Research use only, not for diagnosis</strong>
+      </header>
+      {gone.value && (
+        <p class="banner" role="status">
+          The service does not answer. The page tries again every three seconds; nothing that you have chosen or typed is lost.
+        </p>
+      )}
+      <main>
+        {tokenAsked.value !== null ? <AskToken why={tokenAsked.value} /> : access.value ? <view.Body /> : <Waiting />}
+      </main>
+      <footer>
+        <span>{access.value && `version ${access.value.version}, role ${access.value.role}`}</span>
+        <a href="docs">API</a>
+        <a href={LICENCES}>Licences</a>
+        {hasToken() && (
+          <button
+            type="button"
+            onClick={() => {
+              forgetToken();
+              location.reload();
+            }}
+          >
+            Forget the token
+          </button>
+        )}
+      </footer>
+    </>
+  );
+}
+
+function Waiting() {
+  return <p class="waiting">{trouble.value || "The service is asked what it has."}</p>;
+}
+
+function AskToken({ why }: { why: string }) {
+  const typed = useSignal("");
+  return (
+    <form
+      class="token"
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (typed.value.trim()) keepToken(typed.value.trim());
+      }}
+    >
+      <h2>This service asks for a token</h2>
+      {why && <p role="alert">{why[0]!.toUpperCase() + why.slice(1)}.</p>}
+      <label>
+        Token
+        <input type="password" autocomplete="off" value={typed.value} onInput={(event) => (typed.value = event.currentTarget.value)} />
+      </label>
+      <button type="submit">Go on</button>
+      <p class="note">It is kept for this tab alone and forgotten when the tab is closed. The operator of the service has it.</p>
+    </form>
+  );
+}
+
+render(<Page />, document.body);

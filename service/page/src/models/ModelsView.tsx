@@ -1,0 +1,228 @@
+// The view Models: what serves, its figures and where it came from; switch, and switch back; runs and their reports.
+import { signal, useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { access, mayOperate, models, refreshModels } from "../access";
+import { call, getJson, isAbort, send, words, type Documents } from "../api";
+import { when } from "../jobs/JobsView";
+import { Fault } from "../parts/Fault";
+import { save } from "../parts/save";
+import { useTask } from "../parts/task";
+import { Wide } from "../parts/Wide";
+import { chooseModel } from "../window/state";
+
+type Model = Documents["ModelDocument"];
+type Run = Documents["RunDocument"];
+const runs = signal<Run[]>([]);
+const runsProblem = signal("");
+/** What served under a name before this tab switched it. */
+const before = signal<Record<string, Model>>({});
+
+export function ModelsView() {
+  useEffect(() => void refreshModels().catch(() => undefined), []);
+  return (
+    <div class="main">
+      {models.value.length === 0 && <p class="card">No model serves: the classic FBP answers. Train one, or activate one of the runs below.</p>}
+      <div class="window">
+        {models.value.map((model) => (
+          <ModelCard key={model.name} model={model} />
+        ))}
+      </div>
+      {mayOperate.value && <Activate />}
+      {mayOperate.value && <Runs />}
+    </div>
+  );
+}
+
+/** Has a source serve under a name; remembers what served before. */
+async function activate(name: string, source: string): Promise<string> {
+  const served = models.value.find((model) => model.name === name);
+  const model = await send<Model>("POST", `models/${encodeURIComponent(name)}/activate`, { source });
+  if (served && served.version !== model!.version) before.value = { ...before.value, [name]: served };
+  await refreshModels();
+  return `${name} serves version ${model!.version} of ${source} now.`;
+}
+
+async function remove(name: string): Promise<string> {
+  await send("DELETE", `models/${encodeURIComponent(name)}`);
+  await refreshModels();
+  return "";
+}
+
+function ModelCard({ model }: { model: Model }) {
+  const { name, version, source, automatic, metrics, geometry } = model;
+  const { problem, said, busy, run } = useTask();
+  const earlier = before.value[name];
+  const itsRun = runs.value.find(({ place }) => source === place || source.startsWith(`${place}/`));
+  const back = () =>
+    run(async () => {
+      const { [name]: _, ...others } = before.value;
+      const done = earlier!.automatic ? await remove(name) : await activate(name, earlier!.source);
+      before.value = others;
+      return done;
+    });
+  const fan = geometry.source_to_axis_m !== null && geometry.source_to_axis_m !== undefined;
+  const facts: [string, string][] = [
+    ["version", version],
+    ["from", source],
+    ["serves since", `${when(model.activated)}${automatic ? ", as the newest" : ""}`],
+    ["trained until", `epoch ${model.epoch}, ${when(model.created)}`],
+    ["window", model.window.replaceAll("_", " ")],
+    ["sinograms", `${geometry.sinogram_shape.join(" × ")} (angles × cells), ${fan ? "fan" : "parallel"} beam`],
+    ["images", `${geometry.image_shape.join(" × ")}, ${(geometry.pixel_size_m * 1000).toPrecision(4)} mm a pixel`],
+    ["validation", ["psnr", "ssim"].filter((figure) => figure in metrics).map((figure) => `${figure.toUpperCase()} ${metrics[figure]!.toFixed(figure === "psnr" ? 2 : 4)}`).join(", ") || "–"],
+    ["phantom", `${(100 * model.phantom_error).toFixed(2)} % error`],
+    ["device", model.device],
+  ];
+  return (
+    <section class="card" aria-label={`Model ${name}`} data-model={name}>
+      <h2>{name}</h2>
+      <dl>
+        {facts.map(([what, value]) => (
+          <div key={what}>
+            <dt>{what}</dt>
+            <dd>{value}</dd>
+          </div>
+        ))}
+      </dl>
+      <div class="buttons">
+        <a href="#window" onClick={() => chooseModel(name)}>
+          Its window
+        </a>
+        {itsRun?.reports.map((place) => <Report key={place} place={place} run={itsRun} />)}
+        {mayOperate.value && earlier && (
+          <button type="button" disabled={busy.value} onClick={() => void back()}>
+            Switch back to {earlier.version}
+          </button>
+        )}
+        {mayOperate.value && !automatic && (
+          <button type="button" disabled={busy.value} onClick={() => void run(() => remove(name))}>
+            Stop serving it
+          </button>
+        )}
+        {busy.value && <progress aria-label="The service is at work" />}
+      </div>
+      <Fault text={problem.value} />
+      {said.value && <p role="status">{said.value}</p>}
+    </section>
+  );
+}
+
+function Activate() {
+  const { problem, said, busy, run } = useTask();
+  const [name, source] = [useSignal("best"), useSignal("")];
+  return (
+    <form
+      class="card"
+      onSubmit={(event) => {
+        event.preventDefault();
+        void run(() => activate(name.value.trim(), source.value.trim()));
+      }}
+    >
+      <h2>Serve another model</h2>
+      <label>
+        Run, checkpoint or sweep folder, or its URI
+        <input required value={source.value} placeholder="runs/mine" onInput={(event) => (source.value = event.currentTarget.value)} />
+      </label>
+      <label>
+        as
+        <input required value={name.value} size={12} onInput={(event) => (name.value = event.currentTarget.value)} />
+      </label>
+      <p class="note">It first has to reconstruct a phantom; until it does, what serves goes on serving.</p>
+      <div class="buttons">
+        <button type="submit" disabled={busy.value}>
+          Serve it
+        </button>
+        {busy.value && <progress aria-label="The model is loaded and checked" />}
+      </div>
+      <Fault text={problem.value} />
+      {said.value && <p role="status">{said.value}</p>}
+    </form>
+  );
+}
+
+function Runs() {
+  const { problem, said, busy, run } = useTask();
+  useEffect(() => {
+    const gone = new AbortController();
+    getJson<Documents["RunList"]>("runs", gone.signal)
+      .then((found) => ([runs.value, runsProblem.value] = [found.runs, found.problem]))
+      .catch((error: unknown) => isAbort(error) || (runsProblem.value = words(error)));
+    return () => gone.abort();
+  }, []);
+  const figure = (value: Documents["Figure"] | null, digits: number) => (value?.value === null || value === null ? "–" : value.value.toFixed(digits));
+  return (
+    <section class="card" aria-label="Runs">
+      <h2>Runs</h2>
+      <Fault text={runsProblem.value || problem.value} />
+      {said.value && <p role="status">{said.value}</p>}
+      {runs.value.length === 0 && <p class="note">The service sees none yet.</p>}
+      {runs.value.length > 0 && (
+        <Wide label="Runs that the service can see">
+          <table>
+            <thead>
+              <tr>
+                <th>Run</th>
+                <th>State</th>
+                <th>Epochs</th>
+                <th>PSNR, dB</th>
+                <th>SSIM</th>
+                <th>Changed</th>
+                <th>Reports</th>
+                <th>Serve</th>
+              </tr>
+            </thead>
+            <tbody>
+              {runs.value.map((one) => (
+                <tr key={one.place}>
+                  <td title={one.place}>{one.name}</td>
+                  <td title={one.reason}>{one.state}</td>
+                  <td>
+                    {one.epochs_done} of {one.epochs ?? "?"}
+                  </td>
+                  <td>{figure(one.psnr, 2)}</td>
+                  <td>{figure(one.ssim, 4)}</td>
+                  <td>{one.changed ? when(one.changed) : "–"}</td>
+                  <td>{one.reports.length ? one.reports.map((place) => <Report key={place} place={place} run={one} />) : "–"}</td>
+                  <td>
+                    {one.epochs_done > 0 && (
+                      <button type="button" disabled={busy.value} aria-label={`Serve ${one.name} as best`} onClick={() => void run(() => activate("best", one.place))}>
+                        as best
+                      </button>
+                    )}
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </Wide>
+      )}
+    </section>
+  );
+}
+
+/** A report opens in a tab of its own; with a token, which a link cannot carry, it is saved. */
+function Report({ place, run }: { place: string; run: Run }) {
+  const problem = useSignal("");
+  const name = place === run.place ? "report" : place.split("/").at(-1)!;
+  const address = `report?place=${encodeURIComponent(place)}`;
+  if (!access.value?.tokens) {
+    return (
+      <a href={address} target="_blank" rel="noreferrer">
+        {name}{" "}
+      </a>
+    );
+  }
+  const fetchIt = () =>
+    call(address)
+      .then((answer) => answer.blob())
+      .then((content) => save(content, `${run.name}-${name}.html`))
+      .catch((error: unknown) => (problem.value = words(error)));
+  return (
+    <>
+      <button type="button" onClick={() => void fetchIt()}>
+        {name}
+      </button>
+      <Fault text={problem.value} />
+    </>
+  );
+}

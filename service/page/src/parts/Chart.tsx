@@ -1,0 +1,64 @@
+// Curves, by uPlot, in the colours of the page.
+import { signal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import uPlot from "uplot";
+
+export interface Curve {
+  name: string;
+  values: (number | null)[];
+  dash?: number[];
+  width?: number;
+}
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const theme = signal(dark.matches);
+dark.addEventListener("change", () => (theme.value = dark.matches));
+const HEIGHT = 240;
+
+/** Curves over a shared axis; the legend has the values under the cursor. */
+export function Chart(props: { x: number[]; xName: string; yName: string; curves: Curve[]; label: string; range?: [number, number]; digits?: number; whole?: boolean }) {
+  const { x, xName, yName, curves, label, range, digits = 4, whole = false } = props;
+  const place = useRef<HTMLDivElement>(null);
+  const chart = useRef<uPlot | null>(null);
+  const shape = curves.map(({ name }) => name).join("\n") + xName + yName + theme.value + String(range);
+  useEffect(() => {
+    const element = place.current!;
+    const colour = (name: string) => {
+      element.style.color = `var(${name})`; // what light-dark() and the like come to
+      return getComputedStyle(element).color;
+    };
+    const axis = { stroke: colour("--text"), grid: { stroke: colour("--faint"), width: 1 }, ticks: { stroke: colour("--faint"), width: 1 } };
+    const shown = (value: number | null) => (value === null || value === undefined ? "–" : String(+value.toPrecision(digits)));
+    const made = new uPlot(
+      {
+        width: element.clientWidth,
+        height: HEIGHT,
+        scales: { x: { time: false }, ...(range ? { y: { range } } : {}) },
+        axes: [{ ...axis, label: xName, labelSize: 20, ...(whole ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] } : {}) }, { ...axis, label: yName, labelSize: 20, size: 56 }],
+        series: [
+          { label: xName, value: (_, value) => shown(value) },
+          ...curves.map(({ name, dash, width = 1.5 }, number) => ({
+            label: name,
+            stroke: colour(`--curve-${number % 8}`),
+            width,
+            ...(dash ? { dash } : {}),
+            points: { show: false },
+            value: (_: uPlot, value: number | null) => shown(value),
+          })),
+        ],
+      },
+      [x, ...curves.map(({ values }) => values)] as uPlot.AlignedData,
+      element,
+    );
+    element.style.color = "";
+    chart.current = made;
+    const observer = new ResizeObserver(() => made.setSize({ width: element.clientWidth, height: HEIGHT }));
+    observer.observe(element);
+    return () => {
+      observer.disconnect();
+      made.destroy();
+    };
+  }, [shape]);
+  useEffect(() => chart.current?.setData([x, ...curves.map(({ values }) => values)] as uPlot.AlignedData), [x, curves]);
+  return <div class="chart" role="group" aria-label={label} ref={place} />;
+}

@@ -1,0 +1,255 @@
+// All that the view Reconstruct shows. What can be, is in the address; files are not kept, they may be patients'.
+import { batch, computed, effect, signal } from "@preact/signals";
+import { access, models } from "../access";
+import { inAddress, numberInAddress, textInAddress } from "../address";
+import { words } from "../api";
+import { differences, greys, spanning, type Colours } from "../colours";
+import type { Picture, Region } from "../draw";
+import type { Ask } from "../images";
+import { openSinograms, openTruths, values, type Stack } from "../source";
+import { hounsfield, type Unit, type Window } from "../units";
+import { Panel } from "./panel";
+
+export const MOST_MODELS = 3;
+export const WINDOWS = ["none", "shepp-logan", "cosine", "hamming", "hann"] as const;
+export const SAMPLE_NAME = "lodopab_test_3456.npz";
+
+export const stack = signal<Stack | null>(null);
+export const truths = signal<Stack | null>(null);
+export const geometry = signal("");
+export const fileProblem = signal("");
+export const truthProblem = signal("");
+export const opening = signal(false);
+
+export const fileName = textInAddress("file");
+export const slice = numberInAddress("slice", 0, 0, 1e6);
+export const chosenWindow = textInAddress("window", "");
+export const cutoff = numberInAddress("cutoff", 1, 0.05, 1);
+const chosen = inAddress<string[] | null>("models", null, (text) => text.split(",").filter(Boolean), (names) => (names ?? ["-"]).join(","));
+export const level = numberInAddress("level", -300, -2000, 6000);
+export const width = numberInAddress("width", 1400, 1, 10000);
+export const unit = inAddress<Unit>("unit", "HU", (text) => (["HU", "1/m", "raw"] as const).find((known) => known === text) ?? "HU");
+/** The panel that the others are shown minus; empty for none. */
+export const reference = textInAddress("minus");
+export const region = inAddress<Region>(
+  "at",
+  { x: 0.5, y: 0.5, zoom: 1 },
+  (text) => {
+    const [x, y, zoom] = text.split(",").map(Number);
+    return x && y && zoom && zoom >= 1 ? { x, y, zoom } : { x: 0.5, y: 0.5, zoom: 1 };
+  },
+  ({ x, y, zoom }) => [x, y, zoom].map((part) => +part.toFixed(4)).join(","),
+);
+
+/** A place in all images, as fractions of the sides. */
+export interface Place {
+  x: number;
+  y: number;
+}
+export const pointer = signal<Place | null>(null);
+export const line = inAddress<[Place, Place] | null>(
+  "line",
+  null,
+  (text) => {
+    const [a, b, c, d] = text.split(",").map(Number);
+    return d === undefined || [a, b, c, d].some(Number.isNaN) ? null : [{ x: a!, y: b! }, { x: c!, y: d }];
+  },
+  (ends) => (ends ? ends.flatMap(({ x, y }) => [+x.toFixed(5), +y.toFixed(5)]).join(",") : ""),
+);
+export type Tool = "window" | "move" | "line";
+export const tool = signal<Tool>("window");
+
+export const classicWindow = computed(() => chosenWindow.value || access.value?.window || "hann");
+export const shownModels = computed(() => {
+  if (chosen.value) return chosen.value.slice(0, MOST_MODELS);
+  const names = models.value.map(({ name }) => name);
+  return names.includes("best") ? ["best"] : names.slice(0, 1);
+});
+
+export function choose(name: string, on: boolean) {
+  const others = shownModels.value.filter((other) => other !== name);
+  chosen.value = on ? [...others, name].slice(-MOST_MODELS) : others;
+}
+
+/** The model in whose geometry the classic FBP is made: the first one that takes such sinograms. */
+const scanOf = computed(() => {
+  const fitting = (name: string) => {
+    const shape = models.value.find((model) => model.name === name)?.geometry.sinogram_shape;
+    return shape?.[0] === stack.value?.rows && shape?.[1] === stack.value?.columns;
+  };
+  return geometry.value ? undefined : [...shownModels.value, ...models.value.map(({ name }) => name)].find(fitting);
+});
+const versions = computed(() => new Map(models.value.map(({ name, version }) => [name, version])));
+
+function askClassic(): Ask | null {
+  if (!stack.value || !access.value) return null;
+  const model = scanOf.value ? `model=${encodeURIComponent(scanOf.value)}&method=fbp` : "model=classic-fbp";
+  const version = versions.value.get(scanOf.value ?? "best") ?? "";
+  const query = `${model}&window=${classicWindow.value}&cutoff=${cutoff.value}`;
+  return { stack: stack.value, query, version, geometry: geometry.value };
+}
+
+function askModel(name: string): Ask | null {
+  if (!stack.value || !access.value) return null;
+  return { stack: stack.value, query: `model=${encodeURIComponent(name)}`, version: versions.value.get(name) ?? "", geometry: geometry.value };
+}
+
+export const truth = signal<Picture | null>(null);
+effect(() => {
+  const [from, index] = [truths.value, slice.value];
+  if (!from || index >= from.count) {
+    truth.value = null;
+    return;
+  }
+  void values(from, index).then((found) => {
+    if (truths.value === from && slice.value === index) truth.value = { values: found, shape: [from.rows, from.columns], transposed: true };
+  });
+});
+
+const made = new Map<string, Panel>();
+const around = { slice, truth, count: () => panels.peek().length };
+const panelOf = (id: string, ask: () => Ask | null) => made.get(id) ?? made.set(id, new Panel(id, ask, around)).get(id)!;
+const CLASSIC = "fbp";
+export const TRUTH = "truth";
+
+export const panels = computed((): Panel[] => [
+  panelOf(CLASSIC, askClassic),
+  ...shownModels.value.map((name) => panelOf(`model ${name}`, () => askModel(name))),
+]);
+/** Tells panels that nobody looks at to do nothing. */
+effect(() => {
+  const now = new Set(panels.value);
+  for (const panel of made.values()) panel.watched.value = now.has(panel);
+});
+
+export const title = (id: string) =>
+  id === CLASSIC ? `Classic FBP: ${classicWindow.value} ${cutoff.value.toFixed(2)}` : id === TRUTH ? "Ground truth" : id.slice(6);
+
+export const sinogram = signal<Picture | null>(null);
+effect(() => {
+  const [from, index] = [stack.value, slice.value];
+  if (!from) {
+    sinogram.value = null;
+    return;
+  }
+  void values(from, Math.min(index, from.count - 1))
+    .then((found) => {
+      if (stack.value === from && slice.value === index) sinogram.value = { values: found, shape: [from.rows, from.columns], transposed: false };
+    })
+    .catch((error: unknown) => (fileProblem.value = words(error)));
+});
+
+/** The images that there are, by panel. */
+export const pictures = computed(() => {
+  const found = new Map<string, Picture>();
+  for (const panel of panels.value) if (panel.image.value) found.set(panel.id, panel.image.value.picture);
+  if (truth.value) found.set(TRUTH, truth.value);
+  return found;
+});
+
+/** Why the ground truth cannot be compared with; empty where it can. */
+export const truthMismatch = computed(() => {
+  const [beside, image] = [truth.value, [...pictures.value].find(([id]) => id !== TRUTH)?.[1]];
+  if (!beside || !image || beside.shape.join() === image.shape.join()) return "";
+  return (
+    `The ground truth has images of ${beside.shape.join(" × ")}, but the reconstructions have ${image.shape.join(" × ")}, so they are not ` +
+    "compared. Drop the one of this scan, axis 0 = x."
+  );
+});
+
+const grey = computed(() => greys({ level: level.value, width: width.value }));
+const subtracted = new WeakMap<Picture, { from: Picture; made: Picture }>();
+
+/** What a panel shows: its image, or that minus the reference's. */
+export function shownOf(id: string): { picture: Picture; colours: Colours; isDifference: boolean } | null {
+  const picture = pictures.value.get(id);
+  const other = reference.value && reference.value !== id ? pictures.value.get(reference.value) : undefined;
+  if (!picture) return null;
+  if (!other || other.shape.join() !== picture.shape.join()) return { picture, colours: grey.value, isDifference: false };
+  let found = subtracted.get(picture);
+  if (found?.from !== other) {
+    const difference = picture.values.map((value, i) => value - other.values[i]!);
+    found = { from: other, made: { ...picture, values: difference } };
+    subtracted.set(picture, found);
+  }
+  return { picture: found.made, colours: differences, isDifference: true };
+}
+
+export function setWindow(window: Window) {
+  batch(() => {
+    level.value = Math.min(6000, Math.max(-2000, window.level));
+    width.value = Math.min(10000, Math.max(1, window.width));
+  });
+}
+
+/** Level and width that show what the first image holds. */
+export function fitWindow() {
+  const first = [...pictures.value.values()][0];
+  if (!first) return;
+  const sorted = first.values.toSorted();
+  const at = (share: number) => sorted[Math.floor(share * (sorted.length - 1))]!;
+  const { low, high } = spanning(new Float32Array([at(0.005), at(0.995)]));
+  const [a, b] = [low, high].map((value) => hounsfield(value));
+  setWindow({ level: Math.round((a! + b!) / 2), width: Math.max(1, Math.round(b! - a!)) });
+}
+
+let opened = 0;
+let reading = new AbortController();
+
+/** Gives up a file that is being read. */
+export function cancelOpening() {
+  opened += 1;
+  reading.abort();
+  opening.value = false;
+}
+
+/** Opens files that were dropped: a sinogram, and perhaps its geometry as JSON. */
+export async function open(files: Iterable<File>) {
+  cancelOpening();
+  const turn = opened;
+  reading = new AbortController();
+  fileProblem.value = "";
+  opening.value = true;
+  try {
+    for (const file of files) {
+      if (file.name.endsWith(".json")) {
+        geometry.value = await file.text();
+        continue;
+      }
+      truths.value = null; // one that is dropped from now on belongs to this sinogram
+      const dropped = await openSinograms(file, reading.signal);
+      if (turn !== opened) return; // another file was dropped meanwhile
+      if (fileName.value !== file.name) slice.value = 0;
+      slice.value = Math.min(slice.value, dropped.sinograms.count - 1);
+      batch(() => {
+        stack.value = dropped.sinograms;
+        fileName.value = file.name;
+      });
+      const beside = await dropped.truths();
+      if (turn === opened && beside) truths.value = beside;
+    }
+  } catch (error) {
+    if (turn === opened) fileProblem.value = words(error);
+  } finally {
+    if (turn === opened) opening.value = false;
+  }
+}
+
+export async function openTruth(file: File) {
+  truthProblem.value = "";
+  try {
+    truths.value = await openTruths(file, new AbortController().signal);
+  } catch (error) {
+    truthProblem.value = words(error);
+  }
+}
+
+/** The genuine pair that comes with the service. */
+export async function openSample() {
+  try {
+    const content = await (await fetch(SAMPLE)).blob();
+    await open([new File([content], SAMPLE_NAME)]);
+  } catch (error) {
+    fileProblem.value = words(error);
+  }
+}
