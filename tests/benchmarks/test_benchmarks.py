@@ -176,7 +176,7 @@ class TestMeasuring:
         assert {p.case.batch for p in points if p.axis != "batch"} == {growth.BATCH}
 
     def test_the_plot_and_table_of_growth(self, tmp_path: Path) -> None:
-        points = [growth._point("batch", batch, COARSE, batch, 1, "cpu") for batch in (1, 2)]
+        points = [growth._point("batch", batch, COARSE, batch, 1) for batch in (1, 2)]
         timings = interleaved([point.case for point in points], 1)
         assert len(growth.growth_table(points, timings).splitlines()) == 4
         growth.plot(points, timings, tmp_path / "growth.png")
