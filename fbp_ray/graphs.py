@@ -6,6 +6,7 @@ takes longer than they do. CUDA keeps a sequence of launches as a graph; replayi
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
@@ -33,28 +34,38 @@ class Recorded:
             geometry=geometry)`. It has to do the same for each tensor of a shape, and not wait for the GPU. Weights
             that are changed in place, as by `load_state_dict`, count from the next call on.
 
-    Results are the function's own, bit for bit, without gradients. A tensor that is not on a GPU goes to the function.
+    Results are the function's own, bit for bit, without gradients. A tensor that is not on a GPU goes to the function,
+    and so do all where the function cannot be recorded, with a warning.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         self._function = function
         self._graphs: OrderedDict[tuple[object, ...], _Graph] = OrderedDict()
+        self._refused = False
 
     @torch.no_grad()
     def __call__(self, tensor: Tensor) -> Tensor:
         """The function's result, in memory of its own."""
-        if tensor.device.type != "cuda":
+        recorded = self._graph(tensor) if tensor.device.type == "cuda" and not self._refused else None
+        if recorded is None:
             return self._function(tensor)
-        key = (tuple(tensor.shape), tensor.dtype, tensor.device)
-        if key not in self._graphs:
-            self._graphs[key] = self._record(tensor)
-            if len(self._graphs) > _KEPT:
-                self._graphs.popitem(last=False)
-        self._graphs.move_to_end(key)
-        recorded = self._graphs[key]
         recorded.given.copy_(tensor)
         recorded.graph.replay()
         return recorded.made.clone()
+
+    def _graph(self, tensor: Tensor) -> _Graph | None:
+        key = (tuple(tensor.shape), tensor.dtype, tensor.device)
+        if key not in self._graphs:
+            try:
+                self._graphs[key] = self._record(tensor)
+            except RuntimeError as error:
+                self._refused = True
+                warnings.warn(f"a GPU launches kernel by kernel what cannot be recorded: {error}", stacklevel=3)
+                return None
+            if len(self._graphs) > _KEPT:
+                self._graphs.popitem(last=False)
+        self._graphs.move_to_end(key)
+        return self._graphs[key]
 
     def _record(self, tensor: Tensor) -> _Graph:
         given = tensor.clone()

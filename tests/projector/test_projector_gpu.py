@@ -202,6 +202,15 @@ class TestOnAGpu:
         assert gpu_cases.relative(ours, image) < 1e-3
         assert gpu_cases.relative(our_gradient, gradient) < 1e-2
 
+    def test_what_waits_for_the_gpu_is_not_recorded(self) -> None:
+        def with_a_look(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor * float(tensor.sum())
+
+        recorded, tensor = Recorded(with_a_look), torch.arange(4.0).cuda()
+        with pytest.warns(UserWarning, match="kernel by kernel"):
+            assert torch.equal(recorded(tensor), with_a_look(tensor))
+        assert torch.equal(recorded(tensor + 1), with_a_look(tensor + 1))
+
     def test_recorded_is_the_function_with_the_weights_of_the_day(self) -> None:
         model = LearnableFBP(ModelConfig(geometry=COARSE, window=WindowConfig(kind="frequency"))).cuda().eval()
         recorded = Recorded(model)
