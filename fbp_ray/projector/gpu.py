@@ -60,7 +60,7 @@ def backproject(
     if batch == 0:
         return image
     half = (storage_dtype or sinogram.dtype) == torch.float16
-    table = _backprojection(geometry, interpolate, batch, sinogram.device)
+    table = _backprojection(geometry, interpolate, _rounded(batch), sinogram.device)
     views, images, lanes = table.views, table.images, table.lanes
     groups = math.ceil(batch / images)
     products, tuning = _tuning(lanes, half, table.narrow)
@@ -116,7 +116,7 @@ def project(image: Tensor, geometry: ParallelBeam, interpolate: bool = False) ->
     if batch == 0:
         return sinogram
     image = image.contiguous()
-    images, crossings = _projection(geometry, interpolate, batch, image.device)
+    images, crossings = _projection(geometry, interpolate, _rounded(batch), image.device)
     groups = math.ceil(batch / images)
     for crossing in crossings:
         views = crossing.views
@@ -271,10 +271,14 @@ def _views(geometry: ParallelBeam) -> Views:
     return mirrored
 
 
+def _rounded(batch: int) -> int:
+    """The next power of two: that many samples have their tables and kernels together."""
+    return 1 << (batch - 1).bit_length()
+
+
 def _images(batch: int, views: Views) -> int:
-    """The images of a group: a power of two."""
-    most = _LANES if len(views.maps) == 1 else 2 * _LANES // len(views.maps)
-    return min(most, 1 << (batch - 1).bit_length())
+    """The images of a group, for a batch of a power of two."""
+    return min(_LANES if len(views.maps) == 1 else 2 * _LANES // len(views.maps), batch)
 
 
 def _scale(geometry: ParallelBeam) -> float:
