@@ -341,7 +341,7 @@ def _correlated(gradient: Tensor, spectrum: Tensor, by_angle: bool) -> Tensor:
         for part in samples:
             block = torch.fft.rfft(gradient[part, angles], n=length)
             block *= spectrum[part, angles].conj_physical()  # a lazy one gets lost in compiled graphs
-            total = block.real.sum(0)
+            total = block.real if isinstance(part, int) else block.real.sum(0)
             target += total if by_angle else total.sum(0)
 
     _each(correlate_block, len(blocks), gradient)
@@ -357,14 +357,16 @@ def _rows(response: Tensor, angles: slice) -> Tensor:
     return response if response.ndim == 1 else response[angles]
 
 
-def _parts(sinogram: Tensor) -> list[tuple[slice, slice]]:
+def _parts(sinogram: Tensor) -> list[tuple[int | slice, slice]]:
     """The samples and angles of (B, A, D) that are filtered at a time."""
     return [(part, angles) for part in _samples(sinogram) for angles in _blocks(sinogram)]
 
 
-def _samples(sinogram: Tensor) -> list[slice]:
+def _samples(sinogram: Tensor) -> list[int] | list[slice]:
     """The samples of (B, A, D): one at a time on a CPU, many elsewhere."""
-    return _slices(sinogram.shape[0], 1 if sinogram.device.type == "cpu" else SAMPLES_AT_ONCE)
+    if sinogram.device.type == "cpu":
+        return list(range(sinogram.shape[0]))
+    return _slices(sinogram.shape[0], SAMPLES_AT_ONCE)
 
 
 def _blocks(sinogram: Tensor) -> list[slice]:
