@@ -1,4 +1,4 @@
-// Made by `make page-types` of the OpenAPI document 7e675bea01602cfbf75effb2721fa5d9896bae44fddb237a8f5ba2a0a8f4819c
+// Made by `make page-types` of the OpenAPI document 8494ef734791836e8634d229bb73db0aaa8d45fd9a215b27e56754c5b9f2d0b5
 export interface paths {
     "/reconstruct": {
         parameters: {
@@ -1226,8 +1226,8 @@ export interface operations {
                 window?: ("none" | "shepp-logan" | "cosine" | "hamming" | "hann") | null;
                 cutoff?: number | null;
                 output?: "npy" | "npz" | "h5" | "tif" | "png" | "dcm" | "json";
-                level?: number;
-                width?: number;
+                level?: number | null;
+                width?: number | null;
             };
             header?: {
                 "X-Shape"?: string;
