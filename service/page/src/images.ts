@@ -64,7 +64,7 @@ export const room = (image: Image, panels: number) => Math.floor(MOST_BYTES / pa
 export async function request(ask: Ask, first: number, count: number): Promise<RequestInit> {
   const { stack, geometry } = ask;
   const content = await stack.read(first, count);
-  refuseIfLarge(content.size, stack.name);
+  refuseIfLarge(content.size, count > 1 ? `A part of ${stack.name}` : `A sinogram of ${stack.name}`, "Raise the service's limits.body_mb.");
   const shape = `${count > 1 ? `${count},` : ""}${stack.rows},${stack.columns}`;
   if (!geometry) return { method: "POST", headers: { "X-Shape": shape }, body: content };
   const form = new FormData();

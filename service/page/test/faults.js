@@ -53,6 +53,14 @@ export const files = () => test("files that cannot be reconstructed", async (t) 
     writeFileSync(path, asNpy([10, 10], new Float32Array(100)));
     await page.locator("input[type=file]").nth(1).setInputFiles(path);
     await alert(page, /ground truth has images of 10 × 10, but the reconstructions have 362 × 362/);
+    writeFileSync(path, asNpy([362, 362], new Float32Array(362 * 362).fill(NaN)));
+    await page.locator("input[type=file]").nth(1).setInputFiles(path);
+    await alert(page, /ground truth has values that are NaN or infinite/);
+  });
+  await t.test("a geometry that is none", async () => {
+    await drop(page, "scan.json", "{not json");
+    await alert(page, /scan\.json is no JSON object, as a scan is/);
+    await drawn(page, "fbp");
   });
   await done();
 });
@@ -69,6 +77,20 @@ export const failingService = () => test("a service that fails", async (t) => {
     await page.unroute("**/reconstruct?model=best");
     await panel(page, "model best").getByRole("button", { name: "Try again" }).click();
     await drawn(page, "model best");
+  });
+  await t.test("a list of models that is cut off half way", async () => {
+    await page.route("**/models", (route) => route.fulfill({ contentType: "application/json", body: '{"models": [' }));
+    await page.goto(`${served.address}#reconstruct?models=%E0%A4%A`); // which is no address either
+    await page.reload();
+    await alert(page, "The answer was cut off half way; try again.");
+    await page.unroute("**/models");
+    await page.getByRole("button", { name: "Try again" }).click();
+    await page.getByRole("alert").waitFor({ state: "detached" });
+    await page.goto(served.address);
+    await page.reload();
+    await drop(page, "lodopab_test_3456.npz", readFileSync(SAMPLE));
+    await drawn(page, "model best");
+    await drawn(page, "fbp");
   });
   await t.test("long work can be cancelled", async () => {
     let release;

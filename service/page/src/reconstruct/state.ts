@@ -6,7 +6,7 @@ import { words } from "../api";
 import { DIFFERENCE, DIFFERENCE_SHARE, differences, greys, type Colours } from "../colours";
 import type { Picture, Region } from "../draw";
 import type { Ask, Image } from "../images";
-import { openSinograms, openTruths, values, type Stack } from "../source";
+import { openGeometry, openSinograms, openTruths, values, type Stack } from "../source";
 import { hounsfield, readings, scaleOf, shares, type Reading, type Unit, type Window } from "../units";
 import { Panel } from "./panel";
 
@@ -181,6 +181,7 @@ export const pictures = computed(() => {
 /** Why the ground truth cannot be compared with; empty where it can. */
 export const truthMismatch = computed(() => {
   const [beside, image] = [truth.value, [...pictures.value].find(([id]) => id !== TRUTH)?.[1]];
+  if (beside && !beside.values.every(Number.isFinite)) return "The ground truth has values that are NaN or infinite, so that there are no PSNR and SSIM.";
   if (!beside || !image || beside.shape.join() === image.shape.join()) return "";
   return (
     `The ground truth has images of ${beside.shape.join(" × ")}, but the reconstructions have ${image.shape.join(" × ")}, so they are not ` +
@@ -291,7 +292,7 @@ export async function open(files: Iterable<File>) {
   try {
     for (const file of files) {
       if (file.name.endsWith(".json")) {
-        geometry.value = await file.text();
+        geometry.value = await openGeometry(file);
         continue;
       }
       truths.value = null; // one that is dropped from now on belongs to this sinogram
