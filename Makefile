@@ -8,7 +8,7 @@ DOCUMENTED := $(subst /,.,$(patsubst %.py,%,$(filter-out %/__init__.py,$(wildcar
 
 PAGE := $(addprefix service/page/,build.js index.html icon.svg style.css tsconfig.json) $(shell find service/page/src -type f)
 
-.PHONY: help train test serve page page-if-node page-types test-page weights docs figures chaos check-deploy lint format constraints clean
+.PHONY: help train test serve page page-if-node page-types test-page page-pictures weights docs figures chaos check-deploy lint format constraints clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -40,8 +40,11 @@ service/page/node_modules/installed: service/page/package-lock.json
 page-types: .venv/installed service/page/node_modules/installed  ## the page's types of requests and answers, anew
 	cd service/page && node types.js $(abspath $(BIN))/python
 
-test-page: .venv/installed page  ## drive the page in Chromium, as users do (three minutes at most)
+test-page: .venv/installed page  ## drive the page in Chromium, as users do (two minutes at most)
 	cd service/page && PYTHON=$(abspath $(BIN))/python npm test --silent
+
+page-pictures: .venv/installed page  ## the pictures of docs/page.md, anew, by Chromium
+	cd service/page && PYTHON=$(abspath $(BIN))/python node test/pictures.js $(abspath docs/page)
 
 weights: .venv/installed  ## train the model that comes with the package, on the sample CT, anew (some minutes)
 	$(BIN)/python -m benchmarks.weights

@@ -1,6 +1,6 @@
 // Who the service takes this tab for, and the models that it may ask for.
 import { computed, effect, signal } from "@preact/signals";
-import { call, getJson, isAbort, Problem, returns, tokenAsked, words, type Documents } from "./api";
+import { getJson, isAbort, Problem, returns, tokenAsked, words, type Documents } from "./api";
 
 export const access = signal<Documents["AccessDocument"] | null>(null);
 export const models = signal<Documents["ModelDocument"][]>([]);
@@ -22,7 +22,7 @@ export async function refresh(): Promise<void> {
 }
 
 export async function refreshModels(): Promise<void> {
-  models.value = ((await (await call("models")).json()) as Documents["ModelList"]).models;
+  models.value = (await getJson<Documents["ModelList"]>("models")).models;
 }
 
 effect(() => {

@@ -17,8 +17,12 @@ const registered = signal(0);
 const given = { value: new URLSearchParams() };
 
 function parse() {
-  const [before, after] = decodeURI(location.hash.slice(1)).split("?", 2);
-  path.value = before || "reconstruct";
+  const [before, after] = location.hash.slice(1).split("?", 2);
+  try {
+    path.value = decodeURI(before ?? "") || "reconstruct";
+  } catch {
+    path.value = "reconstruct"; // it is no address of ours
+  }
   given.value = new URLSearchParams(after ?? "");
 }
 parse();

@@ -75,17 +75,20 @@ async function explained(answer: Response): Promise<string> {
   }
 }
 
-/** The body of an answer; raises Problem where it is cut off. */
-export async function whole(answer: Response): Promise<ArrayBuffer> {
+/** What an answer holds; raises Problem where it is cut off. */
+async function complete<T>(content: Promise<T>): Promise<T> {
   try {
-    return await answer.arrayBuffer();
-  } catch {
+    return await content;
+  } catch (error) {
+    if (isAbort(error)) throw error;
     throw new Problem(0, "The answer was cut off half way; try again.");
   }
 }
 
+export const whole = (answer: Response): Promise<ArrayBuffer> => complete(answer.arrayBuffer());
+
 export async function getJson<T>(address: string, signal?: AbortSignal): Promise<T> {
-  return (await (await call(address, { signal: signal ?? null })).json()) as T;
+  return complete((await call(address, { signal: signal ?? null })).json() as Promise<T>);
 }
 
 export async function send<T>(method: "POST" | "DELETE", address: string, body?: unknown, headers = {}): Promise<T | null> {
@@ -94,7 +97,7 @@ export async function send<T>(method: "POST" | "DELETE", address: string, body?:
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     headers: body === undefined ? headers : { "Content-Type": "application/json", ...headers },
   });
-  return answer.status === 204 ? null : ((await answer.json()) as T);
+  return answer.status === 204 ? null : complete(answer.json() as Promise<T>);
 }
 
 async function watchForReturn() {

@@ -27,15 +27,21 @@ export const VIRIDIS = table([
   [68, 1, 84], [71, 45, 123], [59, 82, 139], [44, 114, 142], [33, 145, 140], [40, 174, 128], [94, 201, 98], [173, 220, 48], [253, 231, 37],
 ]);
 
-/** Of all differences, so that any two can be compared; the one of reports and training pictures. */
+/** Of all differences of CT, so that any two can be compared; the one of reports and training pictures. */
 export const DIFFERENCE = 0.08;
+/** Of other data it is as large a share of what their brightest things have. */
+export const DIFFERENCE_SHARE = DIFFERENCE / 0.45;
 export const DIFFERENCE_HU = hounsfield(DIFFERENCE) - hounsfield(0);
 
 /** The value that has so many HU. */
 export const valueOf = (hu: number) => ((hu - hounsfield(0)) / 1000) * ((20 - 0.02) / MU_MAX);
 
-export const greys = ({ level, width }: Window): Colours => ({ table: GREY, low: valueOf(level - width / 2), high: valueOf(level + width / 2) });
-export const differences: Colours = { table: DIVERGING, low: -DIFFERENCE, high: DIFFERENCE };
+/** Greys of a window, which is in HU or else in values. */
+export function greys({ level, width }: Window, hu: boolean): Colours {
+  const [low, high] = [level - width / 2, level + width / 2].map((end) => (hu ? valueOf(end) : end)) as [number, number];
+  return { table: GREY, low, high };
+}
+export const differences = (reach: number): Colours => ({ table: DIVERGING, low: -reach, high: reach });
 
 /** Greys from the least value to the most. */
 export function spanning(values: Float32Array, colours: Uint8Array<ArrayBuffer> = GREY): Colours {

@@ -22,8 +22,11 @@ export interface Ask {
 /** An image, and what made it. */
 export interface Image {
   picture: Picture;
+  stack: Stack;
   model: string;
   version: string;
+  /** What its values are, in the service's words. */
+  unit: string;
 }
 
 const kept = new Map<string, Image>();
@@ -61,7 +64,7 @@ export const room = (image: Image, panels: number) => Math.floor(MOST_BYTES / pa
 export async function request(ask: Ask, first: number, count: number): Promise<RequestInit> {
   const { stack, geometry } = ask;
   const content = await stack.read(first, count);
-  refuseIfLarge(content.size, stack.name);
+  refuseIfLarge(content.size, count > 1 ? `A part of ${stack.name}` : `A sinogram of ${stack.name}`, "Raise the service's limits.body_mb.");
   const shape = `${count > 1 ? `${count},` : ""}${stack.rows},${stack.columns}`;
   if (!geometry) return { method: "POST", headers: { "X-Shape": shape }, body: content };
   const form = new FormData();
@@ -99,8 +102,10 @@ async function reconstruct(ask: Ask, first: number, count: number, signal: Abort
     const values = count > 1 ? read.values.subarray(number * size, (number + 1) * size) : read.values;
     const made = {
       picture: { values, shape, transposed: true },
+      stack: ask.stack,
       model: answer.headers.get("X-Model") ?? "",
       version: answer.headers.get("X-Model-Version") ?? "",
+      unit: answer.headers.get("X-Value-Unit") ?? "",
     };
     image ??= made;
     keep(`${nameOf(ask)} ${first + number}`, made);

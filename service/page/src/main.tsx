@@ -1,11 +1,12 @@
 // The frame of the page: navigation, the token, what holds for all views, and the view that the address names.
 import { render, type ComponentType } from "preact";
 import { useSignal } from "@preact/signals";
-import { access, mayOperate, trouble } from "./access";
+import { access, mayOperate, refresh, trouble } from "./access";
 import { href, path } from "./address";
 import { forgetToken, gone, hasToken, keepToken, tokenAsked } from "./api";
 import { JobsView } from "./jobs/JobsView";
 import { ModelsView } from "./models/ModelsView";
+import { Fault } from "./parts/Fault";
 import { Reconstruct } from "./reconstruct/Reconstruct";
 import { WindowView } from "./window/WindowView";
 
@@ -46,6 +47,7 @@ function Page() {
         </p>
       )}
       <main>
+        {!gone.value && tokenAsked.value === null && <Fault text={trouble.value} retry={() => void refresh()} />}
         {tokenAsked.value !== null ? <AskToken why={tokenAsked.value} /> : access.value ? <view.Body /> : <Waiting />}
       </main>
       <footer>
@@ -69,7 +71,7 @@ function Page() {
 }
 
 function Waiting() {
-  return <p class="waiting">{trouble.value || "The service is asked what it has."}</p>;
+  return trouble.value ? null : <p class="waiting">The service is asked what it has.</p>;
 }
 
 function AskToken({ why }: { why: string }) {

@@ -55,6 +55,18 @@ export async function values(stack: Stack, index: number): Promise<Float32Array>
   return new Float32Array(await (await stack.read(index, 1)).arrayBuffer());
 }
 
+/** The scan that a file describes, as JSON; raises Problem. */
+export async function openGeometry(file: File): Promise<string> {
+  const text = await readable(file, () => file.text());
+  try {
+    const scan: unknown = JSON.parse(text);
+    if (typeof scan === "object" && scan !== null && !Array.isArray(scan)) return text;
+  } catch {
+    // as any other that is no scan
+  }
+  throw new Problem(0, `${file.name} is no JSON object, as a scan is; ParallelBeam.model_dump_json() writes one.`);
+}
+
 async function readable<T>(file: File, read: (file: File) => Promise<T>): Promise<T> {
   try {
     return await read(file);
@@ -87,7 +99,7 @@ async function stackOf(file: Blob, name: string): Promise<Stack | null> {
 }
 
 async function byService(file: File, signal: AbortSignal): Promise<Stack> {
-  refuseIfLarge(file.size, file.name);
+  refuseIfLarge(file.size, file.name, "Save the stack as .npy (float32), of which the page sends a slice at a time.");
   const answer = await call("array", { method: "POST", body: file, signal });
   const stack = await stackOf(await answer.blob(), file.name);
   if (!stack) throw new Problem(0, `The service's answer for ${file.name} was cut off half way; try again.`);
@@ -95,13 +107,12 @@ async function byService(file: File, signal: AbortSignal): Promise<Stack> {
 }
 
 /** Raises Problem for more than the service takes at a time, before it is sent. */
-export function refuseIfLarge(size: number, name: string) {
+export function refuseIfLarge(size: number, name: string, advice = "") {
   const most = access.value?.body_bytes ?? Infinity;
   if (size > most) {
     throw new Problem(
       413,
-      `${name} has ${megabytes(size)}, and the service takes at most ${megabytes(most)} at a time. Nothing was sent. ` +
-        "Save the stack as .npy (float32), of which the page sends a slice at a time.",
+      `${name} has ${megabytes(size)}, and the service takes at most ${megabytes(most)} at a time. Nothing was sent. ${advice}`,
     );
   }
 }

@@ -1,12 +1,16 @@
 // Answers that go on and on: events and logs, which come as they happen.
-import { call } from "./api";
+import { call, isAbort, Problem } from "./api";
 
 /** The text of an answer, part by part. */
 export async function* textOf(address: string, init: RequestInit): AsyncGenerator<string> {
   const answer = await call(address, init);
   if (answer.status === 204 || !answer.body) return;
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let part = await reader.read(); !part.done; part = await reader.read()) yield part.value;
+  const next = () =>
+    reader.read().catch((error: unknown) => {
+      throw isAbort(error) ? error : new Problem(0, "The answer was cut off half way; the page asks again.");
+    });
+  for (let part = await next(); !part.done; part = await next()) yield part.value;
 }
 
 export interface ServiceEvent {

@@ -1,13 +1,12 @@
 // What the tests look at again and again.
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { ROOT } from "./serving.js";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 export const SAMPLE = join(ROOT, "tests/data/lodopab_pair/lodopab_test_3456.npz");
-const SHOTS = process.env.SHOTS ?? join(ROOT, "service/page/test/out");
 const HARMLESS = /GPU stall|status of 4\d\d|status of 50\d|net::ERR/; // answers that a test asks for are in the console, too
 
 /** A page whose console is watched; `done` fails where anything was said there. */
@@ -54,19 +53,47 @@ export async function accessible(page) {
   assert.deepEqual(serious.map(({ id, nodes }) => [id, nodes.map(({ html }) => html.slice(0, 200))]), []);
 }
 
-/** Nothing reaches beyond the sides of the page. */
-export async function fits(page) {
-  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "the page is wider than the window");
+/** Waits until something holds. */
+export async function until(holds, seconds = 15) {
+  for (const end = Date.now() + 1000 * seconds; !holds(); await new Promise((resolve) => setTimeout(resolve, 20))) {
+    assert.ok(Date.now() < end, `in vain: ${holds}`);
+  }
 }
 
-export async function screenshot(page, name) {
-  mkdirSync(SHOTS, { recursive: true });
+/** Nothing reaches beyond the sides of the page, and no words are cut off or lie over others. */
+export async function fits(page) {
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "the page is wider than the window");
+  const cut = await page.evaluate(() =>
+    [...document.querySelectorAll("a, button, label, legend, h1, h2, p, dt, dd, th, td, output, figcaption > *, .note, select")]
+      .filter((element) => element.checkVisibility() && !element.closest(".hidden") && !element.title)
+      .filter(({ clientWidth, scrollWidth, clientHeight, scrollHeight }) => clientWidth > 0 && (scrollWidth > clientWidth + 1 || scrollHeight > clientHeight + 4))
+      .map((element) => element.outerHTML.slice(0, 200)),
+  );
+  assert.deepEqual(cut, []);
+  const over = await page.evaluate(() => {
+    const boxes = [...document.querySelectorAll("a, button, label > output, select, h2, dd, td, .figures > *, .note")]
+      .filter((element) => element.checkVisibility() && !element.closest("svg, .u-legend, .hidden"))
+      .map((element) => ({ element, box: element.getBoundingClientRect() }));
+    const found = [];
+    for (const a of boxes) {
+      for (const b of boxes) {
+        if (a === b || a.element.contains(b.element) || b.element.contains(a.element) || a.element.compareDocumentPosition(b.element) & 2) continue;
+        const [across, down] = [Math.min(a.box.right, b.box.right) - Math.max(a.box.left, b.box.left), Math.min(a.box.bottom, b.box.bottom) - Math.max(a.box.top, b.box.top)];
+        if (across > 2 && down > 4) found.push([a, b].map(({ element }) => element.outerHTML.slice(0, 120)));
+      }
+    }
+    return found;
+  });
+  assert.deepEqual(over, []);
+}
+
+export async function screenshot(page, path) {
   await page.evaluate(() => scrollTo(0, 0));
   const height = await page.evaluate(() => document.documentElement.scrollHeight);
   const size = page.viewportSize();
   await page.setViewportSize({ width: size.width, height: Math.min(height, 3000) });
-  await page.waitForTimeout(150);
-  await page.screenshot({ path: `${SHOTS}/${name}.jpg`, type: "jpeg", quality: 75 });
+  await page.waitForTimeout(150); // charts follow the size of the window
+  await page.screenshot({ path, type: "jpeg", quality: 75 });
   await page.setViewportSize(size);
 }
 

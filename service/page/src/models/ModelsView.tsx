@@ -69,6 +69,7 @@ function ModelCard({ model }: { model: Model }) {
     ["window", model.window.replaceAll("_", " ")],
     ["sinograms", `${geometry.sinogram_shape.join(" × ")} (angles × cells), ${fan ? "fan" : "parallel"} beam`],
     ["images", `${geometry.image_shape.join(" × ")}, ${(geometry.pixel_size_m * 1000).toPrecision(4)} mm a pixel`],
+    ["values", model.unit],
     ["validation", ["psnr", "ssim"].filter((figure) => figure in metrics).map((figure) => `${figure.toUpperCase()} ${metrics[figure]!.toFixed(figure === "psnr" ? 2 : 4)}`).join(", ") || "–"],
     ["phantom", `${(100 * model.phantom_error).toFixed(2)} % error`],
     ["device", model.device],

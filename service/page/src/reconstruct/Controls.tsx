@@ -1,10 +1,10 @@
 // What is compared, and how it is shown.
 import { models } from "../access";
 import { DIFFERENCE_HU } from "../colours";
-import { PRESETS, UNITS, type Unit } from "../units";
+import { PRESETS, type Unit } from "../units";
 import {
-  choose, classicWindow, cutoff, fitWindow, level, MOST_MODELS, reference, region, setWindow, shownModels, title, tool, unit, width, chosenWindow, WINDOWS,
-  type Tool,
+  choose, chosenUnit, chosenWindow, classicWindow, cutoff, fitWindow, MOST_MODELS, range, reach, reference, region, scale, setWindow, shownModels,
+  shownWindow, title, tool, unit, unitChoices, WINDOWS, type Tool,
 } from "./state";
 
 export function Comparison() {
@@ -44,31 +44,40 @@ export function Comparison() {
   );
 }
 
+/** How far the sliders of level and width go: in HU, or as far as what the images hold. */
+function reaches() {
+  if (scale.value.hu) return { least: -2000, most: 3000, widest: 6000, step: 1, text: (value: number) => `${value} HU` };
+  const { low, high } = range.value ?? { low: 0, high: 1 };
+  const span = Math.max(high - low, 1e-9);
+  return { least: low - span / 2, most: high + span / 2, widest: 3 * span, step: span / 1000, text: (value: number) => String(+value.toPrecision(4)) };
+}
+
 export function Display() {
+  const { hu, perMetre } = scale.value;
+  const { level, width } = shownWindow.value;
+  const { least, most, widest, step, text } = reaches();
+  const ends = hu ? `${DIFFERENCE_HU.toFixed(0)} HU` : `${+(reach.value * (perMetre ?? 1)).toPrecision(3)}${perMetre ? " 1/m" : ""}`;
   return (
     <fieldset>
       <legend>Display</legend>
       <div class="buttons" role="group" aria-label="Presets of level and width">
-        {Object.entries(PRESETS).map(([name, preset]) => (
-          <button
-            type="button"
-            key={name}
-            aria-pressed={level.value === preset.level && width.value === preset.width}
-            onClick={() => setWindow(preset)}
-          >
-            {name}
-          </button>
-        ))}
+        {hu &&
+          Object.entries(PRESETS).map(([name, preset]) => (
+            <button type="button" key={name} aria-pressed={level === preset.level && width === preset.width} onClick={() => setWindow(preset)}>
+              {name}
+            </button>
+          ))}
         <button type="button" onClick={fitWindow}>
           Fit
         </button>
       </div>
-      <Slider label="Level" value={level.value} low={-2000} high={3000} step={1} suffix=" HU" onInput={(value) => setWindow({ level: value, width: width.value })} />
-      <Slider label="Width" value={width.value} low={1} high={6000} step={1} suffix=" HU" onInput={(value) => setWindow({ level: level.value, width: value })} />
+      <Slider label="Level" value={level} low={least} high={most} step={step} text={text} onInput={(level) => setWindow({ level, width })} />
+      <Slider label="Width" value={width} low={step} high={widest} step={step} text={text} onInput={(width) => setWindow({ level, width })} />
+      {!hu && <p class="note">Level and width are in the images' own values.</p>}
       <label>
         Values in
-        <select value={unit.value} onChange={(event) => (unit.value = event.currentTarget.value as Unit)}>
-          {Object.entries(UNITS).map(([name, { name: text }]) => (
+        <select value={unit.value} onChange={(event) => (chosenUnit.value = event.currentTarget.value as Unit)}>
+          {unitChoices.value.map(([name, { name: text }]) => (
             <option key={name} value={name}>
               {text}
             </option>
@@ -89,9 +98,9 @@ export function Display() {
       </div>
       {reference.value && (
         <div class="scale">
-          <span>−{DIFFERENCE_HU.toFixed(0)} HU</span>
+          <span>−{ends}</span>
           <span class="bar" />
-          <span>+{DIFFERENCE_HU.toFixed(0)} HU</span>
+          <span>+{ends}</span>
           <p class="note">
             minus {title(reference.value)}{" "}
             <button type="button" onClick={() => (reference.value = "")}>
@@ -110,15 +119,16 @@ interface SliderProps {
   low: number;
   high: number;
   step: number;
-  suffix?: string;
+  /** The value, as people read it. */
+  text?: (value: number) => string;
   onInput: (value: number) => void;
 }
 
-export function Slider({ label, value, low, high, step, suffix = "", onInput }: SliderProps) {
+export function Slider({ label, value, low, high, step, text = step < 1 ? (value) => value.toFixed(2) : String, onInput }: SliderProps) {
   return (
     <label class="slider">
       {label}
-      <output>{(step < 1 ? value.toFixed(2) : String(value)).replace("-", "−") + suffix}</output>
+      <output>{text(value).replace("-", "−")}</output>
       <input type="range" min={low} max={high} step={step} value={value} onInput={(event) => onInput(+event.currentTarget.value)} />
     </label>
   );

@@ -8,7 +8,7 @@ import { shown } from "../units";
 import { saveDicom, saveNpy, savePng } from "./downloads";
 import { gestures } from "./gestures";
 import type { Panel } from "./panel";
-import { line, pictures, pointer, reference, region, shownOf, stack, title, tool, truth, TRUTH, unit, type Place } from "./state";
+import { foreign, line, pictures, pointer, reading, reference, region, scale, shownOf, stack, title, tool, truth, TRUTH, type Place } from "./state";
 
 export function PanelView({ id, panel }: { id: string; panel?: Panel }) {
   const what = shownOf(id);
@@ -22,6 +22,7 @@ export function PanelView({ id, panel }: { id: string; panel?: Panel }) {
       <div class="frame">
         {what ? <Shown id={id} {...what} /> : <div class="empty">{!stack.value && "no sinogram yet"}</div>}
         {panel?.busy.value && <Busy panel={panel} />}
+        <Fault text={foreign(panel?.image.value ?? null)} />
         <Fault text={panel?.problem.value ?? ""} retry={() => panel && (panel.retries.value += 1)} />
       </div>
       <Figures id={id} panel={panel} />
@@ -55,10 +56,14 @@ function Shown({ id, picture, colours, isDifference }: { id: string } & NonNulla
     >
       <Canvas picture={picture} colours={colours} region={region.value} label={title(id)} />
       <Overlay />
-      <span class="side left">R</span>
-      <span class="side right">L</span>
-      <span class="side top">A</span>
-      <span class="side bottom">P</span>
+      {scale.value.hu && (
+        <>
+          <span class="side left">R</span>
+          <span class="side right">L</span>
+          <span class="side top">A</span>
+          <span class="side bottom">P</span>
+        </>
+      )}
     </div>
   );
 }
@@ -81,11 +86,11 @@ function Figures({ id, panel }: { id: string; panel: Panel | undefined }) {
   const what = shownOf(id);
   const pixel = what && pointer.value && pixelAt(what.picture, pointer.value.x, pointer.value.y);
   const value = what && pixel ? valueAt(what.picture, ...pixel) : null;
-  const { psnr, ssim } = panel?.quality.value ?? {};
+  const { psnr, ssim } = (what && panel?.quality.value) ?? {};
   return (
     <p class="figures">
       <output class="value" data-value={value === null ? "" : value.toPrecision(9)}>
-        {value === null ? "–" : shown(value, unit.value, what!.isDifference)}
+        {value === null ? "–" : shown(value, reading.value, what!.isDifference)}
       </output>
       {psnr !== undefined && (
         <span>

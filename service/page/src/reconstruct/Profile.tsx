@@ -3,9 +3,8 @@ import { computed } from "@preact/signals";
 import { models } from "../access";
 import { Chart } from "../parts/Chart";
 import { save } from "../parts/save";
-import { UNITS } from "../units";
 import { pixelsAlong, profile, sidesOf } from "./pixels";
-import { geometry, line, pictures, shownModels, title, unit } from "./state";
+import { geometry, line, pictures, reading, shownModels, title, unit } from "./state";
 
 const curves = computed(() => {
   const [ends, first] = [line.value, [...pictures.value.values()][0]];
@@ -14,7 +13,7 @@ const curves = computed(() => {
   const model = models.value.find(({ name }) => shownModels.value.includes(name));
   const mm = model && !geometry.value ? model.geometry.pixel_size_m * 1000 : null;
   const alike = [...pictures.value].filter(([, picture]) => picture.shape.join() === first.shape.join());
-  const { of } = UNITS[unit.value];
+  const { of } = reading.value;
   return {
     x: pixels.map(({ away }) => away * (mm ?? 1)),
     xName: mm ? "mm" : "pixels",
@@ -25,7 +24,7 @@ const curves = computed(() => {
 /** The profile as a table, every value to the last digit of float32. */
 function saveProfile() {
   const { x, xName, curves: columns } = curves.value!;
-  const head = [xName, ...columns.map(({ name }) => `"${name}, ${UNITS[unit.value].name}"`)].join(",");
+  const head = [xName, ...columns.map(({ name }) => `"${name}, ${reading.value.name}"`)].join(",");
   const rows = x.map((away, i) => [away.toPrecision(7), ...columns.map(({ values }) => values[i]!.toPrecision(9))].join(","));
   save(new Blob([[head, ...rows, ""].join("\n")], { type: "text/csv" }), "profile.csv");
 }
@@ -35,7 +34,7 @@ export function Profile() {
   return (
     <section class="profile" aria-label="Profile">
       <h2>Profile</h2>
-      <Chart {...curves.value} yName={UNITS[unit.value].name} digits={unit.value === "raw" ? 9 : 5} label="Values along the line, through all images" />
+      <Chart {...curves.value} yName={reading.value.name} digits={unit.value === "raw" ? 9 : 5} label="Values along the line, through all images" />
       <div class="buttons">
         <button type="button" onClick={saveProfile}>
           CSV

@@ -8,7 +8,7 @@ import { Comparison, Display } from "./Controls";
 import { Files } from "./Files";
 import { PanelView } from "./PanelView";
 import { Profile } from "./Profile";
-import { fileName, openSample, panels, SAMPLE_NAME, sinogram, stack, truth, TRUTH } from "./state";
+import { fileName, openSample, panels, SAMPLE_NAME, scale, sinogram, stack, truth, TRUTH } from "./state";
 
 export function Reconstruct() {
   useEffect(() => {
@@ -30,7 +30,9 @@ export function Reconstruct() {
           <Sinogram />
         </section>
         <p class="note">
-          Seen as radiologists do, from the feet: R is the patient's right, A the front, where the scan lies so (as LoDoPaB-CT's do).
+          {scale.value.hu
+            ? "Seen as radiologists do, from the feet: R is the patient's right, A the front, where the scan lies so (as LoDoPaB-CT's do)."
+            : `Axis 0 of the image goes to the right, axis 1 down. The values are ${scale.value.words || "those of the sinogram, divided by metres"}.`}
         </p>
         <Profile />
       </div>

@@ -6,7 +6,7 @@ import { writeNpy } from "../npy";
 import { save } from "../parts/save";
 import { grey } from "../units";
 import type { Panel } from "./panel";
-import { level, shownOf, slice, title, width } from "./state";
+import { scale, shownOf, shownWindow, slice, title } from "./state";
 
 const nameOf = (id: string, ending: string) => `${title(id).replace(/[^\w.-]+/g, "-")}-${slice.value}.${ending}`;
 
@@ -17,7 +17,6 @@ export async function savePng(id: string) {
   const { picture, colours, isDifference } = what;
   const [columns, rows] = [columnsOf(picture), rowsOf(picture)];
   const pixels = new ImageData(columns, rows);
-  const window = { level: level.value, width: width.value };
   for (let row = 0; row < rows; row++) {
     for (let column = 0; column < columns; column++) {
       const value = valueAt(picture, column, row);
@@ -26,7 +25,7 @@ export async function savePng(id: string) {
         const share = Math.min(1, Math.max(0, (value - colours.low) / (colours.high - colours.low)));
         pixels.data.set(colours.table.subarray(4 * Math.round(255 * share), 4 * Math.round(255 * share) + 4), at);
       } else {
-        const level = grey(value, window);
+        const level = grey(value, shownWindow.value, scale.value.hu);
         pixels.data.set([level, level, level, 255], at);
       }
     }
@@ -42,11 +41,12 @@ export function saveNpy(id: string) {
   if (what) save(writeNpy(what.picture.shape, what.picture.values), nameOf(id, "npy"));
 }
 
-/** The image as the service writes it, in HU, marked as research use. */
+/** The image as the service writes it, marked as research use. */
 export async function saveDicom(panel: Panel) {
   const ask = panel.asked();
   if (!ask) return;
-  const window = `&output=dcm&level=${level.value}&width=${width.value}`;
+  const { level, width } = shownWindow.value;
+  const window = `&output=dcm&level=${level}&width=${width}`;
   const answer = await call(`reconstruct?${ask.query}${window}`, await request(ask, slice.value, 1));
   save(new Blob([await whole(answer)]), nameOf(panel.id, "dcm"));
 }

@@ -1,9 +1,9 @@
 // What the mouse, fingers and keys do on an image. All images follow.
 import { columnsOf, rowsOf, type Picture } from "../draw";
-import { level, line, pointer, region, setWindow, slice, stack, tool, width, type Place } from "./state";
+import { dragWindow, line, pointer, region, slice, stack, tool, type Place } from "./state";
 
 const CLOSEST = 64; // the most that an image is enlarged
-const HU_PER_PIXEL = 4; // of a drag, as a share of the width: the whole width in 250 pixels
+const PER_PIXEL = 1 / 250; // of a drag, as a share of the width
 
 interface Held {
   tool: "window" | "move" | "line";
@@ -90,10 +90,7 @@ export function gestures(element: HTMLElement, picture: Picture) {
   });
 }
 
-function drag(dx: number, dy: number) {
-  const step = Math.max(width.value, 50) / (1000 / HU_PER_PIXEL);
-  setWindow({ level: Math.round(level.value + dy * step), width: Math.round(width.value + dx * step) });
-}
+const drag = (dx: number, dy: number) => dragWindow(dx * PER_PIXEL, dy * PER_PIXEL);
 
 function bounded(x: number, y: number, zoom: number) {
   const margin = 0.5 / zoom;

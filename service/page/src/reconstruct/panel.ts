@@ -6,7 +6,9 @@ import { has, known, load, nameOf, room, type Ask, type Image } from "../images"
 import { measure } from "../measure";
 import type { Quality } from "../quality";
 
-const CHUNK = 4; // slices that are read ahead in one request: one that is asked for meanwhile waits for no more
+// Slices that are read ahead in one request: more of those that are far ahead, of which the service makes one batch; fewer of those that may be
+// asked for before they are there.
+const [FEWEST, MOST] = [4, 16];
 
 /** What all panels have in common. */
 export interface Around {
@@ -138,13 +140,14 @@ export class Panel {
   /** The first and the number of the nearest slices that are not there. */
   private missing(ask: Ask, image: Image): [number, number] | null {
     const lacks = (number: number) => number >= 0 && number < ask.stack.count && !has(ask, number);
-    const most = room(image, this.around.count()) / 2;
+    const farthest = room(image, this.around.count()) / 2;
     for (const step of [this.forward, -this.forward]) {
-      for (let away = 1; away < most; away++) {
+      for (let away = 1; away < farthest; away++) {
         const next = this.around.slice.peek() + step * away;
         if (!lacks(next)) continue;
+        const most = Math.min(MOST, Math.max(FEWEST, Math.floor(away / 2)));
         let count = 1;
-        while (count < CHUNK && lacks(next + step * count)) count++;
+        while (count < most && lacks(next + step * count)) count++;
         return [step > 0 ? next : next - count + 1, count];
       }
     }

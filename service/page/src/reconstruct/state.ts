@@ -3,15 +3,16 @@ import { batch, computed, effect, signal } from "@preact/signals";
 import { access, models } from "../access";
 import { inAddress, numberInAddress, textInAddress } from "../address";
 import { words } from "../api";
-import { differences, greys, spanning, type Colours } from "../colours";
+import { DIFFERENCE, DIFFERENCE_SHARE, differences, greys, type Colours } from "../colours";
 import type { Picture, Region } from "../draw";
-import type { Ask } from "../images";
-import { openSinograms, openTruths, values, type Stack } from "../source";
-import { hounsfield, type Unit, type Window } from "../units";
+import type { Ask, Image } from "../images";
+import { openGeometry, openSinograms, openTruths, values, type Stack } from "../source";
+import { hounsfield, readings, scaleOf, shares, type Reading, type Unit, type Window } from "../units";
 import { Panel } from "./panel";
 
 export const MOST_MODELS = 3;
 export const WINDOWS = ["none", "shepp-logan", "cosine", "hamming", "hann"] as const;
+const CT = "attenuation in 1/m, divided by 81.35858";
 export const SAMPLE_NAME = "lodopab_test_3456.npz";
 
 export const stack = signal<Stack | null>(null);
@@ -26,9 +27,20 @@ export const slice = numberInAddress("slice", 0, 0, 1e6);
 export const chosenWindow = textInAddress("window", "");
 export const cutoff = numberInAddress("cutoff", 1, 0.05, 1);
 const chosen = inAddress<string[] | null>("models", null, (text) => text.split(",").filter(Boolean), (names) => (names ?? ["-"]).join(","));
-export const level = numberInAddress("level", -300, -2000, 6000);
-export const width = numberInAddress("width", 1400, 1, 10000);
-export const unit = inAddress<Unit>("unit", "HU", (text) => (["HU", "1/m", "raw"] as const).find((known) => known === text) ?? "HU");
+const level = numberInAddress("level", -300, -2000, 6000);
+const width = numberInAddress("width", 1400, 1, 10000);
+/** The window of images that are not in HU, in their own values; null until there is one. */
+const ownWindow = inAddress<Window | null>(
+  "values",
+  null,
+  (text) => {
+    const [level, width] = text.split(",").map(Number);
+    return Number.isFinite(level) && width! > 0 && width! < Infinity ? { level: level!, width: width! } : null;
+  },
+  (window) => (window ? `${window.level},${window.width}` : ""),
+);
+/** The unit that was chosen, which not all data have. */
+export const chosenUnit = inAddress<Unit>("unit", "HU", (text) => (["HU", "1/m", "raw"] as const).find((known) => known === text) ?? "HU");
 /** The panel that the others are shown minus; empty for none. */
 export const reference = textInAddress("minus");
 export const region = inAddress<Region>(
@@ -139,10 +151,29 @@ effect(() => {
     .catch((error: unknown) => (fileProblem.value = words(error)));
 });
 
+const firstImage = computed(() => panels.value.find(({ image }) => image.value)?.image.value ?? null);
+
+/** What all values stand for that are shown: those of the first image, or until there is one those of its model. */
+export const scale = computed(() => {
+  const model = models.value.find(({ name }) => name === scanOf.value);
+  return scaleOf(firstImage.value?.unit ?? model?.unit ?? (geometry.value ? "" : CT));
+});
+
+/** Why an image cannot be shown beside the first one; empty where it can. */
+export function foreign(image: Image | null): string {
+  if (!image || image.unit === scale.value.words || panels.value.some(({ busy }) => busy.value)) return "";
+  return `Its values are ${image.unit}, but those of the others ${scale.value.words}, so they are not compared. Choose models of one unit.`;
+}
+
+const units = computed(() => readings(scale.value));
+export const unitChoices = computed(() => [...units.value]);
+export const unit = computed((): Unit => (units.value.has(chosenUnit.value) ? chosenUnit.value : unitChoices.value[0]![0]));
+export const reading = computed((): Reading => units.value.get(unit.value)!);
+
 /** The images that there are, by panel. */
 export const pictures = computed(() => {
   const found = new Map<string, Picture>();
-  for (const panel of panels.value) if (panel.image.value) found.set(panel.id, panel.image.value.picture);
+  for (const { id, image } of panels.value) if (image.value?.unit === scale.value.words) found.set(id, image.value.picture);
   if (truth.value) found.set(TRUTH, truth.value);
   return found;
 });
@@ -150,6 +181,7 @@ export const pictures = computed(() => {
 /** Why the ground truth cannot be compared with; empty where it can. */
 export const truthMismatch = computed(() => {
   const [beside, image] = [truth.value, [...pictures.value].find(([id]) => id !== TRUTH)?.[1]];
+  if (beside && !beside.values.every(Number.isFinite)) return "The ground truth has values that are NaN or infinite, so that there are no PSNR and SSIM.";
   if (!beside || !image || beside.shape.join() === image.shape.join()) return "";
   return (
     `The ground truth has images of ${beside.shape.join(" × ")}, but the reconstructions have ${image.shape.join(" × ")}, so they are not ` +
@@ -157,7 +189,41 @@ export const truthMismatch = computed(() => {
   );
 });
 
-const grey = computed(() => greys({ level: level.value, width: width.value }));
+/** What images hold that are not in HU: those of the stack that is shown. */
+interface Range {
+  of: Image;
+  low: number;
+  high: number;
+  /** Of differences. */
+  reach: number;
+}
+/** Null for CT, and until there is an image. */
+export const range = signal<Range | null>(null);
+
+function rangeOf(image: Image): Range {
+  const at = shares(image.picture.values); // with the shares of the service's PNG, and of reports
+  return { of: image, low: at(0.001), high: at(0.999), reach: +(DIFFERENCE_SHARE * Math.max(at(0.998), 1e-12)).toPrecision(2) };
+}
+
+const windowOf = ({ low, high }: Range): Window => ({ level: (low + high) / 2, width: high - low });
+
+effect(() => {
+  const [image, before] = [firstImage.value, range.peek()];
+  if (!image || scaleOf(image.unit).hu || (before?.of.stack === image.stack && before.of.unit === image.unit)) return;
+  range.value = rangeOf(image);
+  if (before || !ownWindow.peek()) setOwnWindow(windowOf(range.value)); // else it is that of the address
+});
+
+/** Level and width, in HU or else in values. */
+export const shownWindow = computed((): Window => {
+  const { hu } = scale.value;
+  return hu ? { level: level.value, width: width.value } : (ownWindow.value ?? { level: 0.5, width: 1 });
+});
+/** How far differences reach, either way. */
+export const reach = computed(() => (scale.value.hu ? DIFFERENCE : (range.value?.reach ?? DIFFERENCE)));
+
+const grey = computed(() => greys(shownWindow.value, scale.value.hu));
+const diverging = computed(() => differences(reach.value));
 const subtracted = new WeakMap<Picture, { from: Picture; made: Picture }>();
 
 /** What a panel shows: its image, or that minus the reference's. */
@@ -172,34 +238,47 @@ export function shownOf(id: string): { picture: Picture; colours: Colours; isDif
     found = { from: other, made: { ...picture, values: difference } };
     subtracted.set(picture, found);
   }
-  return { picture: found.made, colours: differences, isDifference: true };
+  return { picture: found.made, colours: diverging.value, isDifference: true };
 }
 
 export function setWindow(window: Window) {
+  if (!scale.value.hu) return setOwnWindow(window);
   batch(() => {
-    level.value = Math.min(6000, Math.max(-2000, window.level));
-    width.value = Math.min(10000, Math.max(1, window.width));
+    level.value = Math.min(6000, Math.max(-2000, Math.round(window.level)));
+    width.value = Math.min(10000, Math.max(1, Math.round(window.width)));
   });
+}
+
+function setOwnWindow({ level, width }: Window) {
+  const digits = (value: number) => +value.toPrecision(6); // those of the address
+  ownWindow.value = { level: digits(level), width: digits(Math.max(1e-9, width)) };
+}
+
+/** Moves level and width by shares of what there is to see. */
+export function dragWindow(across: number, down: number) {
+  const { level, width } = shownWindow.value;
+  const { low, high } = range.value ?? { low: 0, high: 1 };
+  const step = Math.max(width, scale.value.hu ? 50 : (high - low) / 50);
+  setWindow({ level: level + down * step, width: width + across * step });
 }
 
 /** Level and width that show what the first image holds. */
 export function fitWindow() {
-  const first = [...pictures.value.values()][0];
+  const first = firstImage.value;
   if (!first) return;
-  const sorted = first.values.toSorted();
-  const at = (share: number) => sorted[Math.floor(share * (sorted.length - 1))]!;
-  const { low, high } = spanning(new Float32Array([at(0.005), at(0.995)]));
-  const [a, b] = [low, high].map((value) => hounsfield(value));
-  setWindow({ level: Math.round((a! + b!) / 2), width: Math.max(1, Math.round(b! - a!)) });
+  if (!scale.value.hu) return setOwnWindow(windowOf(rangeOf(first)));
+  const at = shares(first.picture.values);
+  const [low, high] = [hounsfield(at(0.005)), hounsfield(at(0.995))];
+  setWindow({ level: (low + high) / 2, width: high - low });
 }
 
 let opened = 0;
-let reading = new AbortController();
+let readingFile = new AbortController();
 
 /** Gives up a file that is being read. */
 export function cancelOpening() {
   opened += 1;
-  reading.abort();
+  readingFile.abort();
   opening.value = false;
 }
 
@@ -207,17 +286,17 @@ export function cancelOpening() {
 export async function open(files: Iterable<File>) {
   cancelOpening();
   const turn = opened;
-  reading = new AbortController();
+  readingFile = new AbortController();
   fileProblem.value = "";
   opening.value = true;
   try {
     for (const file of files) {
       if (file.name.endsWith(".json")) {
-        geometry.value = await file.text();
+        geometry.value = await openGeometry(file);
         continue;
       }
       truths.value = null; // one that is dropped from now on belongs to this sinogram
-      const dropped = await openSinograms(file, reading.signal);
+      const dropped = await openSinograms(file, readingFile.signal);
       if (turn !== opened) return; // another file was dropped meanwhile
       if (fileName.value !== file.name) slice.value = 0;
       slice.value = Math.min(slice.value, dropped.sinograms.count - 1);
