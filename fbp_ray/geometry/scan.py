@@ -42,6 +42,12 @@ class Scan(_Value):
     pixel_size: Positive
     axis_offset: Finite = 0.0
 
+    def __str__(self) -> str:
+        if isinstance(self.angles, RegularAngles) or len(self.angles) <= 6:
+            return repr(self)
+        some = f"({self.angles[0]:g}, {self.angles[1]:g}, .. {self.angles[-1]:g}: {len(self.angles)} of them)"
+        return repr(self).replace(repr(self.angles), some)
+
     @field_validator("angles")
     @classmethod
     def _some_angles(cls, angles: RegularAngles | tuple[float, ...]) -> RegularAngles | tuple[float, ...]:

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from fbp_ray.errors import RunError
+from fbp_ray.errors import FbpRayError, RunError
 from fbp_ray.reconstruct.plan import Plan
 from fbp_ray.reconstruct.volume import allocated, create, read_about, size
 from fbp_ray.storage import write_atomically
@@ -68,7 +68,12 @@ class Partial:
                 for name in self.done():  # of a volume that somebody has removed
                     self._mark_of(name).unlink()
                 create(self.volume, plan.layout)
-            yield True
+            try:
+                yield True
+            except FbpRayError:
+                if not self.done():  # as where Ray cannot be joined
+                    shutil.rmtree(self.folder)
+                raise
 
     def check(self, plan: Plan) -> bool:
         """Checks what `begun` checks but the lock, changes nothing, and raises the same; whether all is there."""

@@ -293,10 +293,10 @@ def check_light(light: NDArray[np.floating[Any]], floored: float, values: str, s
         source: of the scan, for messages.
     """
     if (bad := np.flatnonzero(~np.isfinite(light))).size:
-        raise DataError(
-            f"{source}: {bad.size} of {len(light)} projections have values that are NaN or infinite; leave them out: "
-            f"--read.skip {_listed(bad)}, or the rows with such values: --rows"
-        )
+        out = f"leave them out: --read.skip {_listed(bad)}, or the rows with such values: --rows"
+        if bad.size == len(light):
+            out = "leave out the rows with such values, --rows, or give counts without them: a dead pixel is 0"
+        raise DataError(f"{source}: {bad.size} of {len(light)} projections have values that are NaN or infinite; {out}")
     if floored > 0.02 and values == "integrals":
         raise DataError(
             f"{source}: {100 * floored:.1f} % of the values are above 69, but no ray comes out of that; if they are in "

@@ -309,6 +309,11 @@ def _one(scan: Hdf5Scan, names: list[str], last: str, fits: Callable[[h5py.Datas
 
 def _angles(stored: h5py.Dataset, settings: ReadConfig, keys: NDArray[Any], projections: int) -> NDArray[np.float64]:
     """Those of the projections, in radians if they are as many as those."""
+    if stored.dtype.kind not in "uif":
+        raise DataError(
+            f"{stored.file.filename}: the angles in {stored.name} are {stored.dtype}, not numbers; name others, a data "
+            "set or a file: --read.angles"
+        )
     values = np.asarray(stored[()], dtype=np.float64).ravel()
     if len(values) == len(keys):
         values = values[keys == PROJECTION]

@@ -70,12 +70,18 @@ def write_page(file: Path, config: ScanConfig, description: dict[str, Any], axis
         ]
     )
     notes = [warning(note) for note in description["notes"][1:]]
-    pictures = [
-        _image("Ramp, before stripe removal", shown.ramp_before),
-        _image("Ramp, after stripe removal", shown.ramp),
-        _difference("What stripe removal took away", shown.ramp_before - shown.ramp),
-    ]
-    sinograms = [_sinogram("before", shown.before), _sinogram("after", shown.after)]
+    if config.stripes.method == "none":
+        pictures, sinograms, after = [_image("Ramp", shown.ramp)], [_sinogram("as it is", shown.after)], ""
+    else:
+        pictures = [
+            _image("Ramp, before stripe removal", shown.ramp_before),
+            _image("Ramp, after stripe removal", shown.ramp),
+            _difference("What stripe removal took away", shown.ramp_before - shown.ramp),
+        ]
+        sinograms, after = (
+            [_sinogram("before", shown.before), _sinogram("after", shown.after)],
+            ", after stripe removal",
+        )
     given = flatten(config.model_dump(mode="json", exclude={"out"}))
     rows = [(f"--{name}", "not given" if value in (None, []) else value) for name, value in given.items()]
     settings = table("Options of the command", ["option", "value"], rows, text=True)
@@ -85,7 +91,7 @@ def write_page(file: Path, config: ScanConfig, description: dict[str, Any], axis
         section("What was done", known),
         section("The rotation axis", *_axis(axis)),
         section(f"Rings, row {shown.row}", side_by_side(*pictures), side_by_side(*sinograms)),
-        section(f"A Hann, row {shown.row}", _image("Hann, after stripe removal", shown.hann)),
+        section(f"A Hann, row {shown.row}", _image(f"Hann{after}", shown.hann)),
         section("Settings", settings),
     )
     file.write_text(content, encoding="utf-8")

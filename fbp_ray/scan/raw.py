@@ -137,6 +137,11 @@ def check(raw: RawScan) -> RawScan:
     count, *detector = raw.projections.shape
     if raw.projections.dtype.kind not in "uif":
         raise DataError(f"{raw.source}: the projections are {raw.projections.dtype}, not numbers; name others")
+    if count < 2 or raw.projections.shape[2] < 2:
+        raise DataError(
+            f"{raw.source} has {count} projection{'s'[: count != 1]} of {raw.projections.shape[2]} columns; a scan has "
+            "many of both; name other data, of three dimensions: --read.data"
+        )
     if len(raw.angles) != count:
         raise DataError(
             f"{raw.source} has {count} projections but {len(raw.angles)} angles; there is one a projection: name the "

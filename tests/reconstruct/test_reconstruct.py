@@ -292,6 +292,9 @@ def test_two_at_the_same_volume_and_data_that_changed_are_refused(scan: Path, tm
     plan = make_plan(parse(ReconstructConfig, words, ""))
     with Partial(tmp_path / "a.h5").begun(plan), pytest.raises(RunError, match="another process is at"):
         main(words)
+    with pytest.raises(RunError, match="no cluster"), Partial(tmp_path / "b.h5").begun(plan):
+        raise RunError("no cluster")
+    assert not (tmp_path / "b.h5.partial").exists()  # nothing of it was done
     (data / "observation_test_000.hdf5").touch()
     with pytest.raises(RunError, match="of these data as they were before they changed"):
         main(words)

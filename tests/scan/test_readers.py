@@ -144,6 +144,14 @@ def test_a_virtual_data_set_whose_source_is_missing_does_not_read_as_zeros(raw: 
         read(tmp_path / "scan.h5")
 
 
+def test_angles_that_are_no_numbers_are_named(raw: Raw, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["exchange/data"], file["exchange/data_white"] = raw.projections, raw.flats[0]
+        file["exchange/theta"] = ["north"] * len(raw.degrees)
+    with pytest.raises(DataError, match="the angles in /exchange/theta are object, not numbers; name others"):
+        read(tmp_path / "scan.h5")
+
+
 def test_parts_that_do_not_fit_are_named(raw: Raw, tmp_path: Path) -> None:
     cases = {
         "24 projections but 23 angles": raw._replace(degrees=raw.degrees[:-1]),
