@@ -36,7 +36,7 @@ GEOMETRIES = {
     "coarse pixels": scan(pixel_size=3.1e-3, image_shape=(5, 6)),
     "fine pixels": scan(pixel_size=0.21e-3, image_shape=(5, 6), cells=4, angles=(0.1, 0.7, 2.0)),
     "several blocks": scan(angles=(0.4, 2.2), cells=40, image_shape=(3, 34)),
-    "many angles": scan(angles=RegularAngles(count=65, first=0.1, step=0.05), cells=5, image_shape=(2, 3)),
+    "many angles": scan(angles=RegularAngles(count=65, first=0.1, step=0.05), cells=9, image_shape=(3, 4)),
 }
 SYMMETRIC = RegularAngles(count=8, first=math.pi / 16, step=math.pi / 8)
 MIRRORED = {
