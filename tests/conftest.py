@@ -39,6 +39,12 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fbp_ray.evaluate.program.write_report", lambda folder: f"{folder}/report.html")
 
 
+@pytest.fixture
+def no_sweep_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps draw no plots and no page, which takes seconds: tests/sweep/test_sweep.py looks at those of one."""
+    monkeypatch.setattr("fbp_ray.sweep.program._write_report", lambda folder, results: None)
+
+
 @pytest.fixture(scope="session")
 def own_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder for modules, where Python finds them, and Ray's workers too."""

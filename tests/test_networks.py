@@ -9,7 +9,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import safetensors.torch
@@ -38,7 +37,6 @@ from fbp_ray.train.program import check
 from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, smooth_images, write_scan
 from tests.support.serving import as_npy, running, settings_for, sinograms
-from tests.train.test_processes import in_two
 
 CHANNELS = (32, 32, 64, 64, 128)
 TINY = ParallelBeam(
@@ -291,24 +289,6 @@ def test_an_interrupted_run_goes_on_to_the_same_weights_and_statistics(scan: Pat
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert states[0]["postprocessing.up.3.conv.5.num_batches_tracked"] == 2 * 2
     assert states[0]["postprocessing.outc.conv.weight"].any()
-
-
-def _train(process: Process, config: dict[str, Any], place: str, session: str) -> None:
-    train(TrainConfig.model_validate(config), RunFolder(place, session), process, lambda event: None)  # type: ignore[arg-type]
-
-
-def test_two_workers_validate_with_the_statistics_that_are_saved(scan: Path, tmp_path: Path) -> None:
-    """Batches of 2 and 1: in the second step one of the two has nothing."""
-    config = settings(scan, optim={"lr": 0.01})
-    made = RunFolder(tmp_path / "two")
-    made.begin(config)  # type: ignore[type-var]
-    in_two(_train, tmp_path, config.model_dump(mode="json"), str(made), made.session)
-    model = load_model(made.last)
-    with h5py.File(scan / "observation_validation_000.hdf5") as file:
-        images = model(torch.from_numpy(file["data"][:]))
-    with h5py.File(scan / "ground_truth_validation_000.hdf5") as file:
-        error = (images - torch.from_numpy(file["data"][:])).square().mean().item()
-    assert made.read_history()[-1]["validation_mse"] == pytest.approx(error, rel=1e-4)
 
 
 def test_a_network_after_a_window_that_is_not_learned_trains(scan: Path) -> None:

@@ -74,6 +74,7 @@ def test_the_example_of_the_page_trains_is_evaluated_and_loaded(
         load_model(run)
 
 
+@pytest.mark.usefixtures("no_sweep_report")
 def test_the_example_of_the_page_is_swept_on_ray(
     cluster: None, own_code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +83,7 @@ def test_the_example_of_the_page_is_swept_on_ray(
     data = write_scan(tmp_path / "data")
     words = (
         f"--data.dir {data} --window.kind swept_windows:Median --window.options size=5 --loss.ms_ssim 0 "
-        f"--train.epochs 1 --sweep.trials 2 --sweep.name mine --sweep.storage {tmp_path}"
+        f"--train.epochs 1 --sweep.trials 1 --sweep.name mine --sweep.storage {tmp_path}"
     )
     found = sweep({"optim.lr": LogRange(1e-3, 1e-1)}, words.split(), "script.py")
     best = tmp_path / "mine" / "trials" / found.ranked[0].name / "best"

@@ -148,7 +148,7 @@ def test_the_document_says_what_the_service_does(tmp_path: Path) -> None:
         for result in schema.get_all_operations():
             operation = result.ok()
 
-            @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+            @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
             @given(case=operation.as_strategy(), of_the_known_job=st.booleans())
             def call(case: schemathesis.Case, of_the_known_job: bool) -> None:
                 nonlocal called
@@ -159,4 +159,4 @@ def test_the_document_says_what_the_service_does(tmp_path: Path) -> None:
                 case.call_and_validate(headers={"Authorization": f"Bearer {token}"}, excluded_checks=excluded)
 
             call()
-    assert called > 200
+    assert called > 100

@@ -52,25 +52,18 @@ def service(folder: Path, *argv: str) -> Iterator[tuple[subprocess.Popen[bytes],
         process.wait()
 
 
-def test_killed_and_started_again_it_serves_as_before(tmp_path: Path) -> None:
+def test_killed_and_started_again_it_serves_as_before_and_told_to_end_it_finishes_what_it_took(tmp_path: Path) -> None:
     save_model(tmp_path / "model")
     body = as_npy(sinograms(1)[0])
     with service(tmp_path) as (_, client):
         activated = client.post("/models/best/activate", json={"source": str(tmp_path / "model")})
         assert activated.status_code == 200, activated.text
         before = client.post("/reconstruct", content=body)
-    with service(tmp_path) as (_, client):
-        after = client.post("/reconstruct", content=body)
-    assert after.content == before.content
-    assert after.headers["x-model-version"] == activated.json()["version"]
-    assert [path.name for path in (tmp_path / "state").rglob(".*.tmp")] == []
-
-
-def test_told_to_end_it_finishes_what_it_took(tmp_path: Path) -> None:
-    save_model(tmp_path / "model")
-    body = as_npy(sinograms(1)[0])
     with service(tmp_path) as (process, client):
-        client.post("/models/best/activate", json={"source": str(tmp_path / "model")}).raise_for_status()
+        after = client.post("/reconstruct", content=body)
+        assert after.content == before.content
+        assert after.headers["x-model-version"] == activated.json()["version"]
+        assert [path.name for path in (tmp_path / "state").rglob(".*.tmp")] == []
         head = f"POST /reconstruct HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=30) as connection:
             connection.sendall(head + body[:1000])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import h5py
 import pytest
 import torch
 import torch.distributed as dist
@@ -15,18 +16,14 @@ from fbp_ray.checkpoint import load_model, read_manifest
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import ConfigError, RunError
 from fbp_ray.run import RunFolder
+from fbp_ray.stage_settings import PostprocessingConfig
 from fbp_ray.train.events import EpochEnd, Event
 from fbp_ray.train.loop import train
 from fbp_ray.train.parts import check_shares
 from fbp_ray.train.process import Process, Sums
-from tests.support.scans import write_scan
+from tests.support.scans import COARSE, write_scan
 
 CPU = torch.device("cpu")
-
-
-def in_two(work: Callable[..., None], folder: Path, *more: Any) -> None:
-    """Runs work(process, *more) in two processes that share a group."""
-    mp.spawn(_join, args=(work, str(folder / "meeting"), more), nprocs=2)  # type: ignore[no-untyped-call]
 
 
 def _join(rank: int, work: Callable[..., None], meeting: str, more: tuple[Any, ...]) -> None:
@@ -48,10 +45,6 @@ def _exchange(process: Process) -> None:
     assert sums.means() == {"loss": pytest.approx(2 / 3)}
 
 
-def test_processes_add_up_tell_and_agree(tmp_path: Path) -> None:
-    in_two(_exchange, tmp_path)
-
-
 def settings(data: Path, batch_size: int, epochs: int) -> TrainConfig:
     return TrainConfig.model_validate(
         {
@@ -65,33 +58,63 @@ def settings(data: Path, batch_size: int, epochs: int) -> TrainConfig:
     )
 
 
-def _train(process: Process, config: dict[str, Any], place: str, session: str) -> None:
-    train(TrainConfig.model_validate(config), RunFolder(place, session), process, lambda event: None)
+def _exchange_and_train(process: Process, runs: list[tuple[dict[str, Any], str, str]]) -> None:
+    _exchange(process)
+    for config, place, session in runs:
+        train(TrainConfig.model_validate(config), RunFolder(place, session), process, lambda event: None)
 
 
-@pytest.mark.parametrize(("batch_size", "target"), [(5, "truth"), (5, "self")])
-def test_a_step_is_the_same_however_many_share_it(tmp_path: Path, batch_size: int, target: str) -> None:
-    """5 samples at once: unequal shares of one step. 4 and then 1: a step with nothing for one of the two."""
-    data = write_scan(tmp_path / "data", train=5, validation=3)
-    config = settings(data, batch_size, epochs=1).model_copy(update={"target": target})
-    weights, losses = [], []
-    for name in ("one", "two"):
-        run = RunFolder(tmp_path / name)
-        run.begin(config)
-        if name == "one":
-            train(config, run, Process(0, 1, CPU), lambda event: None)
-        else:
-            in_two(_train, tmp_path, config.model_dump(mode="json"), str(run), run.session)
-        weights.append(load_model(run.last).filter.weight.detach())
-        losses.append(run.read_history()[-1]["validation_loss"])
-    cutoffs = {read_manifest(tmp_path / name).model.window.cutoff for name in ("one", "two")}
+class InTwo(NamedTuple):
+    """The runs that two processes made, by what they were made for, and the configuration of each."""
+
+    runs: dict[str, RunFolder]
+    configs: dict[str, TrainConfig]
+
+
+@pytest.fixture(scope="module")
+def in_two(tmp_path_factory: pytest.TempPathFactory) -> InTwo:
+    """Starts two processes that share a group, once for all: they exchange, then train."""
+    folder = tmp_path_factory.mktemp("in_two")
+    config = settings(write_scan(folder / "data", train=5, validation=3), batch_size=5, epochs=1)
+    small = COARSE.model_copy(update={"image_shape": (17, 17), "pixel_size": 0.26 / 17})
+    unet = settings(write_scan(folder / "small", small, train=3, validation=2), batch_size=2, epochs=2)
+    configs = {target: config.model_copy(update={"target": target}) for target in ("truth", "self")}
+    configs["unet"] = unet.model_copy(update={"postprocessing": PostprocessingConfig(kind="unet")})
+    runs = {name: RunFolder(folder / name) for name in configs}
+    for name, run in runs.items():
+        run.begin(configs[name])
+    words = [(configs[name].model_dump(mode="json"), str(run), run.session) for name, run in runs.items()]
+    mp.spawn(_join, args=(_exchange_and_train, str(folder / "meeting"), (words,)), nprocs=2)  # type: ignore[no-untyped-call]
+    return InTwo(runs, configs)
+
+
+@pytest.mark.parametrize("target", ["truth", "self"])
+def test_a_step_is_the_same_however_many_share_it(in_two: InTwo, tmp_path: Path, target: str) -> None:
+    """5 samples at once: unequal shares of one step."""
+    config, two, one = in_two.configs[target], in_two.runs[target], RunFolder(tmp_path / "one")
+    one.begin(config)
+    train(config, one, Process(0, 1, CPU), lambda event: None)
     figure = "psnr" if target == "truth" else "risk"
-    assert cutoffs == {RunFolder(tmp_path / "two").read_json("baseline.json")[f"hann_{figure}_cutoff"]}
-    if batch_size == 5:
-        torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-5)
-        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-    assert torch.isfinite(weights[1]).all()
-    assert not torch.equal(weights[1], load_model_at_start(config).filter.weight)
+    cutoffs = {read_manifest(run.folder).model.window.cutoff for run in (one, two)}
+    assert cutoffs == {two.read_json("baseline.json")[f"hann_{figure}_cutoff"]}
+    weights, others = (load_model(run.last).filter.weight.detach() for run in (one, two))
+    torch.testing.assert_close(weights, others, rtol=0, atol=1e-5)
+    losses = [run.read_history()[-1]["validation_loss"] for run in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert torch.isfinite(others).all()
+    assert not torch.equal(others, load_model_at_start(config).filter.weight)
+
+
+def test_two_workers_validate_with_the_statistics_that_are_saved(in_two: InTwo) -> None:
+    """Batches of 2 and 1: in the second step one of the two has nothing."""
+    made, data = in_two.runs["unet"], in_two.configs["unet"].data.dir
+    assert data is not None
+    model = load_model(made.last)
+    with h5py.File(data / "observation_validation_000.hdf5") as file:
+        images = model(torch.from_numpy(file["data"][:]))
+    with h5py.File(data / "ground_truth_validation_000.hdf5") as file:
+        error = (images - torch.from_numpy(file["data"][:])).square().mean().item()
+    assert made.read_history()[-1]["validation_mse"] == pytest.approx(error, rel=1e-4)
 
 
 def load_model_at_start(config: TrainConfig) -> Any:
