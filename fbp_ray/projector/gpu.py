@@ -43,7 +43,6 @@ class _Tuning(NamedTuple):
     tile: tuple[int, int]
     warps: int
     parts: int = 1
-    stages: int = 1
     angles: int = 4
 
 
@@ -91,8 +90,8 @@ def backproject(
         )  # fmt: skip
         if products:
             multiply_kernel[grid](
-                rows, sums, table.dx, table.dy, table.axis, groups, lines // parts, padded, *shape, lanes,
-                SPAN=_PAD, SPLIT=split, STAGES=tuning.stages, **shared,
+                rows, sums, table.dx, table.dy, table.axis, lines, padded, *shape, lanes,
+                SPAN=_PAD, SPLIT=split, **shared,
             )  # fmt: skip
         else:
             backproject_kernel[grid](
@@ -148,7 +147,7 @@ def project(image: Tensor, geometry: ParallelBeam, interpolate: bool = False) ->
 def _tuning(lanes: int, half: bool, narrow: bool) -> tuple[bool, _Tuning]:
     """Whether to multiply matrices, and how the kernel is started."""
     if narrow and lanes >= (32 if half else 64):
-        return True, _Tuning(min(lanes, 128), (8, 8), 4, stages=2, angles=8 if half else 4)
+        return True, _Tuning(min(lanes, 128), (8, 8), 4, angles=8 if half else 4)
     if lanes >= 32:
         return False, _Tuning(32, (4, 8), 4)
     return False, _Tuning(lanes, (4, 8), 1, parts=4)

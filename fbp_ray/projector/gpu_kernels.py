@@ -72,22 +72,20 @@ def backproject_kernel(
 
 @triton.jit
 def multiply_kernel(
-    rows, sums, dx, dy, axis, groups, num_angles, padded, length, num_lines, begin, lanes,
+    rows, sums, dx, dy, axis, num_angles, padded, length, num_lines, begin, lanes,
     LANES: tl.constexpr, TILE_X: tl.constexpr, TILE_Y: tl.constexpr, SPAN: tl.constexpr, ANGLES: tl.constexpr,
-    SPLIT: tl.constexpr, STAGES: tl.constexpr,
+    SPLIT: tl.constexpr,
 ):  # fmt: skip
     """As `backproject_kernel` where every reach is 1, by the tensor cores; `rows` (G, A, HALVES, D + 2 PAD, L).
 
     They are float16. SPAN cells hold all that a tile of pixels reaches at one angle, PAD is at least SPAN, and ANGLES
     angles go into one product. With SPLIT both weights and samples are sums of two float16, of which the product of the
     smaller ones is left out: as good as float32. The tensor cores cut sums off rather than round them, which adds up
-    over a thousand angles: so each product starts at 0. The grid is (tiles, L / LANES, P G).
+    over a thousand angles: so each product starts at 0. There is one part; the grid is (tiles, L / LANES, G).
     """
     across = num_lines - begin
     tiles_across = tl.cdiv(across, TILE_Y)
-    tile, group = tl.program_id(0), (tl.program_id(2) % groups).to(tl.int64)
-    begin_angle = tl.program_id(2) // groups * num_angles
-    all_angles = tl.num_programs(2) // groups * num_angles
+    tile, group = tl.program_id(0), tl.program_id(2).to(tl.int64)
     pixel = tl.arange(0, TILE_X * TILE_Y)
     i = tile // tiles_across * TILE_X
     j = tile % tiles_across * TILE_Y
@@ -99,9 +97,9 @@ def multiply_kernel(
     column = tl.arange(0, ANGLES * SPAN)
     angle, beyond = column // SPAN, column % SPAN
     HALVES: tl.constexpr = 2 if SPLIT else 1
-    row = rows + (group * all_angles + begin_angle) * HALVES * padded * lanes
+    row = rows + group * num_angles * HALVES * padded * lanes
     total = tl.zeros((TILE_X * TILE_Y, LANES), tl.float32)
-    for first in tl.range(begin_angle, begin_angle + num_angles, ANGLES, num_stages=STAGES):
+    for first in tl.range(0, num_angles, ANGLES, num_stages=2):
         cosine, sine = tl.load(dx + first + angle), tl.load(dy + first + angle)
         centre = middle_x * cosine + (middle_y * sine + axis)
         start = tl.floor(centre) - (SPAN // 2 - 1)
@@ -122,7 +120,7 @@ def multiply_kernel(
         row += ANGLES * HALVES * padded * lanes
     i += pixel // TILE_Y
     j += pixel % TILE_Y
-    target = ((tl.program_id(2).to(tl.int64) * length + i) * across + j)[:, None] * lanes + lane[None, :]
+    target = ((group * length + i) * across + j)[:, None] * lanes + lane[None, :]
     tl.store(sums + target, total, mask=((i < length) & (j < across))[:, None])
 
 

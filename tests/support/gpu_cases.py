@@ -127,8 +127,8 @@ def compiles_for(arch: int, ones: bool) -> dict[str, int]:
     variants: list[tuple[Any, dict[str, Any]]] = [
         (gpu_kernels.backproject_kernel, tile | {"INTERPOLATE": True}),
         (gpu_kernels.backproject_kernel, tile | {"INTERPOLATE": False}),
-        (gpu_kernels.multiply_kernel, tile | {"SPAN": 16, "STAGES": 3, "SPLIT": False}),
-        (gpu_kernels.multiply_kernel, tile | {"SPAN": 16, "STAGES": 2, "SPLIT": True}),
+        (gpu_kernels.multiply_kernel, tile | {"SPAN": 16, "SPLIT": False}),
+        (gpu_kernels.multiply_kernel, tile | {"SPAN": 16, "SPLIT": True}),
         (gpu_kernels.project_kernel, {"LANES": 32, "CELLS": 16, "PIXELS": 3, "TAPS": 3}),
         (gpu_layout.fold_sinogram_kernel, views | {"HALF": True, "SPLIT": True}),
         (gpu_layout.fold_sinogram_kernel, views | {"HALF": False, "SPLIT": False}),
