@@ -222,14 +222,16 @@ class LocalHead(Cluster):
         raise Unreachable(f"the Ray head on this machine does not answer within {START_SECONDS:g} s: {why}")
 
     def _end(self, head: Head) -> None:
-        """Ends the head's processes: itself, then all that have its folder in their environment."""
+        """Ends the head's processes: itself, then all that have its folder in their environment, or came from those."""
+        known = _with_children(processes_of(head.folder))
         if head.is_alive:
             with contextlib.suppress(psutil.Error):  # it has ended meanwhile, or takes too long
                 process = psutil.Process(head.pid)
                 process.terminate()
                 process.wait(END_SECONDS)
         for _ in range(50):  # a process that is being killed may still have started another
-            left = processes_of(head.folder)
+            known |= _with_children(processes_of(head.folder))
+            left = [process for process in known if _runs(process)]
             if not left:
                 break
             for process in left:
@@ -255,9 +257,26 @@ def processes_of(folder: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if _was_started_with(process, f"RAY_TMPDIR={folder}") and process.status() != psutil.STATUS_ZOMBIE:
+            if _was_started_with(process, f"RAY_TMPDIR={folder}") and _runs(process):
                 found.append(process)
     return found
+
+
+def _with_children(processes: list[psutil.Process]) -> set[psutil.Process]:
+    """Those of the dashboard write their titles over all of their environment."""
+    found = set(processes)
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            found |= set(process.children(recursive=True))
+    return found
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it is this process, not a later one of its number, and has not ended."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _was_started_with(process: psutil.Process, variable: str) -> bool:

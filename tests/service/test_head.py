@@ -103,8 +103,11 @@ def test_a_head_outlives_the_service_and_is_lost_when_it_is_killed(folder: Path,
     second.until(again.json()["id"], "stopped", seconds=SOON)
     known = head.read()
     assert known is not None
+    dashboard = [child for process in processes_of(known.folder) for child in process.children(recursive=True)]
+    assert dashboard
     second.close()
     assert processes_of(known.folder) == []
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in dashboard)
     assert not (folder / "state" / "head.json").exists()
 
 
