@@ -70,7 +70,8 @@ class ModelDocument(BaseModel):
     window: str
     sha256: str = Field(description="checksum of the weights file")
     geometry: GeometryDocument
-    unit: str = Field(description="of the images' values")
+    unit: str = Field(description="what the images' values are, in words")
+    value_scale: float | None = Field(description="1/m that the value 1 stands for; null where that is not known")
     device: str
 
     @classmethod
@@ -92,6 +93,7 @@ class ModelDocument(BaseModel):
             sha256=manifest.sha256["weights"],
             geometry=GeometryDocument.of(manifest.model.geometry),
             unit=model.engine.values,
+            value_scale=model.engine.unit,
             device=str(model.engine.device),
         )
 

@@ -112,7 +112,7 @@ _BODY: dict[str, Any] = {
 _TEXT = {"schema": {"type": "string"}}
 _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Images: attenuation in 1/m, divided by what X-Value-Unit says (81.35858 for CT), axis 0 = x; "
+        "description": "Images: attenuation in 1/m, divided by X-Value-Scale (81.35858 for CT), axis 0 = x; "
         "pictures are transposed.",
         "content": {media: _BINARY if media != "application/json" else {} for media in MEDIA_TYPES.values()},
         "headers": {
@@ -121,7 +121,11 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
             "X-Model-Source": {"description": "where it comes from, as in a URL; empty for the classic FBP", **_TEXT},
             "X-Method": {"description": "learned or fbp", **_TEXT},
             "X-Geometry": {"description": "digest of the geometry", **_TEXT},
-            "X-Value-Unit": {"description": "of the values", **_TEXT},
+            "X-Value-Unit": {"description": "what the values are, in words", **_TEXT},
+            "X-Value-Scale": {
+                "description": "1/m that the value 1 stands for; left out where that is not known",
+                "schema": {"type": "number"},
+            },
             "X-Seconds": {"description": "from the whole request to the first image", **_TEXT},
             "X-Request-Id": {"description": "what the log has it under", **_TEXT},
         },
@@ -164,6 +168,8 @@ async def reconstruct(request: Request, options: Annotated[ReconstructOptions, Q
         "X-Seconds": f"{time.perf_counter() - began:.4f}",
         "Content-Disposition": f'inline; filename="{file.name}"',
     }
+    if engine.unit is not None:
+        headers["X-Value-Scale"] = repr(engine.unit)
     content = write(file, _values(images), state.turns.run)
     if file.needs_all:
         whole = b"".join([part async for part in content])

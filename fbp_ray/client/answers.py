@@ -33,13 +33,16 @@ class Reconstruction(NamedTuple):
     """The digest of the geometry."""
 
     unit: str
-    """Of the values."""
+    """What the values are, in words."""
 
     seconds: float
     """The time that the service took, from the whole request to the first image."""
 
     request_id: str
     """The id of the request in the service's log."""
+
+    scale: float | None
+    """1/m that the value 1 stands for; None where the service does not know."""
 
 
 class Document(BaseModel):
@@ -61,6 +64,8 @@ class Model(Document):
     metrics: dict[str, float]
     geometry: dict[str, Any]
     unit: str
+    value_scale: float | None = None
+    """1/m that the value 1 of its images stands for."""
 
 
 class Progress(Document):
@@ -165,6 +170,7 @@ def reconstruction(call: Call, answer: httpx.Response, axes: int) -> Reconstruct
             unit=head["x-value-unit"],
             seconds=float(head["x-seconds"]),
             request_id=request_id(answer),
+            scale=float(head["x-value-scale"]) if "x-value-scale" in head else None,
         )
     except (ValueError, EOFError, KeyError) as error:
         raise unexpected(call, answer, f"a float32 array with {axes} axes and X- headers", error) from None

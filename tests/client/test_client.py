@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from fbp_ray.client import AsyncClient, Client
+from fbp_ray.data.layout import MU_MAX
 from fbp_ray.errors import ConfigError, DataError, GeometryError, ServiceError
 from fbp_ray.geometry import Geometry, ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
@@ -93,6 +94,7 @@ def test_one_sinogram_becomes_one_image(service: Client, scan: ParallelBeam) -> 
     assert (found.model, found.method, found.geometry) == ("best", "learned", scan.digest)
     assert found.version == service.model("best").version
     assert found.unit.startswith("attenuation")
+    assert found.scale == service.model("best").value_scale == MU_MAX
     assert found.seconds >= 0
     assert len(found.request_id) == 32
 

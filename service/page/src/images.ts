@@ -3,6 +3,7 @@ import { call, Problem, whole } from "./api";
 import type { Picture } from "./draw";
 import { readNpy } from "./npy";
 import { refuseIfLarge, type Stack } from "./source";
+import { scaleOf, type Scale } from "./units";
 
 const MOST_BYTES = 256e6;
 const numbers = new WeakMap<Stack, number>();
@@ -25,8 +26,8 @@ export interface Image {
   stack: Stack;
   model: string;
   version: string;
-  /** What its values are, in the service's words. */
-  unit: string;
+  /** What its values stand for. */
+  scale: Scale;
 }
 
 const kept = new Map<string, Image>();
@@ -105,7 +106,7 @@ async function reconstruct(ask: Ask, first: number, count: number, signal: Abort
       stack: ask.stack,
       model: answer.headers.get("X-Model") ?? "",
       version: answer.headers.get("X-Model-Version") ?? "",
-      unit: answer.headers.get("X-Value-Unit") ?? "",
+      scale: scaleOf(answer.headers.get("X-Value-Unit") ?? "", Number(answer.headers.get("X-Value-Scale")) || null),
     };
     image ??= made;
     keep(`${nameOf(ask)} ${first + number}`, made);

@@ -1,4 +1,4 @@
-// Made by `make page-types` of the OpenAPI document 8494ef734791836e8634d229bb73db0aaa8d45fd9a215b27e56754c5b9f2d0b5
+// Made by `make page-types` of the OpenAPI document c1681afc4f9fb9586ccc57df00b704c88a03c9f34070dab387e17c7297565f3b
 export interface paths {
     "/reconstruct": {
         parameters: {
@@ -557,6 +557,7 @@ export interface components {
             sha256: string;
             geometry: components["schemas"]["GeometryDocument"];
             unit: string;
+            value_scale: number | null;
             device: string;
         };
         ModelList: {
@@ -1258,6 +1259,7 @@ export interface operations {
                     "X-Method"?: string;
                     "X-Geometry"?: string;
                     "X-Value-Unit"?: string;
+                    "X-Value-Scale"?: number;
                     "X-Seconds"?: string;
                     "X-Request-Id"?: string;
                     [name: string]: unknown;

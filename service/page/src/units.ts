@@ -12,7 +12,7 @@ export const hounsfield = (value: number) => f(f(f(value * MAX32) - WATER32) * S
 
 /** What the values of images stand for. */
 export interface Scale {
-  /** As the service says it: X-Value-Unit, and `unit` of its models. */
+  /** In the service's words. */
   words: string;
   /** 1/m that the value 1 stands for; null where that is not known. */
   perMetre: number | null;
@@ -20,12 +20,15 @@ export interface Scale {
   hu: boolean;
 }
 
-/** The scale that the service's words name (service/batching.py). */
-export function scaleOf(words: string): Scale {
-  const found = /^attenuation in 1\/m(?:, divided by (\S+))?$/.exec(words);
-  const perMetre = found ? Number(found[1] ?? 1) || null : null;
+/** The scale of images: X-Value-Unit and X-Value-Scale of an answer, `unit` and `value_scale` of a model. */
+export function scaleOf(words: string, perMetre: number | null): Scale {
   return { words, perMetre, hu: perMetre !== null && Math.abs(perMetre / MU_MAX - 1) < 1e-4 };
 }
+
+/** Whether values may be compared. */
+export const sameScale = (a: Scale, b: Scale) => a.words === b.words && a.perMetre === b.perMetre;
+
+export const CT = scaleOf("attenuation in 1/m, divided by 81.35858", MU_MAX);
 
 export type Unit = "HU" | "1/m" | "raw";
 export interface Reading {

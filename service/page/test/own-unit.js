@@ -18,6 +18,7 @@ export const ownUnit = () => test("values in 1/m", async (t) => {
   const asked = async (query) => {
     const answer = await fetch(`${served.address}reconstruct?model=best&${query}`, { method: "POST", body: sinogram });
     assert.equal(answer.headers.get("X-Value-Unit"), "attenuation in 1/m");
+    assert.equal(answer.headers.get("X-Value-Scale"), "1.0");
     return Buffer.from(await answer.arrayBuffer());
   };
   const image = panel(page, "model best").locator(".image");

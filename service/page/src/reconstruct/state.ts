@@ -7,12 +7,11 @@ import { DIFFERENCE, DIFFERENCE_SHARE, differences, greys, type Colours } from "
 import type { Picture, Region } from "../draw";
 import type { Ask, Image } from "../images";
 import { openGeometry, openSinograms, openTruths, values, type Stack } from "../source";
-import { hounsfield, readings, scaleOf, shares, type Reading, type Unit, type Window } from "../units";
+import { hounsfield, CT, readings, sameScale, scaleOf, shares, type Reading, type Unit, type Window } from "../units";
 import { Panel } from "./panel";
 
 export const MOST_MODELS = 3;
 export const WINDOWS = ["none", "shepp-logan", "cosine", "hamming", "hann"] as const;
-const CT = "attenuation in 1/m, divided by 81.35858";
 export const SAMPLE_NAME = "lodopab_test_3456.npz";
 
 export const stack = signal<Stack | null>(null);
@@ -156,13 +155,14 @@ const firstImage = computed(() => panels.value.find(({ image }) => image.value)?
 /** What all values stand for that are shown: those of the first image, or until there is one those of its model. */
 export const scale = computed(() => {
   const model = models.value.find(({ name }) => name === scanOf.value);
-  return scaleOf(firstImage.value?.unit ?? model?.unit ?? (geometry.value ? "" : CT));
+  if (firstImage.value) return firstImage.value.scale;
+  return model ? scaleOf(model.unit, model.value_scale) : geometry.value ? scaleOf("", null) : CT;
 });
 
 /** Why an image cannot be shown beside the first one; empty where it can. */
 export function foreign(image: Image | null): string {
-  if (!image || image.unit === scale.value.words || panels.value.some(({ busy }) => busy.value)) return "";
-  return `Its values are ${image.unit}, but those of the others ${scale.value.words}, so they are not compared. Choose models of one unit.`;
+  if (!image || sameScale(image.scale, scale.value) || panels.value.some(({ busy }) => busy.value)) return "";
+  return `Its values are ${image.scale.words}, but those of the others ${scale.value.words}, so they are not compared. Choose models of one unit.`;
 }
 
 const units = computed(() => readings(scale.value));
@@ -173,7 +173,7 @@ export const reading = computed((): Reading => units.value.get(unit.value)!);
 /** The images that there are, by panel. */
 export const pictures = computed(() => {
   const found = new Map<string, Picture>();
-  for (const { id, image } of panels.value) if (image.value?.unit === scale.value.words) found.set(id, image.value.picture);
+  for (const { id, image } of panels.value) if (image.value && sameScale(image.value.scale, scale.value)) found.set(id, image.value.picture);
   if (truth.value) found.set(TRUTH, truth.value);
   return found;
 });
@@ -209,7 +209,7 @@ const windowOf = ({ low, high }: Range): Window => ({ level: (low + high) / 2, w
 
 effect(() => {
   const [image, before] = [firstImage.value, range.peek()];
-  if (!image || scaleOf(image.unit).hu || (before?.of.stack === image.stack && before.of.unit === image.unit)) return;
+  if (!image || image.scale.hu || (before?.of.stack === image.stack && sameScale(before.of.scale, image.scale))) return;
   range.value = rangeOf(image);
   if (before || !ownWindow.peek()) setOwnWindow(windowOf(range.value)); // else it is that of the address
 });
