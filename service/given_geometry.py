@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from fbp_ray.angles import arcs, repeats
 from fbp_ray.caches import apart_from_caches
 from fbp_ray.errors import FbpRayError
-from fbp_ray.filters.filtering import fft_length
+from fbp_ray.filters.ramp import fft_length
 from fbp_ray.geometry import FanBeam, Geometry, geometry_from
 from fbp_ray.stage_settings import WindowName
 from service.batching import Engine, classic_alone

@@ -15,8 +15,8 @@ from torch import Tensor
 from fbp_ray.data.layout import MU_MAX
 from fbp_ray.filters import BandWindow, build_filter, fft_length
 from fbp_ray.filters.bands import apply_gains, reference_bands, reference_sum, tile_means
-from fbp_ray.filters.filtering import shortest_length
 from fbp_ray.filters.noise import estimated_photons, log_variance
+from fbp_ray.filters.ramp import shortest_length
 from fbp_ray.geometry import ParallelBeam, RegularAngles
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.projector import project

@@ -22,7 +22,8 @@ from fbp_ray.filters import (
     frequencies,
     ramp,
 )
-from fbp_ray.filters.filtering import filter_projections, shortest_length
+from fbp_ray.filters.filtering import filter_projections
+from fbp_ray.filters.ramp import shortest_length
 from fbp_ray.geometry import ParallelBeam
 from tests.support.scans import COARSE
 

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from fbp_ray.filters.adaptive import BandWindow, ZengWindow
-from fbp_ray.filters.filtering import fft_length, filter_projections, frequencies, ramp
+from fbp_ray.filters.filtering import filter_projections
 from fbp_ray.filters.noise import carried_noise
+from fbp_ray.filters.ramp import fft_length, frequencies, ramp
 from fbp_ray.filters.windows import SmoothWindow, TableWindow, analytic_window, cosine_basis, is_plain, spline_basis
 from fbp_ray.geometry import Geometry
 from fbp_ray.own import own_stage

@@ -34,8 +34,9 @@ from fbp_ray.filters.bands import (
     tile_means,
     tiles,
 )
-from fbp_ray.filters.filtering import filter_projections, frequencies, ramp, shortest_length
+from fbp_ray.filters.filtering import filter_projections
 from fbp_ray.filters.noise import CarriedNoise, estimated_photons, log_variance, smoothed
+from fbp_ray.filters.ramp import frequencies, ramp, shortest_length
 from fbp_ray.filters.windows import PARTS_AT_ONCE, TableWindow, analytic_window, spline_basis
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.stage_settings import WindowConfig, WindowName

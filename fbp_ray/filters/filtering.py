@@ -1,84 +1,20 @@
-"""Filtering along the detector: the ramp, and the product of a zero-padded projection's spectrum with a response.
+"""Filtering along the detector as one differentiable operation.
 
-The product is one operation with its own gradient. So it can work on a few projections at a time, which stay in the
-cache of the processor that works on them, and keeps no more than the sinogram's spectrum for the gradient.
+Having its own gradient, it keeps no more than the sinogram's spectra for that.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fbp_ray.caches import signature_kept
 from fbp_ray.errors import GeometryError
+from fbp_ray.filters.ramp import fft_length
+from fbp_ray.filters.spectra import correlated, filtered, spectra
 from fbp_ray.geometry import check_tensor
-from fbp_ray.gpus import has_triton
-from fbp_ray.threads import parallel_for_torch
-
-FEW_CELLS = 256
-PROJECTIONS_AT_ONCE = 128  # the spectra of 128 projections of 513 cells are 0.6 MB: they stay in the processor's cache
-SAMPLES_AT_ONCE = 16  # on a GPU: 140 MB of spectra of LoDoPaB-CT's
-
-
-def fft_length(cells: int) -> int:
-    """The length that a projection of `cells` cells is zero-padded to: 1080 for 513.
-
-    At least 2 D - 1, so that the filtering does not wrap around; even, so that there is a Nyquist frequency; without
-    prime factors beyond 5, so that the FFT is fast.
-    """
-    length = 2 * cells
-    while not _is_smooth(length):
-        length += 2
-    return length
-
-
-def shortest_length(cells: int) -> int:
-    """The shortest even length without prime factors beyond 5 that a projection can be padded to: 1024 for 513.
-
-    At least 2 D - 2: the farthest two cells are D - 1 apart, and a symmetric filter is the same to either side, so that
-    the one lag that wraps around meets the value it should. `fft_length` is longer only because the tables of windows
-    have a weight for each of its frequencies. That is too coarse for few
-    cells, where speed does not matter.
-    """
-    if cells < FEW_CELLS:
-        return fft_length(cells)
-    length = max(2 * cells - 2, 2)
-    while not _is_smooth(length):
-        length += 2
-    return length
-
-
-def _is_smooth(number: int) -> bool:
-    for prime in (2, 3, 5):
-        while number % prime == 0:
-            number //= prime
-    return number == 1
-
-
-def frequencies(cells: int, length: int | None = None) -> NDArray[np.float64]:
-    """The frequencies of the padded rfft as fractions of the Nyquist frequency, 0 .. 1, shape (F,)."""
-    length = length or fft_length(cells)
-    return np.arange(length // 2 + 1) / (length // 2)
-
-
-def ramp(cells: int, cell_size: float, length: int | None = None) -> NDArray[np.float64]:
-    """The frequency response of the ramp filter in cycles a metre, shape (F,), F = length / 2 + 1.
-
-    The transform of the band-limited kernel h[0] = 1 / (4 d^2), h[n odd] = -1 / (pi n d)^2, h[n even] = 0 (Kak and
-    Slaney, Principles of Computerized Tomographic Imaging, 1988, section 3.3), times d for the convolution sum.
-    Sampling |f| instead would set the response at 0 to exactly 0 and bias the image.
-    """
-    length = length or fft_length(cells)
-    n = np.minimum(np.arange(length), length - np.arange(length))
-    kernel = np.zeros(length)
-    kernel[0] = 1 / (4 * cell_size**2)
-    odd = n % 2 == 1
-    kernel[odd] = -1 / (np.pi * n[odd] * cell_size) ** 2
-    return np.ascontiguousarray(np.fft.rfft(kernel).real * cell_size)
 
 
 def filter_projections(sinogram: Tensor, response: Tensor) -> Tensor:
@@ -136,7 +72,7 @@ class _FilterProjections(torch.autograd.Function):
     @staticmethod
     @signature_kept
     def forward(sinogram: Tensor, response: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
-        return _filtered(sinogram, response, keep)
+        return filtered(sinogram, response, keep)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -159,7 +95,7 @@ class _FilterProjections(torch.autograd.Function):
             return to_sinogram, None, None
         if spectrum is None or torch.is_grad_enabled():  # a second derivative is wanted
             return to_sinogram, _correlate(gradient, sinogram, response), None
-        return to_sinogram, _correlated(gradient, spectrum, response.ndim == 2), None
+        return to_sinogram, correlated(gradient, spectrum, response.ndim == 2), None
 
     @staticmethod
     def jvp(ctx: Any, along: Tensor | None, response_along: Tensor | None, _: None) -> tuple[Tensor | None, None]:
@@ -178,7 +114,7 @@ class _Correlate(torch.autograd.Function):
     @staticmethod
     @signature_kept
     def forward(gradient: Tensor, sinogram: Tensor, by_angle: bool) -> Tensor:
-        return _correlated(gradient, _spectrum(sinogram), by_angle)
+        return correlated(gradient, spectra(sinogram), by_angle)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -235,7 +171,7 @@ def _correlate_many(info: Any, in_dims: Any, gradient: Tensor, sinogram: Tensor,
 @torch.library.custom_op("fbp_ray::filter_projections", mutates_args=())
 def filter_op(sinogram: Tensor, response: Tensor) -> Tensor:
     """See `filter_projections`; float32 or float64."""
-    return _filtered(sinogram, response, keep=False)[0]
+    return filtered(sinogram, response, keep=False)[0]
 
 
 @filter_op.register_fake
@@ -246,7 +182,7 @@ def _(sinogram: Tensor, response: Tensor) -> Tensor:
 @torch.library.custom_op("fbp_ray::correlate_projections", mutates_args=())
 def correlate_op(gradient: Tensor, sinogram: Tensor, by_angle: bool) -> Tensor:
     """The gradient of <gradient, filter_projections(sinogram, response)> to the response: (F,) or (A, F)."""
-    return _correlated(gradient, _spectrum(sinogram), by_angle)
+    return correlated(gradient, spectra(sinogram), by_angle)
 
 
 @correlate_op.register_fake
@@ -280,108 +216,3 @@ filter_op.register_autograd(_filter_backward, setup_context=_save_both)
 filter_op.register_vmap(_filter_many)
 correlate_op.register_autograd(_correlate_backward, setup_context=_save_both)
 correlate_op.register_vmap(_correlate_many)
-
-
-def _filtered(sinogram: Tensor, response: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
-    """The filtered sinogram, and its spectra before filtering if they are to be kept."""
-    cells = sinogram.shape[-1]
-    if not keep and _by_pairs(sinogram, response):
-        from fbp_ray.filters.pairs import filter_pairs  # here, not above: triton need not be installed
-
-        return filter_pairs(sinogram.contiguous(), response, fft_length(cells)), None
-    length = fft_length(cells)
-    spectrum = _empty_spectrum(sinogram) if keep else None
-    filtered = torch.empty_like(sinogram, memory_format=torch.contiguous_format)
-    parts = _parts(sinogram)
-
-    def filter_part(number: int) -> None:
-        part = parts[number]
-        block = torch.fft.rfft(sinogram[part], n=length)
-        if spectrum is not None:
-            spectrum[part] = block
-        block *= _rows(response, part[1])
-        filtered[part] = torch.fft.irfft(block, n=length)[..., :cells]
-
-    _each(filter_part, len(parts), sinogram)
-    return filtered, spectrum
-
-
-def _by_pairs(sinogram: Tensor, response: Tensor) -> bool:
-    """Whether two projections of a sample can be filtered at a time: on a GPU, with one response for all angles."""
-    alike = response.ndim == 1 and sinogram.shape[1] % 2 == 0 and sinogram.shape[0] > 0
-    return alike and sinogram.device.type == "cuda" and sinogram.dtype == torch.float32 and has_triton()
-
-
-def _spectrum(sinogram: Tensor) -> Tensor:
-    spectrum, parts = _empty_spectrum(sinogram), _parts(sinogram)
-
-    def transform_part(number: int) -> None:
-        part = parts[number]
-        spectrum[part] = torch.fft.rfft(sinogram[part], n=fft_length(sinogram.shape[-1]))
-
-    _each(transform_part, len(parts), sinogram)
-    return spectrum
-
-
-def _empty_spectrum(sinogram: Tensor) -> Tensor:
-    dtype = torch.complex128 if sinogram.dtype == torch.float64 else torch.complex64
-    return sinogram.new_empty((*sinogram.shape[:-1], fft_length(sinogram.shape[-1]) // 2 + 1), dtype=dtype)
-
-
-def _correlated(gradient: Tensor, spectrum: Tensor, by_angle: bool) -> Tensor:
-    """The sum over the samples of conj(spectrum) x the gradient's spectrum: (F,), or (A, F) by angle."""
-    length = fft_length(gradient.shape[-1])
-    samples, blocks = _samples(gradient), _blocks(gradient)
-    rows = gradient.shape[1] if by_angle else len(blocks)
-    to_weights = gradient.new_zeros((rows, spectrum.shape[-1]))
-
-    def correlate_block(number: int) -> None:
-        angles = blocks[number]
-        target = to_weights[angles] if by_angle else to_weights[number]
-        for part in samples:
-            block = torch.fft.rfft(gradient[part, angles], n=length)
-            block *= spectrum[part, angles].conj_physical()  # a lazy one gets lost in compiled graphs
-            total = block.real if isinstance(part, int) else block.real.sum(0)
-            target += total if by_angle else total.sum(0)
-
-    _each(correlate_block, len(blocks), gradient)
-    to_response = to_weights if by_angle else to_weights.sum(0)
-    # Every frequency but the first and the last stands for its negative twin too.
-    to_response *= 2 / length
-    to_response[..., 0] /= 2
-    to_response[..., -1] /= 2
-    return to_response
-
-
-def _rows(response: Tensor, angles: slice) -> Tensor:
-    return response if response.ndim == 1 else response[angles]
-
-
-def _parts(sinogram: Tensor) -> list[tuple[int | slice, slice]]:
-    """The samples and angles of (B, A, D) that are filtered at a time."""
-    return [(part, angles) for part in _samples(sinogram) for angles in _blocks(sinogram)]
-
-
-def _samples(sinogram: Tensor) -> list[int] | list[slice]:
-    """The samples of (B, A, D): one at a time on a CPU, many elsewhere."""
-    if sinogram.device.type == "cpu":
-        return list(range(sinogram.shape[0]))
-    return _slices(sinogram.shape[0], SAMPLES_AT_ONCE)
-
-
-def _blocks(sinogram: Tensor) -> list[slice]:
-    """The angles of (B, A, D) in parts: few at a time on a CPU, all at once elsewhere."""
-    angles = sinogram.shape[1]
-    return _slices(angles, PROJECTIONS_AT_ONCE if sinogram.device.type == "cpu" else angles)
-
-
-def _slices(length: int, size: int) -> list[slice]:
-    return [slice(begin, begin + size) for begin in range(0, length, size)]
-
-
-def _each(task: Any, count: int, like: Tensor) -> None:
-    if like.device.type == "cpu":
-        parallel_for_torch(task, count)
-        return
-    for number in range(count):
-        task(number)

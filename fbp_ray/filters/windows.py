@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fbp_ray.errors import ConfigError
-from fbp_ray.filters.filtering import filter_projections, ramp
+from fbp_ray.filters.filtering import filter_projections
+from fbp_ray.filters.ramp import ramp
 from fbp_ray.geometry import ParallelBeam
 from fbp_ray.stage_settings import WindowName
 
