@@ -1,6 +1,8 @@
 // Who the service takes this tab for, and the models that it may ask for.
 import { computed, effect, signal } from "@preact/signals";
-import { getJson, isAbort, Problem, returns, tokenAsked, words, type Documents } from "./api";
+import { getJson, gone, isAbort, Problem, returns, tokenAsked, words, type Documents } from "./api";
+
+const LOOK_MS = 5000;
 
 export const access = signal<Documents["AccessDocument"] | null>(null);
 export const models = signal<Documents["ModelDocument"][]>([]);
@@ -22,11 +24,16 @@ export async function refresh(): Promise<void> {
 }
 
 export async function refreshModels(): Promise<void> {
-  models.value = (await getJson<Documents["ModelList"]>("models")).models;
+  const found = (await getJson<Documents["ModelList"]>("models")).models;
+  if (JSON.stringify(found) !== JSON.stringify(models.value)) models.value = found;
 }
 
 effect(() => {
   returns.value; // again when the service comes back, and when a token was given
   if (tokenAsked.value === null) void refresh();
 });
-addEventListener("focus", () => access.value && void refreshModels().catch(() => undefined));
+const look = () => {
+  if (access.value && !gone.value && !document.hidden) void refreshModels().catch(() => undefined);
+};
+addEventListener("focus", look);
+setInterval(look, LOOK_MS); // somebody else, or a job, may have another model serve

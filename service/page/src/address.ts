@@ -8,7 +8,7 @@ export const path = signal("reconstruct");
 
 interface Kept {
   signal: Signal<unknown>;
-  otherwise: string;
+  otherwise: unknown;
   write: (value: never) => string;
   read: (text: string) => unknown;
 }
@@ -31,7 +31,7 @@ parse();
 export function inAddress<T>(name: string, otherwise: T, read: (text: string) => T, write: (value: T) => string = String) {
   const text = given.value.get(name);
   const made = signal(text === null ? otherwise : read(text));
-  kept.set(name, { signal: made as Signal<unknown>, otherwise: write(otherwise), write, read });
+  kept.set(name, { signal: made as Signal<unknown>, otherwise, write, read });
   registered.value += 1;
   return made;
 }
@@ -49,7 +49,7 @@ function written(): string {
   const params = new URLSearchParams();
   for (const [name, { signal, otherwise, write }] of kept) {
     const text = write(signal.value as never);
-    if (text !== otherwise) params.set(name, text);
+    if (text !== write(otherwise as never)) params.set(name, text);
   }
   const query = params.toString();
   return `#${path.value}${query && `?${query}`}`;
@@ -67,5 +67,8 @@ addEventListener("hashchange", () => {
   const says = location.hash.includes("?");
   parse();
   if (!says) return;
-  for (const [name, { signal, otherwise, read }] of kept) signal.value = read(given.value.get(name) ?? otherwise);
+  for (const [name, { signal, otherwise, read }] of kept) {
+    const text = given.value.get(name);
+    signal.value = text === null ? otherwise : read(text);
+  }
 });

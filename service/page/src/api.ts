@@ -15,6 +15,8 @@ export class Problem extends Error {
   }
 }
 
+export const CUT_OFF = "The answer was cut off half way; try again.";
+export const CHANGED = "The file has changed, or is gone, since it was dropped: drop it again.";
 const TOKEN = "fbp-ray-token";
 const RETRY_MS = 3000;
 const TRIES = 3; // of a service that is busy and says when to come again
@@ -48,6 +50,7 @@ export async function call(address: string, init: RequestInit = {}, tries = TRIE
     answer = await fetch(address, { ...init, headers });
   } catch (error) {
     if (init.signal?.aborted) throw error;
+    if (!(await canBeRead(init.body))) throw new Problem(0, CHANGED);
     void watchForReturn();
     throw new Problem(0, "The service does not answer. The page tries again until it does; nothing is lost.");
   }
@@ -66,6 +69,17 @@ export async function call(address: string, init: RequestInit = {}, tries = TRIE
   throw problem;
 }
 
+/** Whether the files that a request sends are still what they were; the browser says no more than that it failed. */
+async function canBeRead(body: unknown): Promise<boolean> {
+  const parts = body instanceof FormData ? [...body.values()] : [body];
+  try {
+    for (const part of parts) if (part instanceof Blob) await part.slice(0, 1).arrayBuffer();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 async function explained(answer: Response): Promise<string> {
   try {
     const document = (await answer.json()) as Partial<Documents["ProblemDocument"]>;
@@ -75,20 +89,25 @@ async function explained(answer: Response): Promise<string> {
   }
 }
 
-/** What an answer holds; raises Problem where it is cut off. */
-async function complete<T>(content: Promise<T>): Promise<T> {
+/** What an answer holds; raises Problem where it is cut off, or not the service's. */
+async function complete<T>(answer: Response, content: Promise<T>): Promise<T> {
   try {
-    return await content;
+    const found = await content;
+    if (!isPage(answer)) return found;
   } catch (error) {
     if (isAbort(error)) throw error;
-    throw new Problem(0, "The answer was cut off half way; try again.");
+    if (!isPage(answer)) throw new Problem(0, CUT_OFF);
   }
+  throw new Problem(0, "A web page came instead of the service's answer: does a proxy or a login stand between? Reload this page.");
 }
 
-export const whole = (answer: Response): Promise<ArrayBuffer> => complete(answer.arrayBuffer());
+const isPage = (answer: Response) => answer.headers.get("Content-Type")?.startsWith("text/html") ?? false;
+
+export const whole = (answer: Response): Promise<ArrayBuffer> => complete(answer, answer.arrayBuffer());
 
 export async function getJson<T>(address: string, signal?: AbortSignal): Promise<T> {
-  return complete((await call(address, { signal: signal ?? null })).json() as Promise<T>);
+  const answer = await call(address, { signal: signal ?? null });
+  return complete(answer, answer.json() as Promise<T>);
 }
 
 export async function send<T>(method: "POST" | "DELETE", address: string, body?: unknown, headers = {}): Promise<T | null> {
@@ -97,7 +116,7 @@ export async function send<T>(method: "POST" | "DELETE", address: string, body?:
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     headers: body === undefined ? headers : { "Content-Type": "application/json", ...headers },
   });
-  return answer.status === 204 ? null : complete(answer.json() as Promise<T>);
+  return answer.status === 204 ? null : complete(answer, answer.json() as Promise<T>);
 }
 
 async function watchForReturn() {

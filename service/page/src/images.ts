@@ -1,5 +1,6 @@
 // What was reconstructed: each image is asked for once, and the oldest are forgotten when they are too many.
-import { call, Problem, whole } from "./api";
+import { refreshModels } from "./access";
+import { call, CUT_OFF, Problem, whole } from "./api";
 import type { Picture } from "./draw";
 import { readNpy } from "./npy";
 import { refuseIfLarge, type Stack } from "./source";
@@ -11,6 +12,8 @@ let stacks = 0;
 
 /** What to have reconstructed, by what. */
 export interface Ask {
+  /** As people call it. */
+  title: string;
   stack: Stack;
   /** Options of POST /reconstruct. */
   query: string;
@@ -23,8 +26,10 @@ export interface Ask {
 /** An image, and what made it. */
 export interface Image {
   picture: Picture;
-  stack: Stack;
-  model: string;
+  ask: Ask;
+  /** The slice that it is of. */
+  index: number;
+  /** The model's version, as the service has it. */
   version: string;
   /** What its values stand for. */
   scale: Scale;
@@ -95,7 +100,9 @@ export async function load(ask: Ask, first: number, count: number, signal: Abort
 async function reconstruct(ask: Ask, first: number, count: number, signal: AbortSignal): Promise<Image> {
   const answer = await call(`reconstruct?${ask.query}`, { ...(await request(ask, first, count)), signal });
   const read = readNpy(await whole(answer));
-  if (!read) throw new Problem(0, "The answer was cut off half way; try again.");
+  if (!read) throw new Problem(0, CUT_OFF);
+  const version = answer.headers.get("X-Model-Version") ?? "";
+  if (answer.headers.get("X-Method") === "learned" && version !== ask.version) void refreshModels().catch(() => undefined);
   const shape = read.shape.slice(-2) as [number, number];
   const size = shape[0] * shape[1];
   let image: Image | undefined;
@@ -103,9 +110,9 @@ async function reconstruct(ask: Ask, first: number, count: number, signal: Abort
     const values = count > 1 ? read.values.subarray(number * size, (number + 1) * size) : read.values;
     const made = {
       picture: { values, shape, transposed: true },
-      stack: ask.stack,
-      model: answer.headers.get("X-Model") ?? "",
-      version: answer.headers.get("X-Model-Version") ?? "",
+      ask,
+      index: first + number,
+      version,
       scale: scaleOf(answer.headers.get("X-Value-Unit") ?? "", Number(answer.headers.get("X-Value-Scale")) || null),
     };
     image ??= made;

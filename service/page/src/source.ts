@@ -1,6 +1,6 @@
 // Files as they are dropped. Of a .npy or .npz the browser reads slices; other formats the service turns into .npy.
 import { access } from "./access";
-import { call, Problem } from "./api";
+import { call, CHANGED, Problem } from "./api";
 import { npyHeader } from "./npy";
 import { zipEntries } from "./zip";
 
@@ -50,21 +50,46 @@ export async function openTruths(file: File, signal: AbortSignal): Promise<Stack
   return found ?? (await stackOf(file, file.name)) ?? (await byService(file, signal));
 }
 
-/** Images of a stack as float32. */
+/** Images of a stack as float32; raises Problem. */
 export async function values(stack: Stack, index: number): Promise<Float32Array> {
-  return new Float32Array(await (await stack.read(index, 1)).arrayBuffer());
+  try {
+    return new Float32Array(await (await stack.read(index, 1)).arrayBuffer());
+  } catch {
+    throw new Problem(0, CHANGED);
+  }
 }
 
-/** The scan that a file describes, as JSON; raises Problem. */
-export async function openGeometry(file: File): Promise<string> {
+/** A scan, a ParallelBeam or FanBeam. */
+export interface Scan {
+  name: string;
+  json: string;
+  angles: number;
+  cells: number;
+  /** Of its images, axis 0 and axis 1. */
+  columns: number;
+  rows: number;
+}
+
+/** The scan that a file describes, a dataset.json too; raises Problem. */
+export async function openScan(file: File): Promise<Scan> {
   const text = await readable(file, () => file.text());
   try {
-    const scan: unknown = JSON.parse(text);
-    if (typeof scan === "object" && scan !== null && !Array.isArray(scan)) return text;
+    const given = JSON.parse(text) as Record<string, unknown>;
+    const scan = (given.geometry ?? given) as Record<string, unknown>;
+    const angles = Array.isArray(scan.angles) ? scan.angles.length : (scan.angles as { count: unknown }).count;
+    const [columns, rows] = scan.image_shape as unknown[];
+    const lengths = [angles, scan.cells, columns, rows];
+    if (lengths.every((length) => typeof length === "number")) {
+      return { name: file.name, json: JSON.stringify(scan), angles: lengths[0]!, cells: lengths[1]!, columns: lengths[2]!, rows: lengths[3]! };
+    }
   } catch {
     // as any other that is no scan
   }
-  throw new Problem(0, `${file.name} is no JSON object, as a scan is; ParallelBeam.model_dump_json() writes one.`);
+  throw new Problem(
+    0,
+    `${file.name} is no scan: JSON with angles, cells, cell_size, image_shape and pixel_size, in metres and radians, is expected. ` +
+      "ParallelBeam.model_dump_json() writes it, and a dataset.json has it. Nothing was changed.",
+  );
 }
 
 async function readable<T>(file: File, read: (file: File) => Promise<T>): Promise<T> {

@@ -10,8 +10,8 @@ export const SAMPLE = join(ROOT, "tests/data/lodopab_pair/lodopab_test_3456.npz"
 const HARMLESS = /GPU stall|status of 4\d\d|status of 50\d|net::ERR/; // answers that a test asks for are in the console, too
 
 /** A page whose console is watched; `done` fails where anything was said there. */
-export async function open(browser, address, { width = 1360, height = 900, dark = false } = {}) {
-  const context = await browser.newContext({ viewport: { width, height }, colorScheme: dark ? "dark" : "light", acceptDownloads: true });
+export async function open(browser, address, { width = 1360, height = 900, dark = false, touch = false } = {}) {
+  const context = await browser.newContext({ viewport: { width, height }, colorScheme: dark ? "dark" : "light", hasTouch: touch, acceptDownloads: true });
   const page = await context.newPage();
   page.setDefaultTimeout(15_000);
   const said = [];
@@ -28,15 +28,15 @@ export async function open(browser, address, { width = 1360, height = 900, dark 
 }
 
 /** Drops a file, as from a file manager. */
-export async function drop(page, name, content) {
-  const data = await page.evaluateHandle(
-    ([name, base64]) => {
-      const transfer = new DataTransfer();
-      transfer.items.add(new File([Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))], name));
-      return transfer;
-    },
-    [name, Buffer.from(content).toString("base64")],
-  );
+export const drop = (page, name, content) => dropAll(page, { [name]: content });
+
+/** Drops files together, contents by name. */
+export async function dropAll(page, files) {
+  const data = await page.evaluateHandle((files) => {
+    const transfer = new DataTransfer();
+    for (const [name, base64] of files) transfer.items.add(new File([Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))], name));
+    return transfer;
+  }, Object.entries(files).map(([name, content]) => [name, Buffer.from(content).toString("base64")]));
   await page.locator(".drop").first().dispatchEvent("drop", { dataTransfer: data });
 }
 
@@ -72,7 +72,7 @@ export async function fits(page) {
   assert.deepEqual(cut, []);
   const over = await page.evaluate(() => {
     const boxes = [...document.querySelectorAll("a, button, label > output, select, h2, dd, td, .figures > *, .note")]
-      .filter((element) => element.checkVisibility() && !element.closest("svg, .u-legend, .hidden"))
+      .filter((element) => element.checkVisibility() && !element.closest("svg, .u-legend, .hidden, .dock, .busy"))
       .map((element) => ({ element, box: element.getBoundingClientRect() }));
     const found = [];
     for (const a of boxes) {

@@ -59,7 +59,7 @@ export const files = () => test("files that cannot be reconstructed", async (t) 
   });
   await t.test("a geometry that is none", async () => {
     await drop(page, "scan.json", "{not json");
-    await alert(page, /scan\.json is no JSON object, as a scan is/);
+    await alert(page, /scan\.json is no scan: JSON with angles/);
     await drawn(page, "fbp");
   });
   await done();
@@ -99,9 +99,9 @@ export const failingService = () => test("a service that fails", async (t) => {
       await held;
       await route.abort().catch(() => undefined); // the page has given it up
     });
-    await page.locator("label:has-text('Cut-off') input").fill("0.5");
+    await page.getByRole("slider", { name: "Cut-off" }).fill("0.5");
     await panel(page, "fbp").getByRole("button", { name: "Cancel" }).click();
-    await alert(page, "Cancelled.");
+    await alert(page, "Cancelled: what was asked for was not made.");
     release();
     await page.unroute("**/reconstruct?*cutoff=0.5");
     await panel(page, "fbp").getByRole("button", { name: "Try again" }).click();
@@ -126,10 +126,13 @@ export const stoppedService = () => test("the service goes and comes back", asyn
   await served.stop();
   await page.locator("label:has-text('Cut-off') input").fill("0.6");
   await page.getByText("The service does not answer. The page tries again every three seconds").waitFor();
+  const columns = asNpy([1000, 513], new Float32Array(513000).fill(0.1)).toString("latin1").replace("'fortran_order': False, ", "'fortran_order': True,  ");
+  await drop(page, "columns.npy", Buffer.from(columns, "latin1")); // which the service has to read
   await served.start();
   await page.getByText("The page tries again every three seconds").waitFor({ state: "detached" });
   await drawn(page, "fbp");
   await panel(page, "fbp").getByText("hann 0.60").waitFor();
+  await page.getByText("columns.npy: 1000 × 513").waitFor(); // nothing is lost
   await done();
 });
 

@@ -80,8 +80,8 @@ async function followIt(t) {
     writeFileSync(files[1], asNpy([ANGLES, CELLS], new Float32Array(ANGLES * CELLS).fill(0.05)));
     await page.locator("input[type=file]").first().setInputFiles(files);
     await drawn(page, "fbp");
-    await page.getByRole("alert").filter({ hasText: "has one of its own: leave the geometry out" }).waitFor();
-    await page.getByRole("button", { name: "Remove the geometry" }).click();
+    await page.getByText("models have theirs: the classic FBP alone is made").waitFor();
+    await page.getByRole("button", { name: "Remove the scan" }).click();
     await drawn(page, "model best");
   });
   await done();

@@ -7,6 +7,8 @@ export interface Curve {
   name: string;
   values: (number | null)[];
   dash?: number[];
+  /** Of the colours of curves; its place by default. */
+  colour?: number;
   width?: number;
 }
 
@@ -37,9 +39,9 @@ export function Chart(props: { x: number[]; xName: string; yName: string; curves
         axes: [{ ...axis, label: xName, labelSize: 20, ...(whole ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] } : {}) }, { ...axis, label: yName, labelSize: 20, size: 56 }],
         series: [
           { label: xName, value: (_, value) => shown(value) },
-          ...curves.map(({ name, dash, width = 1.5 }, number) => ({
+          ...curves.map(({ name, dash, width = 1.5, colour: own }, number) => ({
             label: name,
-            stroke: colour(`--curve-${number % 8}`),
+            stroke: colour(`--curve-${(own ?? number) % 8}`),
             width,
             ...(dash ? { dash } : {}),
             points: { show: false },

@@ -2,9 +2,10 @@
 import { models } from "../access";
 import { DIFFERENCE_HU } from "../colours";
 import { PRESETS, type Unit } from "../units";
+import { geometry } from "./given";
 import {
   choose, chosenUnit, chosenWindow, classicWindow, cutoff, fitWindow, MOST_MODELS, range, reach, reference, region, scale, setWindow, shownModels,
-  shownWindow, title, tool, unit, unitChoices, WINDOWS, type Tool,
+  shownWindow, subtrahend, tool, unit, unitChoices, WINDOWS, type Tool,
 } from "./state";
 
 export function Comparison() {
@@ -31,7 +32,7 @@ export function Comparison() {
           const on = shownModels.value.includes(name);
           return (
             <label key={name} class="check">
-              <input type="checkbox" checked={on} disabled={full && !on} onChange={() => choose(name, !on)} />
+              <input type="checkbox" checked={on} disabled={(full && !on) || !!geometry.value} onChange={() => choose(name, !on)} />
               <span>
                 {name} <span class="note">{source.split("/").at(-1)} {version}</span>
               </span>
@@ -39,6 +40,12 @@ export function Comparison() {
           );
         })}
         {!models.value.length && <p class="note">No model serves yet.</p>}
+        {geometry.value && <p class="note">The sinogram has a scan of its own, and models have theirs: the classic FBP alone is made.</p>}
+        {models.value.length === 1 && (
+          <p class="note">
+            More can serve beside it: <a href="#models">Models</a>.
+          </p>
+        )}
       </fieldset>
     </>
   );
@@ -96,13 +103,13 @@ export function Display() {
           </button>
         )}
       </div>
-      {reference.value && (
+      {subtrahend.value && (
         <div class="scale">
           <span>−{ends}</span>
           <span class="bar" />
           <span>+{ends}</span>
           <p class="note">
-            minus {title(reference.value)}{" "}
+            minus {subtrahend.value}{" "}
             <button type="button" onClick={() => (reference.value = "")}>
               Show the images
             </button>
@@ -129,7 +136,7 @@ export function Slider({ label, value, low, high, step, text = step < 1 ? (value
     <label class="slider">
       {label}
       <output>{text(value).replace("-", "−")}</output>
-      <input type="range" min={low} max={high} step={step} value={value} onInput={(event) => onInput(+event.currentTarget.value)} />
+      <input type="range" aria-label={label} min={low} max={high} step={step} value={value} onInput={(event) => onInput(+event.currentTarget.value)} />
     </label>
   );
 }

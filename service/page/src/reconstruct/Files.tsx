@@ -2,7 +2,9 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { Fault } from "../parts/Fault";
-import { cancelOpening, fileName, fileProblem, geometry, open, opening, openSample, openTruth, SAMPLE_NAME, slice, stack, truthMismatch, truthProblem, truths } from "./state";
+import { Slider } from "./Controls";
+import { cancelOpening, fileName, fileProblem, open, opening, openSample, openTruth, SAMPLE_NAME, scan, slice, stack, truthProblem, truths } from "./given";
+import { truthMismatch } from "./state";
 
 /** A file that falls beside the fields is a sinogram, too; the browser would leave the page for it. */
 function useWholePage() {
@@ -55,15 +57,25 @@ export function Files() {
           <a href="https://creativecommons.org/licenses/by/4.0/">CC BY 4.0</a>
         </p>
       )}
-      {geometry.value && (
+      {scan.value && (
         <p class="note">
-          With a geometry of its own: the classic FBP alone takes it.{" "}
-          <button type="button" onClick={() => (geometry.value = "")}>
-            Remove the geometry
+          In the scan of {scan.value.name}: {scan.value.angles} angles, {scan.value.cells} cells.{" "}
+          <button type="button" onClick={() => (scan.value = null)}>
+            Remove the scan
           </button>
         </p>
       )}
-      {stack.value && stack.value.count > 1 && <Slices count={stack.value.count} />}
+      {stack.value && stack.value.count > 1 && (
+        <Slider
+          label="Slice"
+          value={slice.value}
+          low={0}
+          high={stack.value.count - 1}
+          step={1}
+          text={(value) => `${value} of 0 to ${stack.value!.count - 1}`}
+          onInput={(value) => (slice.value = value)}
+        />
+      )}
       {stack.value && (
         <>
           <Drop label="Ground truth" hint="for PSNR and SSIM" onFiles={([file]) => file && void openTruth(file)}>
@@ -73,18 +85,6 @@ export function Files() {
         </>
       )}
     </section>
-  );
-}
-
-function Slices({ count }: { count: number }) {
-  return (
-    <label class="slider">
-      Slice
-      <output>
-        {slice.value} of 0 to {count - 1}
-      </output>
-      <input type="range" min={0} max={count - 1} value={slice.value} onInput={(event) => (slice.value = +event.currentTarget.value)} />
-    </label>
   );
 }
 
@@ -117,6 +117,7 @@ function Drop({ label, hint, onFiles, multiple = false, children }: DropProps) {
       <input
         class="hidden"
         type="file"
+        aria-label={`${label}: ${hint}`}
         multiple={multiple}
         onChange={(event) => {
           onFiles([...(event.currentTarget.files ?? [])]);

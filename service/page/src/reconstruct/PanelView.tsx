@@ -1,48 +1,57 @@
 // A panel of the comparison: the image, what is drawn over it, and its figures.
 import { useSignal } from "@preact/signals";
+import { models } from "../access";
 import { words } from "../api";
 import { columnsOf, pixelAt, rowsOf, valueAt } from "../draw";
 import { Canvas } from "../parts/Canvas";
 import { Fault } from "../parts/Fault";
 import { shown } from "../units";
 import { saveDicom, saveNpy, savePng } from "./downloads";
+import { stack } from "./given";
 import { gestures } from "./gestures";
 import type { Panel } from "./panel";
-import { foreign, line, pictures, pointer, reading, reference, region, scale, shownOf, stack, title, tool, truth, TRUTH, type Place } from "./state";
+import { foreign, images, lacks, line, nameOfSlice, pointer, reading, reference, region, scale, shownOf, tool, truth, type Place } from "./state";
 
 export function PanelView({ id, panel }: { id: string; panel?: Panel }) {
   const what = shownOf(id);
-  const name = title(id);
+  const wanted = panel ? lacks(panel) : "";
+  const name = what ? nameOfSlice(what.title, what.index) : (panel?.asked()?.title ?? "");
+  const source = panel && models.value.find(({ name }) => id === `model ${name}`)?.source.split("/").at(-1);
   return (
-    <figure class="panel" data-panel={id} aria-busy={panel?.busy.value ?? false}>
+    <figure class={`panel ${wanted ? "lacking" : ""}`} data-panel={id} aria-busy={panel?.busy.value ?? false}>
       <figcaption>
         <strong title={name}>{name}</strong>
-        {what?.isDifference && <span class="note">minus {title(reference.value)}</span>}
+        {source && <span class="note">{source}</span>}
+        {what?.minus && <span class="note">minus {what.minus}</span>}
       </figcaption>
       <div class="frame">
-        {what ? <Shown id={id} {...what} /> : <div class="empty">{!stack.value && "no sinogram yet"}</div>}
-        {panel?.busy.value && <Busy panel={panel} />}
+        {what ? <Image what={what} /> : <div class="empty">{!stack.value && "no sinogram yet"}</div>}
+        {panel?.busy.value && <Busy panel={panel} wanted={wanted} />}
         <Fault text={foreign(panel?.image.value ?? null)} />
         <Fault text={panel?.problem.value ?? ""} retry={() => panel && (panel.retries.value += 1)} />
       </div>
       <Figures id={id} panel={panel} />
-      {what && <Downloads id={id} panel={panel} />}
+      {what && <Downloads id={id} what={what} panel={panel} />}
     </figure>
   );
 }
 
-function Busy({ panel }: { panel: Panel }) {
+function Busy({ panel, wanted }: { panel: Panel; wanted: string }) {
   return (
     <div class="busy">
-      <progress aria-label={`${panel.id} is being reconstructed`} />
+      <span>{wanted || "This image"} is being made</span>
+      <progress aria-label={`${wanted || panel.id} is being reconstructed`} />
       <button type="button" onClick={() => panel.cancel()}>
         Cancel
       </button>
+      <span class="slow">The service has not answered for ten seconds: it is busy, or hangs. The page goes on waiting.</span>
     </div>
   );
 }
 
-function Shown({ id, picture, colours, isDifference }: { id: string } & NonNullable<ReturnType<typeof shownOf>>) {
+type What = NonNullable<ReturnType<typeof shownOf>>;
+
+function Image({ what: { picture, colours, title, minus } }: { what: What }) {
   const aspect = columnsOf(picture) / rowsOf(picture);
   const keys = "Arrow keys move the cursor, + and - zoom, 0 shows all, L draws a line, Alt and arrows set level and width.";
   return (
@@ -51,10 +60,10 @@ function Shown({ id, picture, colours, isDifference }: { id: string } & NonNulla
       style={{ aspectRatio: String(aspect) }}
       tabIndex={0}
       role="group"
-      aria-label={`${title(id)}${isDifference ? `, minus ${title(reference.value)}` : ""}. ${keys}`}
+      aria-label={`${minus ? `${title}, minus ${minus}` : title}. ${keys}`}
       ref={(element) => void (element && gestures(element, picture))}
     >
-      <Canvas picture={picture} colours={colours} region={region.value} label={title(id)} />
+      <Canvas picture={picture} colours={colours} region={region.value} label={title} />
       <Overlay />
       {scale.value.hu && (
         <>
@@ -90,19 +99,19 @@ function Figures({ id, panel }: { id: string; panel: Panel | undefined }) {
   return (
     <p class="figures">
       <output class="value" data-value={value === null ? "" : value.toPrecision(9)}>
-        {value === null ? "–" : shown(value, reading.value, what!.isDifference)}
+        {value === null ? "–" : shown(value, reading.value, !!what!.minus)}
       </output>
       {psnr !== undefined && (
         <span>
           PSNR <b>{psnr.toFixed(2)}</b> dB, SSIM <b>{ssim!.toFixed(4)}</b>
         </span>
       )}
-      {!panel && truth.value && <span>{truth.value.shape.join(" × ")}</span>}
+      {!panel && truth.value && <span>{truth.value.picture.shape.join(" × ")}</span>}
     </p>
   );
 }
 
-function Downloads({ id, panel }: { id: string; panel: Panel | undefined }) {
+function Downloads({ id, what: { title }, panel }: { id: string; what: What; panel: Panel | undefined }) {
   const problem = useSignal("");
   const run = (what: () => Promise<void> | void) => async () => {
     problem.value = "";
@@ -114,21 +123,22 @@ function Downloads({ id, panel }: { id: string; panel: Panel | undefined }) {
   };
   return (
     <div class="downloads">
-      <button type="button" aria-label={`PNG of ${title(id)}`} onClick={run(() => savePng(id))}>
+      <button type="button" aria-label={`PNG of ${title}`} onClick={run(() => savePng(id))}>
         PNG
       </button>
-      <button type="button" aria-label={`npy of ${title(id)}`} onClick={run(() => saveNpy(id))}>
+      <button type="button" aria-label={`npy of ${title}`} onClick={run(() => saveNpy(id))}>
         npy
       </button>
-      {panel && id !== TRUTH && (
-        <button type="button" aria-label={`DICOM of ${title(id)}`} onClick={run(() => saveDicom(panel))}>
+      {panel?.image.value && (
+        <button type="button" aria-label={`DICOM of ${title}`} onClick={run(() => saveDicom(panel.image.value!))}>
           DICOM
         </button>
       )}
-      {pictures.value.size > 1 && (
+      {images.value.size > 1 && (
         <label class="minus">
           <input
             type="checkbox"
+            aria-label={`others minus this: ${title}`}
             checked={reference.value === id}
             onChange={() => (reference.value = reference.value === id ? "" : id)}
           />

@@ -4,20 +4,21 @@ import { models } from "../access";
 import { Chart } from "../parts/Chart";
 import { save } from "../parts/save";
 import { pixelsAlong, profile, sidesOf } from "./pixels";
-import { geometry, line, pictures, reading, shownModels, title, unit } from "./state";
+import { geometry } from "./given";
+import { alike, images, line, reading, shownModels, unit } from "./state";
 
 const curves = computed(() => {
-  const [ends, first] = [line.value, [...pictures.value.values()][0]];
+  const [ends, first] = [line.value, [...images.value.values()][0]];
   if (!ends || !first) return null;
-  const pixels = pixelsAlong(ends, ...sidesOf(first));
+  const pixels = pixelsAlong(ends, ...sidesOf(first.picture));
   const model = models.value.find(({ name }) => shownModels.value.includes(name));
   const mm = model && !geometry.value ? model.geometry.pixel_size_m * 1000 : null;
-  const alike = [...pictures.value].filter(([, picture]) => picture.shape.join() === first.shape.join());
+  const shown = [...images.value.values()].filter((image) => alike(image, first));
   const { of } = reading.value;
   return {
     x: pixels.map(({ away }) => away * (mm ?? 1)),
     xName: mm ? "mm" : "pixels",
-    curves: alike.map(([id, picture]) => ({ name: title(id), values: profile(picture, pixels).map(of) })),
+    curves: shown.map(({ title, picture }) => ({ name: title, values: profile(picture, pixels).map(of) })),
   };
 });
 

@@ -1,5 +1,5 @@
 // The view Reconstruct: a sinogram, and images of it side by side.
-import { computed } from "@preact/signals";
+import { computed, signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { access } from "../access";
 import { spanning } from "../colours";
@@ -8,7 +8,8 @@ import { Comparison, Display } from "./Controls";
 import { Files } from "./Files";
 import { PanelView } from "./PanelView";
 import { Profile } from "./Profile";
-import { fileName, openSample, panels, SAMPLE_NAME, scale, sinogram, stack, truth, TRUTH } from "./state";
+import { fileName, openSample, SAMPLE_NAME, stack } from "./given";
+import { panels, scale, shownWindow, sinogram, truth, TRUTH } from "./state";
 
 export function Reconstruct() {
   useEffect(() => {
@@ -19,7 +20,7 @@ export function Reconstruct() {
       <aside aria-label="What is shown">
         <Files />
         <Comparison />
-        <Display />
+        {narrow.value ? <Dock /> : <Display />}
       </aside>
       <div class="main">
         <section class="panels" aria-label="Images">
@@ -37,6 +38,24 @@ export function Reconstruct() {
         <Profile />
       </div>
     </div>
+  );
+}
+
+const NARROW = matchMedia("(max-width: 760px)"); // as in style.css
+const narrow = signal(NARROW.matches);
+NARROW.addEventListener("change", ({ matches }) => (narrow.value = matches));
+
+/** On a phone, level and width stay at hand below the images. */
+function Dock() {
+  const { level, width } = shownWindow.value;
+  const [short, unit] = [(value: number) => String(+value.toPrecision(4)).replace("-", "−"), scale.value.hu ? " HU" : ""];
+  return (
+    <details class="dock">
+      <summary>
+        Display: level {short(level)}, width {short(width)}{unit}
+      </summary>
+      <Display />
+    </details>
   );
 }
 

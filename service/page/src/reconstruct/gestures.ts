@@ -1,15 +1,19 @@
 // What the mouse, fingers and keys do on an image. All images follow.
 import { columnsOf, rowsOf, type Picture } from "../draw";
-import { dragWindow, line, pointer, region, slice, stack, tool, type Place } from "./state";
+import { slice, stack } from "./given";
+import { dragWindow, line, pointer, region, tool, type Place } from "./state";
 
 const CLOSEST = 64; // the most that an image is enlarged
 const PER_PIXEL = 1 / 250; // of a drag, as a share of the width
+const TAP = 8; // pixels that a finger may move without meaning it
 
 interface Held {
   tool: "window" | "move" | "line";
   x: number;
   y: number;
   from: Place;
+  /** It has moved far enough to mean it. */
+  moved: boolean;
 }
 const attached = new WeakMap<HTMLElement, { picture: Picture }>();
 
@@ -38,7 +42,7 @@ export function gestures(element: HTMLElement, picture: Picture) {
     element.setPointerCapture(event.pointerId);
     fingers.set(event.pointerId, event);
     const chosen = event.shiftKey ? "line" : event.button === 1 || event.ctrlKey ? "move" : tool.value;
-    held = fingers.size > 1 ? null : { tool: chosen, x: event.clientX, y: event.clientY, from: placeOf(event) };
+    held = fingers.size > 1 ? null : { tool: chosen, x: event.clientX, y: event.clientY, from: placeOf(event), moved: event.pointerType !== "touch" };
     pointer.value = placeOf(event);
   });
   element.addEventListener("pointermove", (event) => {
@@ -48,6 +52,8 @@ export function gestures(element: HTMLElement, picture: Picture) {
     pointer.value = placeOf(event);
     if (!held) return;
     const [dx, dy] = [event.clientX - held.x, event.clientY - held.y];
+    held.moved ||= Math.hypot(dx, dy) > TAP;
+    if (!held.moved) return;
     if (held.tool === "line") {
       line.value = [held.from, placeOf(event)];
       return;
@@ -62,7 +68,10 @@ export function gestures(element: HTMLElement, picture: Picture) {
       held = null;
     });
   }
-  element.addEventListener("pointerleave", () => (pointer.value = null));
+  element.addEventListener("pointerleave", (event) => {
+    if (event.pointerType !== "touch") pointer.value = null; // where a finger was, is read when it is gone
+  });
+  element.addEventListener("touchstart", (event) => event.touches.length > 1 && event.preventDefault(), { passive: false });
   element.addEventListener("dblclick", () => (region.value = { x: 0.5, y: 0.5, zoom: 1 }));
   element.addEventListener(
     "wheel",

@@ -13,7 +13,7 @@ const [FEWEST, MOST] = [4, 16];
 /** What all panels have in common. */
 export interface Around {
   slice: ReadonlySignal<number>;
-  truth: ReadonlySignal<Picture | null>;
+  truth: ReadonlySignal<{ picture: Picture; index: number } | null>;
   /** How many panels share the room for images. */
   count: () => number;
 }
@@ -53,8 +53,8 @@ export class Panel {
     effect(() => {
       const [image, beside] = [this.image.value, truth.value];
       this.quality.value = null;
-      if (image && beside) {
-        void measure(image.picture, beside).then((found) => {
+      if (image && beside && image.index === beside.index) {
+        void measure(image.picture, beside.picture).then((found) => {
           if (this.image.peek() === image && truth.peek() === beside) this.quality.value = found;
         });
       }
@@ -68,7 +68,7 @@ export class Panel {
   cancel() {
     this.stale = false;
     this.doing.abort();
-    this.problem.value = "Cancelled.";
+    this.problem.value = "Cancelled: what was asked for was not made.";
   }
 
   private want(ask: Ask, index: number) {

@@ -1,31 +1,22 @@
-// All that the view Reconstruct shows. What can be, is in the address; files are not kept, they may be patients'.
+// What the view Reconstruct makes of the files, and how it shows that. What is chosen is in the address.
 import { batch, computed, effect, signal } from "@preact/signals";
 import { access, models } from "../access";
 import { inAddress, numberInAddress, textInAddress } from "../address";
 import { words } from "../api";
 import { DIFFERENCE, DIFFERENCE_SHARE, differences, greys, type Colours } from "../colours";
 import type { Picture, Region } from "../draw";
-import type { Ask, Image } from "../images";
-import { openGeometry, openSinograms, openTruths, values, type Stack } from "../source";
+import { nameOf, type Ask, type Image } from "../images";
+import { values } from "../source";
 import { hounsfield, CT, readings, sameScale, scaleOf, shares, type Reading, type Unit, type Window } from "../units";
+import { fileProblem, geometry, slice, stack, truthProblem, truths } from "./given";
 import { Panel } from "./panel";
 
 export const MOST_MODELS = 3;
 export const WINDOWS = ["none", "shepp-logan", "cosine", "hamming", "hann"] as const;
-export const SAMPLE_NAME = "lodopab_test_3456.npz";
 
-export const stack = signal<Stack | null>(null);
-export const truths = signal<Stack | null>(null);
-export const geometry = signal("");
-export const fileProblem = signal("");
-export const truthProblem = signal("");
-export const opening = signal(false);
-
-export const fileName = textInAddress("file");
-export const slice = numberInAddress("slice", 0, 0, 1e6);
-export const chosenWindow = textInAddress("window", "");
+export const chosenWindow = inAddress<string>("window", "", (text) => WINDOWS.find((known) => known === text) ?? "");
 export const cutoff = numberInAddress("cutoff", 1, 0.05, 1);
-const chosen = inAddress<string[] | null>("models", null, (text) => text.split(",").filter(Boolean), (names) => (names ?? ["-"]).join(","));
+const chosen = inAddress<string[] | null>("models", null, (text) => [...new Set(text.split(",").filter(Boolean))], (names) => (names ?? ["-"]).join(","));
 const level = numberInAddress("level", -300, -2000, 6000);
 const width = numberInAddress("width", 1400, 1, 10000);
 /** The window of images that are not in HU, in their own values; null until there is one. */
@@ -97,24 +88,38 @@ function askClassic(): Ask | null {
   const model = scanOf.value ? `model=${encodeURIComponent(scanOf.value)}&method=fbp` : "model=classic-fbp";
   const version = versions.value.get(scanOf.value ?? "best") ?? "";
   const query = `${model}&window=${classicWindow.value}&cutoff=${cutoff.value}`;
-  return { stack: stack.value, query, version, geometry: geometry.value };
+  const title = `Classic FBP: ${classicWindow.value} ${cutoff.value.toFixed(2)}`;
+  return { title, stack: stack.value, query, version, geometry: geometry.value };
 }
 
 function askModel(name: string): Ask | null {
   if (!stack.value || !access.value) return null;
-  return { stack: stack.value, query: `model=${encodeURIComponent(name)}`, version: versions.value.get(name) ?? "", geometry: geometry.value };
+  return { title: name, stack: stack.value, query: `model=${encodeURIComponent(name)}`, version: versions.value.get(name) ?? "", geometry: "" };
 }
 
-export const truth = signal<Picture | null>(null);
+/** A picture, what it is called, and the slice that it is of. */
+export interface Shown {
+  picture: Picture;
+  title: string;
+  index: number;
+}
+
+/** The ground truth of the slice. */
+export const truth = signal<Shown | null>(null);
+/** There is one for each sinogram. */
+const truthsFit = computed(() => truths.value?.count === stack.value?.count);
 effect(() => {
   const [from, index] = [truths.value, slice.value];
-  if (!from || index >= from.count) {
+  if (!from || !truthsFit.value) {
     truth.value = null;
     return;
   }
-  void values(from, index).then((found) => {
-    if (truths.value === from && slice.value === index) truth.value = { values: found, shape: [from.rows, from.columns], transposed: true };
-  });
+  void values(from, index)
+    .then((found) => {
+      if (truths.value !== from || slice.value !== index) return;
+      truth.value = { picture: { values: found, shape: [from.rows, from.columns], transposed: true }, title: "Ground truth", index };
+    })
+    .catch((error: unknown) => (truthProblem.value = words(error)));
 });
 
 const made = new Map<string, Panel>();
@@ -125,7 +130,7 @@ export const TRUTH = "truth";
 
 export const panels = computed((): Panel[] => [
   panelOf(CLASSIC, askClassic),
-  ...shownModels.value.map((name) => panelOf(`model ${name}`, () => askModel(name))),
+  ...(geometry.value ? [] : shownModels.value).map((name) => panelOf(`model ${name}`, () => askModel(name))), // they have scans of their own
 ]);
 /** Tells panels that nobody looks at to do nothing. */
 effect(() => {
@@ -133,8 +138,15 @@ effect(() => {
   for (const panel of made.values()) panel.watched.value = now.has(panel);
 });
 
-export const title = (id: string) =>
-  id === CLASSIC ? `Classic FBP: ${classicWindow.value} ${cutoff.value.toFixed(2)}` : id === TRUTH ? "Ground truth" : id.slice(6);
+/** What a panel is to show, which is not there yet; empty where it shows that. */
+export function lacks(panel: Panel): string {
+  const [image, ask] = [panel.image.value, panel.asked()];
+  if (!ask || (image && image.index === slice.value && nameOf(image.ask) === nameOf(ask))) return "";
+  return nameOfSlice(ask.title, slice.value);
+}
+
+/** What a picture is called, with its slice in a stack. */
+export const nameOfSlice = (title: string, index: number) => (stack.value && stack.value.count > 1 ? `${title}, slice ${index}` : title);
 
 export const sinogram = signal<Picture | null>(null);
 effect(() => {
@@ -171,16 +183,27 @@ export const unit = computed((): Unit => (units.value.has(chosenUnit.value) ? ch
 export const reading = computed((): Reading => units.value.get(unit.value)!);
 
 /** The images that there are, by panel. */
-export const pictures = computed(() => {
-  const found = new Map<string, Picture>();
-  for (const { id, image } of panels.value) if (image.value && sameScale(image.value.scale, scale.value)) found.set(id, image.value.picture);
+export const images = computed(() => {
+  const found = new Map<string, Shown>();
+  for (const { id, image: { value: image } } of panels.value) {
+    if (image && sameScale(image.scale, scale.value)) found.set(id, { picture: image.picture, title: image.ask.title, index: image.index });
+  }
   if (truth.value) found.set(TRUTH, truth.value);
   return found;
 });
 
+/** Whether two images are of the same slice and shape, so that they can be compared. */
+export const alike = (a: Shown, b: Shown) => a.index === b.index && a.picture.shape.join() === b.picture.shape.join();
+
 /** Why the ground truth cannot be compared with; empty where it can. */
 export const truthMismatch = computed(() => {
-  const [beside, image] = [truth.value, [...pictures.value].find(([id]) => id !== TRUTH)?.[1]];
+  if (truths.value && stack.value && !truthsFit.value) {
+    return (
+      `${truths.value.name} has ${truths.value.count} ${truths.value.count === 1 ? "image" : "images"} for ${stack.value.count} ` +
+      `${stack.value.count === 1 ? "sinogram" : "sinograms"}, so they are not compared. Drop the ground truth of this file.`
+    );
+  }
+  const [beside, image] = [truth.value?.picture, [...images.value].find(([id]) => id !== TRUTH)?.[1].picture];
   if (beside && !beside.values.every(Number.isFinite)) return "The ground truth has values that are NaN or infinite, so that there are no PSNR and SSIM.";
   if (!beside || !image || beside.shape.join() === image.shape.join()) return "";
   return (
@@ -209,7 +232,7 @@ const windowOf = ({ low, high }: Range): Window => ({ level: (low + high) / 2, w
 
 effect(() => {
   const [image, before] = [firstImage.value, range.peek()];
-  if (!image || image.scale.hu || (before?.of.stack === image.stack && sameScale(before.of.scale, image.scale))) return;
+  if (!image || image.scale.hu || (before?.of.ask.stack === image.ask.stack && sameScale(before.of.scale, image.scale))) return;
   range.value = rangeOf(image);
   if (before || !ownWindow.peek()) setOwnWindow(windowOf(range.value)); // else it is that of the address
 });
@@ -226,20 +249,24 @@ const grey = computed(() => greys(shownWindow.value, scale.value.hu));
 const diverging = computed(() => differences(reach.value));
 const subtracted = new WeakMap<Picture, { from: Picture; made: Picture }>();
 
-/** What a panel shows: its image, or that minus the reference's. */
-export function shownOf(id: string): { picture: Picture; colours: Colours; isDifference: boolean } | null {
-  const picture = pictures.value.get(id);
-  const other = reference.value && reference.value !== id ? pictures.value.get(reference.value) : undefined;
-  if (!picture) return null;
-  if (!other || other.shape.join() !== picture.shape.join()) return { picture, colours: grey.value, isDifference: false };
+/** What a panel shows: its image, or that minus the reference's, which is then named. */
+export function shownOf(id: string): (Shown & { colours: Colours; minus: string }) | null {
+  const image = images.value.get(id);
+  if (!image) return null;
+  const other = reference.value === id ? undefined : images.value.get(reference.value);
+  if (!other || !alike(image, other)) return { ...image, colours: grey.value, minus: "" };
+  const { picture } = image;
   let found = subtracted.get(picture);
-  if (found?.from !== other) {
-    const difference = picture.values.map((value, i) => value - other.values[i]!);
-    found = { from: other, made: { ...picture, values: difference } };
+  if (found?.from !== other.picture) {
+    const difference = picture.values.map((value, i) => value - other.picture.values[i]!);
+    found = { from: other.picture, made: { ...picture, values: difference } };
     subtracted.set(picture, found);
   }
-  return { picture: found.made, colours: diverging.value, isDifference: true };
+  return { ...image, picture: found.made, colours: diverging.value, minus: other.title };
 }
+
+/** What the others are shown minus; empty where nothing is. */
+export const subtrahend = computed(() => [...images.value.keys()].map((id) => shownOf(id)!.minus).find(Boolean) ?? "");
 
 export function setWindow(window: Window) {
   if (!scale.value.hu) return setOwnWindow(window);
@@ -270,65 +297,4 @@ export function fitWindow() {
   const at = shares(first.picture.values);
   const [low, high] = [hounsfield(at(0.005)), hounsfield(at(0.995))];
   setWindow({ level: (low + high) / 2, width: high - low });
-}
-
-let opened = 0;
-let readingFile = new AbortController();
-
-/** Gives up a file that is being read. */
-export function cancelOpening() {
-  opened += 1;
-  readingFile.abort();
-  opening.value = false;
-}
-
-/** Opens files that were dropped: a sinogram, and perhaps its geometry as JSON. */
-export async function open(files: Iterable<File>) {
-  cancelOpening();
-  const turn = opened;
-  readingFile = new AbortController();
-  fileProblem.value = "";
-  opening.value = true;
-  try {
-    for (const file of files) {
-      if (file.name.endsWith(".json")) {
-        geometry.value = await openGeometry(file);
-        continue;
-      }
-      truths.value = null; // one that is dropped from now on belongs to this sinogram
-      const dropped = await openSinograms(file, readingFile.signal);
-      if (turn !== opened) return; // another file was dropped meanwhile
-      if (fileName.value !== file.name) slice.value = 0;
-      slice.value = Math.min(slice.value, dropped.sinograms.count - 1);
-      batch(() => {
-        stack.value = dropped.sinograms;
-        fileName.value = file.name;
-      });
-      const beside = await dropped.truths();
-      if (turn === opened && beside) truths.value = beside;
-    }
-  } catch (error) {
-    if (turn === opened) fileProblem.value = words(error);
-  } finally {
-    if (turn === opened) opening.value = false;
-  }
-}
-
-export async function openTruth(file: File) {
-  truthProblem.value = "";
-  try {
-    truths.value = await openTruths(file, new AbortController().signal);
-  } catch (error) {
-    truthProblem.value = words(error);
-  }
-}
-
-/** The genuine pair that comes with the service. */
-export async function openSample() {
-  try {
-    const content = await (await fetch(SAMPLE)).blob();
-    await open([new File([content], SAMPLE_NAME)]);
-  } catch (error) {
-    fileProblem.value = words(error);
-  }
 }

@@ -7,12 +7,14 @@ import { Canvas } from "../parts/Canvas";
 import { Chart, type Curve } from "../parts/Chart";
 import { Fault } from "../parts/Fault";
 import { Slider } from "../reconstruct/Controls";
-import { cutoff, stack } from "../reconstruct/state";
+import { stack } from "../reconstruct/given";
+import { cutoff } from "../reconstruct/state";
 import { angleIndex, chooseModel, windowDocument, logEnergy, logVariance, model, noise, noiseProblem, problem } from "./state";
 import { mapOf, windowByNoise } from "./weights";
 
-const HIGHEST = 1.4; // weight of the map's last colour
+const HIGHEST = 1.4; // weight of the map's last colour, where none is higher
 const DASH = [5, 4];
+const FIRST_CLASSIC = 2; // colour: those of the learned ones come before
 
 const curves = computed((): Curve[] => {
   const doc = windowDocument.value;
@@ -21,7 +23,7 @@ const curves = computed((): Curve[] => {
   if (doc.window) learned.push({ name: doc.by_angle ? "learned, mean" : doc.noise ? "learned, least noise" : "learned", values: doc.window, width: 3 });
   if (doc.by_angle) learned.push({ name: "at the angle", values: doc.by_angle[Math.min(angleIndex.value, doc.by_angle.length - 1)]!, width: 2 });
   if (doc.bands) learned.push({ name: "at the noise", values: windowByNoise(doc, logVariance.value, logEnergy.value), width: 3 });
-  const classic = Object.entries(doc.analytic).map(([name, values]) => ({ name: name === "none" ? "none (ramp)" : name, values, dash: DASH, width: 1.5 }));
+  const classic = Object.entries(doc.analytic).map(([name, values], number) => ({ name: name === "none" ? "none (ramp)" : name, values, dash: DASH, width: 1.5, colour: FIRST_CLASSIC + number }));
   return [...learned, ...classic];
 });
 const range = computed((): [number, number] => [-0.1, Math.max(1.5, ...curves.value.map(({ values }) => Math.max(...(values as number[])) + 0.1))]);
@@ -30,7 +32,10 @@ const mapPicture = computed((): Picture | null => {
   const found = map.value;
   return found && { values: found.values, shape: [found.rows, found.values.length / found.rows], transposed: false };
 });
-const mapColours = { table: VIRIDIS, low: 0, high: HIGHEST };
+const mapColours = computed(() => {
+  const highest = (map.value?.values ?? new Float32Array()).reduce((most, value) => Math.max(most, value), HIGHEST);
+  return { table: VIRIDIS, low: 0, high: Math.ceil(10 * highest) / 10 };
+});
 
 export function WindowView() {
   const doc = windowDocument.value;
@@ -83,7 +88,7 @@ function Kind() {
     <>
       <Slider label="Noise: log10 of a ray's variance" value={logVariance.value} low={variances[0]!} high={variances.at(-1)!} step={0.05} onInput={(value) => (logVariance.value = value)} />
       {energies.length > 1 && (
-        <Slider label="What stands out of it: log10 of energy over noise's" value={logEnergy.value} low={energies[0]!} high={energies.at(-1)!} step={0.05} onInput={(value) => (logEnergy.value = value)} />
+        <Slider label="What stands out: log10 of a band's energy over its noise's" value={logEnergy.value} low={energies[0]!} high={energies.at(-1)!} step={0.05} onInput={(value) => (logEnergy.value = value)} />
       )}
     </>
   );
@@ -101,12 +106,12 @@ function Map() {
         <span>frequency →</span>
       </p>
       <div class="map">
-        <Canvas picture={mapPicture.value!} colours={mapColours} label={`The window over frequency, ${byAngle ? "by angle" : "by noise"}`} />
+        <Canvas picture={mapPicture.value!} colours={mapColours.value} label={`The window over frequency, ${byAngle ? "by angle" : "by noise"}`} />
       </div>
       <div class="scale">
         <span>0</span>
         <span class="bar viridis" />
-        <span>{HIGHEST}</span>
+        <span>{mapColours.value.high}</span>
       </div>
     </section>
   );

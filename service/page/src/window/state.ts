@@ -6,7 +6,8 @@ import { call, getJson, isAbort, returns, whole, words, type Documents } from ".
 import type { Picture } from "../draw";
 import { request } from "../images";
 import { readNpy } from "../npy";
-import { cutoff, slice, stack } from "../reconstruct/state";
+import { slice, stack } from "../reconstruct/given";
+import { cutoff } from "../reconstruct/state";
 
 const wanted = textInAddress("of");
 export const model = computed(() => {
@@ -55,7 +56,7 @@ effect(() => {
   noiseProblem.value = "";
   if (!isShown.value || !from || !bySinogram.value) return;
   const { signal: gone } = (measuring = new AbortController());
-  void askNoise(name, gone, request({ stack: from, query: "", version: "", geometry: "" }, index, 1));
+  void askNoise(name, gone, request({ title: name, stack: from, query: "", version: "", geometry: "" }, index, 1));
 });
 
 async function askNoise(name: string, gone: AbortSignal, sent: Promise<RequestInit>) {
