@@ -57,10 +57,12 @@ async def convert_array(request: Request) -> Response:
 def _as_npy(body: Content, reader_pool: ReaderPool, bill: Bill) -> bytes:
     with bill:
         array: NDArray[np.floating] = read_array(body, None, reader_pool, bill)
-        if array.ndim not in (2, 3) or 0 in array.shape:
+        if array.ndim not in (2, 3):
             raise Problem(
                 422, f"a sinogram or an image has two axes, a stack three, but this has the shape {array.shape}"
             )
+        if array.size == 0:
+            raise Problem(422, f"the array is empty: its shape is {array.shape}")
         if array.size * 4 > reader_pool.max_bytes:
             raise Problem(413, f"the array has more than {reader_pool.max_bytes} bytes as float32; send less")
         bill.take(8 * array.size)  # as float32, and the answer

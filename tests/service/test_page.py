@@ -109,6 +109,8 @@ def test_a_file_comes_back_as_float32(client: httpx.Client) -> None:
         np.testing.assert_array_equal(found, stack)
     assert client.post("/array", content=packed.getvalue()).status_code == 401
     assert client.post("/array", content=as_npy(np.ones(3)), headers=RECONSTRUCT).status_code == 422
+    empty = client.post("/array", content=as_npy(np.ones((0, 4, 5))), headers=RECONSTRUCT)
+    assert (empty.status_code, empty.json()["detail"]) == (422, "the array is empty: its shape is (0, 4, 5)")
     assert client.post("/array", content=b"photograph", headers=RECONSTRUCT).status_code == 415
 
 
