@@ -36,7 +36,7 @@ from service.observability import Metrics
 from service.places import Places, without_secrets
 from service.problems import Problem, cannot_remember
 from service.settings import Settings, refuse_own
-from service.verify import verify
+from service.verify import batch_sizes, verify
 
 BEST = "best"
 _LOADING = "the models are being loaded"
@@ -321,7 +321,8 @@ class ModelRegistry:
             version = checkpoint.manifest.sha256["weights"][:12]
             unit = unit_of_model(checkpoint.manifest)
             engine = learned(name, version, model.eval().to(self.device), self.device, source, unit)
-            phantom_error = verify(engine, source, checkpoint.manifest.data.get("brightest", BRIGHTEST))
+            high = checkpoint.manifest.data.get("brightest", BRIGHTEST)
+            phantom_error = verify(engine, source, high, batch_sizes(self.device, self.settings.batching.images))
         except FbpRayError:
             raise
         except Exception as error:  # whatever some store's library makes of a name, or torch of weights from elsewhere

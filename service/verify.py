@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,15 +35,20 @@ def soft_disc(geometry: Geometry, high: float = BRIGHTEST) -> Tensor:
     return torch.from_numpy(image.astype(np.float32))
 
 
-def verify(engine: Engine, source: str, high: float = BRIGHTEST, batch: int = 4) -> float:
-    """The relative error of the built-in phantom's images, one alone and a batch of them; compiles what they need.
+def batch_sizes(device: torch.device, most: int) -> Sequence[int]:
+    """Batches of at most `most` images that are compiled apart: on a GPU one for each power of two."""
+    return (1, 4) if device.type == "cpu" else [min(1 << power, most) for power in range((most - 1).bit_length() + 1)]
+
+
+def verify(engine: Engine, source: str, high: float = BRIGHTEST, batches: Sequence[int] = (1, 4)) -> float:
+    """The relative error of the built-in phantom's images, one alone and in batches; compiles what they need.
 
     Args:
         engine: the model.
         source: of it, in words.
         high: what the densest things have in the images that it was trained on: networks and windows by noise are made
             for such values.
-        batch: sinograms of one.
+        batches: how many sinograms each has; `batch_sizes` says which are compiled apart.
 
     Raises:
         CheckpointError: the images are not the phantom, or not finite.
@@ -49,7 +56,7 @@ def verify(engine: Engine, source: str, high: float = BRIGHTEST, batch: int = 4)
     phantom = soft_disc(engine.geometry, high)
     with torch.inference_mode():
         sinogram = project(phantom[None], engine.geometry)
-        images = [*engine.run(sinogram), *engine.run(sinogram.expand(batch, -1, -1).contiguous())]
+        images = [image for count in batches for image in engine.run(sinogram.expand(count, -1, -1).contiguous())]
         reference = classic(engine.geometry, "none", 1.0, torch.device("cpu")).run(sinogram)[0]
     errors = [relative_error(image, phantom) for image in images]
     error, usual = max(errors, key=lambda value: (value != value, value)), relative_error(reference, phantom)

@@ -26,7 +26,7 @@ from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.run import RunFolder
 from service.app import create_app
 from service.batching import classic
-from service.verify import verify
+from service.verify import batch_sizes, verify
 from tests.support.checkpoints import save_checkpoint
 from tests.support.scans import COARSE, FAN
 from tests.support.serving import as_npy, running, save_model, settings_for, sinograms
@@ -124,6 +124,11 @@ def test_a_model_of_a_scan_is_tried_and_shown_in_its_own_scale(tmp_path: Path) -
     with pytest.raises(CheckpointError, match="does not reconstruct"):
         verify(offset, "a scan")
     body = as_npy(1e3 * np.random.default_rng(0).random(FAN.sinogram_shape, dtype=np.float32))
+    counts: list[int] = []
+    counting = replace(engine, run=lambda batch: counts.append(len(batch)) or engine.run(batch))
+    assert verify(counting, "a scan", 5000.0, batch_sizes(torch.device("cuda"), 12)) < 0.2
+    assert counts == [1, 2, 4, 8, 12]  # what is compiled for 12 is for 9 to 16
+    assert batch_sizes(torch.device("cuda"), 1) == [1]
     with running(settings_for(tmp_path)) as client, torch.inference_mode():
         assert activate(client, tmp_path / "scan").json()["unit"] == "attenuation in 1/m, divided by 2"
         answer = client.post("/reconstruct", content=body)
