@@ -2,7 +2,7 @@
 import { computed, effect, signal } from "@preact/signals";
 import { getJson, gone, isAbort, Problem, returns, tokenAsked, words, type Documents } from "./api";
 
-const LOOK_MS = 5000;
+const LOOK_MS = 10_000;
 
 export const access = signal<Documents["AccessDocument"] | null>(null);
 export const models = signal<Documents["ModelDocument"][]>([]);

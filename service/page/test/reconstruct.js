@@ -97,7 +97,8 @@ export const reconstruct = () => test("the genuine observation beside its ground
   });
 
   await t.test("two models, and the difference to one of them", async () => {
-    await serve("second", "chest-low-dose"); // the page finds out
+    await serve("second", "chest-low-dose");
+    await page.evaluate(() => dispatchEvent(new Event("focus"))); // it asks then, and every ten seconds
     await page.getByRole("checkbox", { name: /^second/ }).check();
     await drawn(page, "model second");
     await panel(page, "model best").getByLabel("others minus this").check();
