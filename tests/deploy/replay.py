@@ -36,6 +36,8 @@ PAIR = ROOT / "tests" / "data" / "lodopab_pair" / "lodopab_test_3456.npz"
 PATH = "/opt/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BASE = Path(sys.base_prefix)
 USER = 10001
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "node_modules", "dist")  # as .dockerignore has it
+PAGE = "from urllib.request import urlopen; assert b'<script' in urlopen('http://127.0.0.1:8000/').read()"
 SECONDS = 600
 EPOCHS = 40
 
@@ -98,6 +100,7 @@ class Installation:
         self.arguments, self.stages = read_dockerfile()
         self.source = folder / "src"
         self.opt = folder / "opt"
+        self.page = folder / "page"
 
     def install(self) -> None:
         """Runs the steps; those that were skipped are named."""
@@ -107,6 +110,7 @@ class Installation:
         if not (BASE / "bin" / "python").exists() and not (self.opt / "bin" / "python").exists():
             (self.opt / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
         began = time.monotonic()
+        self._build_page()
         arguments: dict[str, str] = {"CPU_INDEX": ""}  # the ordinary index: the other is not reached from everywhere
         for stage in ("base", "environment", "runtime"):
             for instruction in self.stages[stage].instructions:
@@ -121,6 +125,10 @@ class Installation:
 
     def _copy(self, text: str) -> None:
         *sources, target = [word for word in text.split() if not word.startswith("--")]
+        if "--from=page" in text:
+            if self.page.exists():
+                shutil.copytree(self.page / sources[0].lstrip("/"), self.source / target, dirs_exist_ok=True)
+            return
         if "--from" in text:
             return  # from one stage to another: here both are the same folder
         for source in sources:
@@ -129,10 +137,32 @@ class Installation:
                 shutil.copy(ROOT / source, copied)
                 copied.chmod(0o755)
             elif (ROOT / source).is_dir():
-                leave = shutil.ignore_patterns("__pycache__")
-                shutil.copytree(ROOT / source, self.source / target, dirs_exist_ok=True, ignore=leave)
+                shutil.copytree(ROOT / source, self.source / target, dirs_exist_ok=True, ignore=LEFT_OUT)
             else:
                 shutil.copy(ROOT / source, self.source / target)
+
+    def _build_page(self) -> None:
+        """The stage of the page, in a folder of its own: it needs Node, and nothing of the environment."""
+        if shutil.which("npm") is None:
+            print("skipped, as there is no Node here: the stage of the page", flush=True)
+            return
+        here = self.page
+        for instruction in self.stages["page"].instructions:
+            if instruction.name == "WORKDIR":
+                here = self.page / instruction.text.lstrip("/")
+                here.mkdir(parents=True, exist_ok=True)
+            elif instruction.name == "COPY":
+                *sources, target = instruction.text.split()
+                place = self.page / target.lstrip("/") if target.startswith("/") else here / target
+                place.mkdir(parents=True, exist_ok=True)
+                for source in sources:
+                    if (ROOT / source).is_dir():
+                        shutil.copytree(ROOT / source, place, dirs_exist_ok=True, ignore=LEFT_OUT)
+                    else:
+                        shutil.copy(ROOT / source, place)
+            elif instruction.name == "RUN":
+                print(f"RUN {instruction.text}", flush=True)
+                subprocess.run(["sh", "-euc", instruction.text], check=True, cwd=here)
 
     def _step(self, stage: str, text: str, arguments: dict[str, str]) -> None:
         if any(word in text for word in SYSTEM):
@@ -325,6 +355,10 @@ class Stack:
         refused = self._refused("/jobs")
         assert refused == 401, refused
         print("without a token: 401")
+        if shutil.which("npm") is not None:
+            page = self.hosts["service"].execute(["python", "-c", PAGE])
+            assert page.returncode == 0, page
+            print("the page is there")
         data = "/srv/fbp-ray/data/replay"
         config = {
             "data": {"dir": data},
