@@ -22,6 +22,7 @@ from fbp_ray.settings import expand_home
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
+_UNFINISHED = ".tmp"
 URI = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.DOTALL)
 
 
@@ -258,6 +259,11 @@ def _too_large(name: str, most: int) -> OSError:
     return OSError(errno.EFBIG, f"it has more than the {most} bytes that it may have", name)
 
 
+def is_unfinished(name: str) -> bool:
+    """Whether a file is what `write_atomically` leaves when it is killed."""
+    return name.startswith(".") and name.endswith(_UNFINISHED)
+
+
 def write_atomically(path: Path, content: bytes | str, mode: int = 0o666) -> None:
     """Writes `content` to `path` so that a reader, or a crash, finds either the old file or the whole new one.
 
@@ -265,7 +271,7 @@ def write_atomically(path: Path, content: bytes | str, mode: int = 0o666) -> Non
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}{_UNFINISHED}")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)

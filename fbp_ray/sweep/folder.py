@@ -24,7 +24,7 @@ from fbp_ray.checkpoint import MANIFEST, Checkpoint, read_manifest, write_checkp
 from fbp_ray.errors import CheckpointError, RunError
 from fbp_ray.run import ResolvedConfig, RunFolder, epochs_of, is_alive, this_process
 from fbp_ray.settings import flatten
-from fbp_ray.storage import Place, open_folder
+from fbp_ray.storage import Place, is_unfinished, open_folder
 from fbp_ray.sweep.config import Metric, SweepTree, objective, training_config
 from fbp_ray.sweep.space import Parameters, Space, describe
 
@@ -96,7 +96,8 @@ class SweepFolder:
 
     def check_resumable(self, tree: SweepTree, space: Space) -> dict[str, Any]:
         """Checks what `begin` checks and changes nothing; raises the same, and OSError. Returns what to record."""
-        if not self.folder.has(SWEEP) and (self.folder.names() or self.folder.folders()):
+        others = self.folder.folders() or not all(map(is_unfinished, self.folder.names()))
+        if not self.folder.has(SWEEP) and others:
             raise RunError(f"{self} exists and is no sweep; choose another --sweep.name or --sweep.storage")
         known = self.run.read_json(SWEEP) or {}
         owner = known.get("owner", {})
@@ -133,6 +134,9 @@ class SweepFolder:
     def begin_trial(self, tree: SweepTree, number: int, parameters: Parameters) -> tuple[RunFolder, ResolvedConfig]:
         """Makes a trial's run folder, or takes over one that was interrupted; returns its configuration too."""
         run = self.trial(number)
+        if not run.folder.has(TRIAL):  # which is written last: a process was killed while it made this folder
+            for name in run.folder.names():
+                run.folder.remove(name)
         config = run.begin(run_config(tree, parameters, run))
         run.write_json(BASELINE, self.baseline.model_dump())
         run.write_json(TRIAL, {"number": number, "parameters": parameters})

@@ -113,7 +113,7 @@ def deployment(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     replicas = ["--replicas.min", "2", "--replicas.max", "2", "--replicas.cpus", "0.5"]
-    places = ["--state", str(tmp_path / "state"), "--models.storage", str(tmp_path / "runs")]
+    places = ["--state", str(tmp_path / "state"), "--models.storage", str(tmp_path / "runs"), "--places", str(tmp_path)]
     often = ["--models.look_seconds", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "service.serve", "--port", str(port), *replicas, *places, *often],

@@ -182,6 +182,10 @@ class TestSweep:
         given = options(scan, swept.parent, "first", **{"sweep.scheduler": "none"})
         sweep(SPACE, given, "script.py")
         assert "all 3 trials are finished" in capsys.readouterr().out
+        begun = swept / "trials" / "0003"  # a process was killed while it made this folder
+        begun.mkdir()
+        shutil.copy(swept / "trials" / "0002" / "config.yaml", begun)
+        (begun / ".trial.json.5f1d.tmp").write_text('{"num')
         results = sweep(SPACE, [*given, "--sweep.trials", "4"], "script.py")
         assert len(results.outcomes) == 4
         assert before == {file: file.stat().st_mtime_ns for file in before}

@@ -355,6 +355,14 @@ def test_a_folder_of_something_else_is_left_alone(scan: Path, tmp_path: Path) ->
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
+def test_a_run_that_was_killed_in_its_first_write_begins_anew(scan: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.yaml.5f1d.tmp").write_text("window: {ki")
+    RunFolder(tmp_path / "run").begin(settings(scan))
+    assert "config.yaml" in {file.name for file in (tmp_path / "run").iterdir()}
+    assert not list((tmp_path / "run").glob("*.tmp"))
+
+
 def test_a_checkpoint_of_another_geometry_is_refused(scan: Path, tmp_path: Path) -> None:
     first = run(tmp_path / "first", settings(scan, train={"epochs": 1}))
     sparse = write_scan(tmp_path / "sparse", COARSE.every(2))
