@@ -1,4 +1,4 @@
-// Made by `make page-types` of the OpenAPI document c1681afc4f9fb9586ccc57df00b704c88a03c9f34070dab387e17c7297565f3b
+// Made by `make page-types` of the OpenAPI document 1977734430ffa8245bda999b935c8bfc7bbd6bedee203a0deaf69419df9a8c08
 export interface paths {
     "/reconstruct": {
         parameters: {
@@ -202,6 +202,22 @@ export interface paths {
         get?: never;
         put?: never;
         post: operations["activate_job_jobs__id__activate_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/recipes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["list_recipes_recipes_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -619,11 +635,26 @@ export interface components {
             }[];
             /** @default {} */
             best: components["schemas"]["Best"];
+            /** @default false */
+            model: boolean;
+            /** @default false */
+            picture: boolean;
+            /** @default [] */
+            reports: string[];
             /** @default  */
             problem: string;
         };
         RayConfig: {
             address?: string | null;
+        };
+        RecipeDocument: {
+            name: string;
+            settings: {
+                [key: string]: unknown;
+            };
+        };
+        RecipeList: {
+            recipes: components["schemas"]["RecipeDocument"][];
         };
         ReconstructConfig: {
             checkpoint?: string | null;
@@ -665,6 +696,7 @@ export interface components {
             psnr: components["schemas"]["Figure"] | null;
             ssim: components["schemas"]["Figure"] | null;
             changed: string | null;
+            model: boolean;
             reports: string[];
         };
         RunList: {
@@ -1209,6 +1241,10 @@ export interface components {
             detail: string;
             /** @default  */
             request_id: string;
+            /** @default [] */
+            errors: {
+                [key: string]: string;
+            }[];
         };
     };
     responses: never;
@@ -2351,6 +2387,41 @@ export interface operations {
                 };
             };
             507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_recipes_recipes_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecipeList"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
