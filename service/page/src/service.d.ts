@@ -1,4 +1,4 @@
-// Made by `make page-types` of the OpenAPI document 1977734430ffa8245bda999b935c8bfc7bbd6bedee203a0deaf69419df9a8c08
+// Made by `make page-types` of the OpenAPI document 0d873292586e28297ea35a3730fc3f6ebc5f80489454799d4481475fb06040c5
 export interface paths {
     "/reconstruct": {
         parameters: {
@@ -578,6 +578,10 @@ export interface components {
         };
         ModelList: {
             models: components["schemas"]["ModelDocument"][];
+            /** @default {} */
+            absent: {
+                [key: string]: string;
+            };
             without_model: string;
         };
         OptimConfig: {

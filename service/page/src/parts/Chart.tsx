@@ -44,7 +44,7 @@ export function Chart(props: { x: number[]; xName: string; yName: string; curves
             stroke: colour(`--curve-${(own ?? number) % 8}`),
             width,
             ...(dash ? { dash } : {}),
-            points: { show: false },
+            points: { show: (made: uPlot) => made.data[0].length === 1 }, // a line needs two
             value: (_: uPlot, value: number | null) => shown(value),
           })),
         ],
