@@ -38,7 +38,7 @@ def cache_folder() -> Path:
 def _no_uri(value: Any) -> Any:
     """A path would lose one of the slashes of a URI, and be another's."""
     if isinstance(value, str) and "://" in value:
-        raise ValueError("must be a path on this machine, not a URI")
+        raise ValueError("must be a path on a disk of this machine, not a URI; copy what is in an object store")
     return value
 
 

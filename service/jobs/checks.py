@@ -106,7 +106,7 @@ def _check_evaluation(job: Job, local: bool, places: Places, own: Collection[str
     check_out(places.open(job.place), config.overwrite)
     if not (local or is_shipped(config.checkpoint) or "://" in config.checkpoint or Path(config.checkpoint).exists()):
         return
-    with _said_of("checkpoint"):
+    with _said_of("checkpoint", CheckpointError, ConfigError):
         manifest = read_manifest(find_checkpoint(places.open_model(config.checkpoint)))
     refuse_own([*manifest.model.own_code, *config.metrics.own], own)
     folder = Path(places.resolve(str(data_folder(config, manifest))))
@@ -136,7 +136,7 @@ def _check_volume(job: Job, local: bool, places: Places, own: Collection[str]) -
             local or is_shipped(config.checkpoint) or "://" in config.checkpoint or Path(config.checkpoint).exists()
         ):
             return
-        with _said_of("checkpoint"):
+        with _said_of("checkpoint", CheckpointError, ConfigError):
             manifest = read_manifest(places.open_model(config.checkpoint))
         refuse_own(manifest.model.own_code, own)
     Partial(config.out).check(make_plan(config))
@@ -150,10 +150,11 @@ def _check_settings(config: TrainConfig, local: bool, places: Places) -> None:
     folder = config.data.dir
     if folder is not None and (local or folder.is_dir()):
         if config.init.checkpoint is not None:
-            with _said_of("init.checkpoint"):
+            with _said_of("init.checkpoint", CheckpointError, ConfigError):
                 read_manifest(places.open_model(config.init.checkpoint))
         _refuse_links(folder, places)
-        check(resolve(config))
+        with _said_of("data.dir", DataError):
+            check(resolve(config))
     else:
         check_settings(config)
 
@@ -174,11 +175,13 @@ def _refuse_address(config: TrainConfig | ReconstructConfig) -> None:
 
 
 @contextmanager
-def _said_of(setting: str) -> Iterator[None]:
-    """Has an error about a model name the setting that the model comes from."""
+def _said_of(setting: str, *errors: type[FbpRayError]) -> Iterator[None]:
+    """Has errors of these kinds name the setting that they are about, unless they begin with the name of another."""
     try:
         yield
-    except (CheckpointError, ConfigError) as error:
+    except errors as error:
+        if str(error).startswith("--"):
+            raise
         raise type(error)(f"--{setting}: {error}") from None
 
 

@@ -1,9 +1,10 @@
-"""The recipes that come with the package, over HTTP: a form shows what is used where nothing is given."""
+"""The recipes that come with the package, and what sweeps search, over HTTP: a form shows what is used in the end."""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from importlib import import_module
+from typing import Any, get_args
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -12,6 +13,7 @@ from fbp_ray.cli import on_recipe, recipe_names
 from fbp_ray.config import TrainConfig
 from fbp_ray.settings import flatten
 from service.access import Operate
+from service.jobs.program import SpaceName
 from service.problems import documented
 
 router = APIRouter(prefix="/recipes", tags=["jobs"], dependencies=[Operate])
@@ -30,6 +32,9 @@ class RecipeList(BaseModel):
     """The recipes, by name."""
 
     recipes: list[RecipeDocument]
+    searched: dict[str, list[str]] = Field(
+        description="the settings that a sweep of a space gives to its trials, by the name of the space"
+    )
 
 
 @cache
@@ -40,7 +45,8 @@ def _recipes() -> RecipeList:
         settings = flatten(on_recipe(TrainConfig, {"recipe": name}).model_dump(mode="json"))
         own = {key: value for key, value in settings.items() if key != "recipe" and value != defaults.get(key)}
         found.append(RecipeDocument(name=name, settings=own))
-    return RecipeList(recipes=found)
+    searched = {name: list(import_module(f"sweeps.{name}").SPACE) for name in get_args(SpaceName)}
+    return RecipeList(recipes=found, searched=searched)
 
 
 @router.get("", summary="List recipes", responses=documented(401, 403))

@@ -187,7 +187,9 @@ def test_runs_their_reports_and_pictures(tmp_path: Path) -> None:
 
 
 def test_recipes_say_what_they_set(client: httpx.Client) -> None:
-    recipes = {one["name"]: one["settings"] for one in client.get("/recipes", headers=OPERATE).json()["recipes"]}
+    found = client.get("/recipes", headers=OPERATE).json()
+    assert "optim.lr" in found["searched"]["learning_rate"]
+    recipes = {one["name"]: one["settings"] for one in found["recipes"]}
     assert recipes["quickstart"] == {
         "window.kind": "adaptive",
         "window.init": "hann",

@@ -1,4 +1,4 @@
-// Made by `make page-types` of the OpenAPI document 0d873292586e28297ea35a3730fc3f6ebc5f80489454799d4481475fb06040c5
+// Made by `make page-types` of the OpenAPI document 86ea233ab29d2463ae576dd282fc298f93a111512a446b0a3ed5050087c5f821
 export interface paths {
     "/reconstruct": {
         parameters: {
@@ -659,6 +659,9 @@ export interface components {
         };
         RecipeList: {
             recipes: components["schemas"]["RecipeDocument"][];
+            searched: {
+                [key: string]: string[];
+            };
         };
         ReconstructConfig: {
             checkpoint?: string | null;

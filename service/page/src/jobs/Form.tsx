@@ -4,7 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { returns, send, words, type Documents, Problem } from "../api";
 import { Fault } from "../parts/Fault";
 import { wordsOnce } from "../parts/task";
-import { definitions, fields, held, hold, learn, origin, refused, spaces, texts, type Kind } from "./held";
+import { definitions, fields, held, hold, learn, origin, refused, searched, spaces, texts, type Kind } from "./held";
 import { fault, faultsOf, settingsOf, type Field } from "./schema";
 
 const KINDS: Record<Kind, { title: string; short: string[] }> = {
@@ -97,6 +97,7 @@ export function NewJob({ onSubmitted }: { onSubmitted: (id: string) => void }) {
               </option>
             ))}
           </select>
+          <span class="note">{searched.value.join(", ")}</span>
         </label>
       )}
       <p class="note">{texts.value["run.extend"] ? "A run that is extended keeps its own settings where nothing is given." : "A field that is left empty takes what it shows: the recipe's value, or the default."}</p>

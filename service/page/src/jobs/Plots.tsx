@@ -30,7 +30,7 @@ export function Parallel({ trials, best, classic, chosen, choose }: Plotted) {
   });
   const lineOf = (trial: Scored) => `M${axes.map(({ x, y }) => `${x(trial).toFixed(1)} ${y}`).join("L")}`;
   const last = (trial: Scored) => (trial.name === chosen ? 2 : trial === best ? 1 : 0); // is drawn above the others
-  const height = ABOVE + axes.length * PITCH - 16;
+  const height = ABOVE + axes.length * PITCH - 36;
   return (
     <div ref={place}>
       <svg class="plot" width={width} height={height} role="img" aria-label={`The settings of ${trials.length} trials, and what came of them`}>

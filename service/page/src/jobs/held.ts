@@ -34,7 +34,7 @@ effect(() => {
 });
 
 export const definitions = signal<Definitions | null>(null);
-const recipes = signal<Documents["RecipeDocument"][]>([]);
+const lists = signal<Documents["RecipeList"]>({ recipes: [], searched: {} });
 export const refused = signal<Record<string, string>>({});
 /** The job whose settings the form has, if it has those of one. */
 export const origin = signal("");
@@ -42,6 +42,8 @@ export const origin = signal("");
 export const texts = computed(() => held.value.typed[held.value.kind] ?? {});
 const jobSchema = computed(() => definitions.value?.[SCHEMAS[held.value.kind]]);
 export const spaces = computed(() => (jobSchema.value?.properties?.space as Schema | undefined)?.enum ?? []);
+/** What the trials of a sweep are given, whatever else is said. */
+export const searched = computed(() => (spaces.value.length ? (lists.value.searched[held.value.space || spaces.value[0]!] ?? []) : []));
 const ofSchema = computed(() => {
   const config = jobSchema.value?.properties?.config;
   return config ? fieldsOf(config, definitions.value!, "", config.default) : [];
@@ -50,19 +52,20 @@ const ofSchema = computed(() => {
 const chosen = computed(() => {
   const field = ofSchema.value.find(({ path }) => path === "recipe");
   const name = texts.value.recipe || field?.otherwise;
-  return texts.value["run.extend"] ? {} : (recipes.value.find((one) => one.name === name)?.settings ?? {});
+  return texts.value["run.extend"] ? {} : (lists.value.recipes.find((one) => one.name === name)?.settings ?? {});
 });
 /** The fields, which show what holds where they are left empty. */
 export const fields = computed(() =>
-  ofSchema.value.map((field) => {
-    if (field.path === "recipe" && recipes.value.length) return { ...field, kind: "choice" as const, choices: recipes.value.map(({ name }) => name) };
+  ofSchema.value.filter(({ path }) => !searched.value.includes(path)).map((field) => {
+    const names = lists.value.recipes.map(({ name }) => name);
+    if (field.path === "recipe" && names.length) return { ...field, kind: "choice" as const, choices: names };
     return field.path in chosen.value ? { ...field, otherwise: textOf(chosen.value[field.path]), recipes: true } : field;
   }),
 );
 
 /** Asks for the settings that there are; raises Problem. */
 export async function learn(): Promise<void> {
-  if (!recipes.value.length) recipes.value = (await getJson<Documents["RecipeList"]>("recipes")).recipes;
+  if (!lists.value.recipes.length) lists.value = await getJson<Documents["RecipeList"]>("recipes");
   if (definitions.value) return;
   definitions.value = (await getJson<{ components: { schemas: Definitions } }>("openapi.json")).components.schemas;
 }

@@ -137,7 +137,7 @@ function Activate() {
         as
         <input required value={servesAs.value} size={12} onInput={(event) => (servesAs.value = event.currentTarget.value)} />
       </label>
-      <p class="note">Requests that name no model get best. Under other names more models serve beside it: Reconstruct compares three. It first has to reconstruct a phantom; until it does, what serves goes on serving.</p>
+      <p class="note">Requests that name no model get best. Under other names more models serve beside it: Reconstruct compares three. A model first has to reconstruct a phantom; until then what serves goes on serving.</p>
       <div class="buttons">
         <button type="submit" disabled={busy.value}>
           Serve it
@@ -198,7 +198,7 @@ function Runs() {
                     )}
                   </td>
                   <td>{one.reports.length ? one.reports.map((place) => <Report key={place} place={place} folder={one.place} />) : "–"}</td>
-                  <td title={one.reason}>{one.state === "report" ? "–" : one.state}</td>
+                  <td title={one.reason}>{one.state === "report" ? (one.model ? "sweep" : "evaluation") : one.state}</td>
                   <td>{one.state === "report" ? "–" : one.epochs === 0 ? "solved" : `${one.epochs_done} of ${one.epochs ?? "?"}`}</td>
                   <td>{figure(one.psnr, 2)}</td>
                   <td>{figure(one.ssim, 4)}</td>
