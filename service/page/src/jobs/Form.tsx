@@ -100,6 +100,7 @@ export function NewJob({ onSubmitted }: { onSubmitted: (id: string) => void }) {
           <span class="note">{searched.value.join(", ")}</span>
         </label>
       )}
+      {!definitions.value && !unknown.value && <p role="status">The service is asked what it takes.</p>}
       <p class="note">{texts.value["run.extend"] ? "A run that is extended keeps its own settings where nothing is given." : "A field that is left empty takes what it shows: the recipe's value, or the default."}</p>
       {first.map((field) => (
         <Entry key={field.path} field={field} />

@@ -65,9 +65,9 @@ export const fields = computed(() =>
 
 /** Asks for the settings that there are; raises Problem. */
 export async function learn(): Promise<void> {
-  if (!lists.value.recipes.length) lists.value = await getJson<Documents["RecipeList"]>("recipes");
   if (definitions.value) return;
-  definitions.value = (await getJson<{ components: { schemas: Definitions } }>("openapi.json")).components.schemas;
+  const [found, { components }] = await Promise.all([getJson<Documents["RecipeList"]>("recipes"), getJson<{ components: { schemas: Definitions } }>("openapi.json")]);
+  [lists.value, definitions.value] = [found, components.schemas];
 }
 
 export function hold(texts: Record<string, string>) {
