@@ -167,9 +167,9 @@ function Table({ rows }: { rows: Row[] }) {
   );
 }
 
-function Facts({ facts }: { facts: [string, unknown][] }) {
+function Facts({ facts, settings = false }: { facts: [string, unknown][]; settings?: boolean }) {
   return (
-    <dl>
+    <dl class={settings ? "settings" : undefined}>
       {facts.map(([what, value]) => (
         <div key={what}>
           <dt>{what}</dt>
@@ -211,7 +211,7 @@ function Request({ job: { request } }: { job: Job }) {
     <details class="card">
       <summary>What was asked for</summary>
       <p class="note">All else is the recipe's, or the default.</p>
-      <Facts facts={facts} />
+      <Facts facts={facts} settings />
     </details>
   );
 }
