@@ -162,13 +162,18 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
+def recipe_names() -> list[str]:
+    """The recipes that ship with the package."""
+    folder = resources.files("fbp_ray") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
 def read_recipe(name: str) -> dict[str, Any]:
     """The settings of a recipe that ships with the package."""
-    folder = resources.files("fbp_ray") / "recipes"
-    file = folder / f"{name}.yaml"
+    file = resources.files("fbp_ray") / "recipes" / f"{name}.yaml"
     if not name.replace("-", "").isalnum() or not file.is_file():
-        known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-        raise ConfigError(f"no recipe is called {name!r}; there are {', '.join(known)}. For a file use --config FILE")
+        known = ", ".join(recipe_names())
+        raise ConfigError(f"--recipe: no recipe is called {name!r}; there are {known}. For a file use --config FILE")
     return _parse_yaml(file.read_text(encoding="utf-8"), name)
 
 

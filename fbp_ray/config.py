@@ -7,6 +7,7 @@ program lists its options, or refuses one, without waiting for it.
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -41,6 +42,16 @@ def _as_object(value: Any) -> Any:
         return json.loads(value) if isinstance(value, str) else value
     except ValueError:
         raise ValueError('must be a JSON object, for example {"size": 2}') from None
+
+
+MONITORED = r"^(loss|psnr|ssim|(min|max):[A-Za-z_]\w*)$"
+
+
+def _is_monitored(value: Any) -> Any:
+    """The pattern's own message would be that of names."""
+    if isinstance(value, str) and not re.match(MONITORED, value):
+        raise ValueError("must be loss, psnr, ssim, min:NAME or max:NAME")
+    return value
 
 
 NamedOptions = Annotated[Options, BeforeValidator(_as_object)]
@@ -254,7 +265,7 @@ class LoopConfig(Frozen):
         default=8,
         description="samples per step, shared among the workers, whose number changes no step and no learning rate",
     )
-    monitor: Annotated[str, Field(pattern=r"^(loss|psnr|ssim|(min|max):[A-Za-z_]\w*)$")] = Field(
+    monitor: Annotated[str, Field(pattern=MONITORED), BeforeValidator(_is_monitored)] = Field(
         default="loss",
         description="figure of the validation part that says which weights are best and when nothing improves: loss, "
         "psnr, ssim, or min:NAME or max:NAME for a metric of your own",

@@ -155,6 +155,8 @@ class RunFolder:
     def check_owner(self) -> None:
         """Raises RunError where another process has resumed the run since."""
         status = self.status()
+        if not status:
+            raise RunError(f"{self}/status.json is gone, or the whole run with it; this process stops")
         if status.get("session") != self.session:
             raise RunError(
                 f"the run {self} was taken up by another process ({status.get('pid')} on {status.get('host')}); this "

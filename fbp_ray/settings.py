@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 
@@ -35,7 +35,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fbp-ray"
 
 
-LocalPath = Annotated[Path, AfterValidator(lambda path: Path(expand_home(str(path))))]
+def _no_uri(value: Any) -> Any:
+    """A path would lose one of the slashes of a URI, and be another's."""
+    if isinstance(value, str) and "://" in value:
+        raise ValueError("must be a path on a disk of this machine, not a URI; copy what is in an object store")
+    return value
+
+
+LocalPath = Annotated[Path, BeforeValidator(_no_uri), AfterValidator(lambda path: Path(expand_home(str(path))))]
 """A setting that is a path on this machine; `~` is the home folder."""
 
 PlaceName = Annotated[str, AfterValidator(expand_home)]

@@ -22,6 +22,7 @@ from service.batching import Batcher
 from service.body_limits import Intake
 from service.connections import Server
 from service.database import Database
+from service.jobs import recipes
 from service.jobs import routes as jobs
 from service.jobs.looks import Looks
 from service.jobs.manager import Jobs
@@ -83,7 +84,7 @@ def create_app(settings: Settings, other_jobs: Any = None) -> FastAPI:
 
     app.state.jobs = other_jobs or Jobs(settings, database, metrics, activate)
     problems.add_handlers(app)
-    for part in (reconstruct, arrays, models, windows, jobs, runs, observability, caller, static_page):
+    for part in (reconstruct, arrays, models, windows, jobs, recipes, runs, observability, caller, static_page):
         app.include_router(part.router)
     app.add_middleware(Intake, settings=settings, memory=memory)
     if settings.access.cors_origins:

@@ -123,6 +123,11 @@ class ModelRegistry:
         self._take_in()
         return [model for _, model in sorted(self._models.items())]
 
+    @property
+    def absent(self) -> dict[str, str]:
+        """The models that are to serve and do not, and why."""
+        return dict(self._absent)
+
     def get(self, name: str) -> ServedModel:
         """The model of that name; raises Problem: 404 where there is none, 503 where it is not loaded yet."""
         model = self._find(name)

@@ -102,6 +102,7 @@ class ModelList(BaseModel):
     """The models that serve; without any, the classic FBP does."""
 
     models: list[ModelDocument]
+    absent: dict[str, str] = Field(default={}, description="models that are to serve and do not yet, and why")
     without_model: str = Field(description="what serves where no model is called `best`")
 
 
@@ -137,6 +138,7 @@ async def list_models(request: Request) -> ModelList:
     models = await _turns(request).run(_registry(request).models)
     return ModelList(
         models=[ModelDocument.of(model) for model in models],
+        absent=_registry(request).absent,
         without_model=f"{CLASSIC_FBP}: {classic.window}, cut-off {classic.cutoff:g}",
     )
 

@@ -45,6 +45,9 @@ class ProblemDocument(BaseModel):
     status: int = Field(description="the HTTP status")
     detail: str = Field(description="what was expected, what came and the way out")
     request_id: str = Field(default="", description="what to look for in the service's log")
+    errors: list[dict[str, str]] = Field(
+        default=[], description="what of a request does not hold: `field`, by its dotted name, and `message`"
+    )
 
 
 class Problem(Exception):
@@ -121,7 +124,7 @@ def _as_problem(request: Request, error: Exception) -> Problem:
         case Problem():
             return error
         case RequestValidationError():
-            return Problem(422, _explain(error))
+            return Problem(422, _explain(error), errors=[*map(_by_field, error.errors()[:MOST_ERRORS])])
         case HTTPException():
             headers, detail = dict(error.headers or {}), str(error.detail)
             if error.status_code == 404:
@@ -138,18 +141,26 @@ def _explain(error: RequestValidationError) -> str:
     return sentences(error.errors()) + "; GET /docs describes every parameter"
 
 
+def _by_field(item: Any) -> dict[str, str]:
+    field = ".".join(f"{part!s:.80}" for part in item["loc"][1:])
+    return {"field": field, "message": _message(item)}
+
+
+def _message(item: Any) -> str:
+    if item["type"] == "extra_forbidden":
+        return "there is no such setting"
+    return str(item["msg"]).removeprefix("Value error, ")
+
+
 def sentences(errors: Sequence[Any]) -> str:
     """The errors of a request's parts, as pydantic has them, a sentence each; of many the first ones."""
     found = []
     for item in errors[:MOST_ERRORS]:
         place, *names = (f"{part!s:.80}" for part in item["loc"])
         name = ".".join(names) or "it"
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "there is no such setting"
         given = item.get("input")
         shown = f" (got {given!r:.100})" if isinstance(given, str | int | float | bool) else ""
-        found.append(f"{place} {name}: {message}{shown}")
+        found.append(f"{place} {name}: {_message(item)}{shown}")
     if len(errors) > MOST_ERRORS:
         found.append(f"and {len(errors) - MOST_ERRORS} errors more")
     return "; ".join(found)

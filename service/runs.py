@@ -14,7 +14,7 @@ from fbp_ray.run import NEWEST
 from fbp_ray.runs import Best, summary
 from fbp_ray.storage import Folder
 from service.access import Operate
-from service.jobs.documents import Figure, showable
+from service.jobs.documents import Figure, has_model, report_of, reports_in, showable
 from service.jobs.manager import Jobs
 from service.jobs.routes import JobId
 from service.memory import MEGABYTE, Bill
@@ -35,13 +35,17 @@ class RunDocument(BaseModel):
 
     name: str
     place: str
-    state: str = Field(description="running, completed, stopped, failed, interrupted, damaged or unknown")
+    state: str = Field(
+        description="running, completed, stopped, failed, interrupted, damaged or unknown; `report` for what is no run "
+        "and has a report: an evaluation or a sweep"
+    )
     reason: str
     epochs_done: int
     epochs: int | None
     psnr: Figure | None
     ssim: Figure | None
     changed: datetime | None
+    model: bool = Field(description="whether it has a model that can serve")
     reports: list[str] = Field(description="places whose report GET /report gives")
 
 
@@ -58,32 +62,37 @@ def _figure(best: Best | None) -> Figure | None:
 
 def _document(folder: Folder) -> RunDocument:
     run = summary(folder)
-    inner = [folder, *(folder / name for name in sorted(folder.folders()) if name.startswith("evaluation"))]
+    reports = reports_in(folder)
+    known = folder.has("status.json")
     return RunDocument(
         name=run.name,
         place=without_secrets(run.path),
-        state=run.state,
+        state=run.state if known else "report",
         reason=showable(run.reason),
         epochs_done=run.epochs_done,
         epochs=run.epochs,
         psnr=_figure(run.psnr),
         ssim=_figure(run.ssim),
-        changed=run.changed,
-        reports=[without_secrets(str(place)) for place in inner if place.has(REPORT)],
+        changed=run.changed if known else folder.changed(report_of(folder)),
+        model=has_model(folder),
+        reports=reports,
     )
 
 
 def find_runs(settings: Settings) -> RunList:
-    """The runs in the two storages of the settings; of very many those that changed last."""
+    """The runs in the two storages of the settings, and what else has a report; of many those that changed last."""
     places, problem = Places.of(settings), ""
     found: dict[str, tuple[float, Folder]] = {}
     for storage in dict.fromkeys((settings.models.storage, settings.jobs.storage)):
         try:
             folder = places.open(without_secrets(storage))
             for name in folder.folders() if folder.exists() else ():
-                changed = (folder / name).changed("status.json")
+                inner = folder / name
+                changed = inner.changed("status.json")
+                if changed is None and (report := report_of(inner)):
+                    changed = inner.changed(report)
                 if changed is not None:
-                    found[str(folder / name)] = changed.timestamp(), folder / name
+                    found[str(inner)] = changed.timestamp(), inner
         except OSError as error:
             problem = f"{without_secrets(storage)} cannot be read: {error}"
     newest = sorted(found.values(), key=lambda item: -item[0])[:MOST_RUNS]
@@ -120,10 +129,15 @@ def _read(folder: Folder, name: str, bill: Bill) -> bytes:
 async def get_report(
     request: Request, place: Annotated[str, Query(max_length=1000, description="one of a run's `reports`")]
 ) -> Response:
-    """The report of a run or of an evaluation, a page that needs nothing else."""
+    """The report of a run, an evaluation or a sweep, a page that needs nothing else."""
     storing: Turns = request.app.state.storing
     places = Places.of(request.app.state.settings)
-    content = await storing.run(lambda: _read(places.open(place), REPORT, request.state.bill))
+
+    def read() -> bytes:
+        folder = places.open(place)
+        return _read(folder, report_of(folder) or REPORT, request.state.bill)
+
+    content = await storing.run(read)
     return Response(content, media_type="text/html", headers={"Content-Security-Policy": SANDBOX})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -135,6 +136,9 @@ def test_who_lost_the_run_notices(tmp_path: Path) -> None:
     second.check_owner()
     with pytest.raises(RunError, match="was taken up by another process"):
         first.check_owner()
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(RunError, match=r"status.json is gone, or the whole run with it"):
+        second.check_owner()
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:

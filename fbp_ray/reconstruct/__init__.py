@@ -16,7 +16,6 @@ from fbp_ray.cli import parse
 from fbp_ray.config import Count, Photons
 from fbp_ray.settings import Frozen, LocalPath, PlaceName
 from fbp_ray.stage_settings import WindowName
-from fbp_ray.storage import URI
 
 ENDINGS = (".tif", ".tiff", ".h5", ".hdf5", ".zarr")
 Part = Literal["train", "validation", "test"]
@@ -29,8 +28,6 @@ def _is_range(rows: str) -> str:
 
 
 def _is_volume(out: Path) -> Path:
-    if URI.match(str(out)) or re.match(r"[a-z0-9+.-]{2,}:/", str(out)):  # a Path has lost one of the slashes
-        raise ValueError("must be a path on a disk; copy the volume to an object store afterwards")
     if out.suffix.lower() not in ENDINGS:
         raise ValueError(f"must end with {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, which says what is written")
     return out

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 
 from fbp_ray.cli import on_recipe
 from fbp_ray.config import TrainConfig
-from fbp_ray.errors import ConfigError, DataError, FbpRayError, RunError
+from fbp_ray.errors import CheckpointError, ConfigError, DataError, FbpRayError, RunError
 from fbp_ray.evaluate import EvaluateConfig
 from fbp_ray.reconstruct import ReconstructConfig
 from fbp_ray.run import RunFolder, own_settings
@@ -105,8 +106,8 @@ def _check_evaluation(job: Job, local: bool, places: Places, own: Collection[str
     check_out(places.open(job.place), config.overwrite)
     if not (local or is_shipped(config.checkpoint) or "://" in config.checkpoint or Path(config.checkpoint).exists()):
         return
-    checkpoint = find_checkpoint(places.open_model(config.checkpoint))
-    manifest = read_manifest(checkpoint)
+    with _said_of("checkpoint", CheckpointError, ConfigError):
+        manifest = read_manifest(find_checkpoint(places.open_model(config.checkpoint)))
     refuse_own([*manifest.model.own_code, *config.metrics.own], own)
     folder = Path(places.resolve(str(data_folder(config, manifest))))
     if folder.is_dir():
@@ -135,7 +136,9 @@ def _check_volume(job: Job, local: bool, places: Places, own: Collection[str]) -
             local or is_shipped(config.checkpoint) or "://" in config.checkpoint or Path(config.checkpoint).exists()
         ):
             return
-        refuse_own(read_manifest(places.open_model(config.checkpoint)).model.own_code, own)
+        with _said_of("checkpoint", CheckpointError, ConfigError):
+            manifest = read_manifest(places.open_model(config.checkpoint))
+        refuse_own(manifest.model.own_code, own)
     Partial(config.out).check(make_plan(config))
 
 
@@ -147,9 +150,11 @@ def _check_settings(config: TrainConfig, local: bool, places: Places) -> None:
     folder = config.data.dir
     if folder is not None and (local or folder.is_dir()):
         if config.init.checkpoint is not None:
-            read_manifest(places.open_model(config.init.checkpoint))
+            with _said_of("init.checkpoint", CheckpointError, ConfigError):
+                read_manifest(places.open_model(config.init.checkpoint))
         _refuse_links(folder, places)
-        check(resolve(config))
+        with _said_of("data.dir", DataError):
+            check(resolve(config))
     else:
         check_settings(config)
 
@@ -167,6 +172,17 @@ def _refuse_address(config: TrainConfig | ReconstructConfig) -> None:
             f"a job does not choose its cluster, but `ray.address` is {config.ray.address!r}; leave it out: jobs go to "
             "the cluster of the service"
         )
+
+
+@contextmanager
+def _said_of(setting: str, *errors: type[FbpRayError]) -> Iterator[None]:
+    """Has errors of these kinds name the setting that they are about, unless they begin with the name of another."""
+    try:
+        yield
+    except errors as error:
+        if str(error).startswith("--"):
+            raise
+        raise type(error)(f"--{setting}: {error}") from None
 
 
 def _with_data(config: Any, folder: object, places: Places) -> Any:

@@ -11,21 +11,25 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from fbp_ray.baseline import Figure as FigureName
+from fbp_ray.checkpoint import MANIFEST
 from fbp_ray.cli import on_recipe
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import FbpRayError
-from fbp_ray.run import RunFolder
+from fbp_ray.report.program import REPORT
+from fbp_ray.run import NEWEST, RunFolder
 from fbp_ray.runs import Best as BestOfRun
 from fbp_ray.runs import summary
 from fbp_ray.settings import what_is_wrong
 from fbp_ray.storage import Folder, open_folder
 from fbp_ray.sweep.config import SweepTree
 from fbp_ray.sweep.folder import FINISHED, SWEEP, SweepFolder, read_results
+from service.places import without_secrets
 
 Kind = Literal["train", "sweep", "evaluate", "reconstruct"]
 Status = Literal["pending", "running", "succeeded", "failed", "stopped", "lost"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 Unit = Literal["epoch", "trial", "evaluation", "slab", "volume"]
+REPORTS = (REPORT, "index.html")  # of a run or an evaluation, and of a sweep
 UNITS: dict[Kind, Unit] = {"train": "epoch", "sweep": "trial", "evaluate": "evaluation", "reconstruct": "slab"}
 
 
@@ -67,6 +71,9 @@ class Progress(BaseModel):
         description="one each: losses, PSNR and SSIM of an epoch; figures of a trial, or of a method; a slab",
     )
     best: Best = Field(default=Best(), description="the best metrics so far")
+    model: bool = Field(default=False, description="whether a model is there that can serve")
+    picture: bool = Field(default=False, description="whether GET /jobs/{id}/newest has a picture")
+    reports: list[str] = Field(default=[], description="places whose report GET /report gives")
     problem: str = Field(default="", description="what of the folder cannot be read, if anything")
 
 
@@ -137,10 +144,32 @@ def read_progress(
         "reconstruct": _read_volume,
     }[kind]
     try:
-        return Progress.model_validate(showable(read(open_place(place), config).model_dump()))
+        folder = open_place(place)
+        progress = read(folder, config)
+        if kind != "reconstruct":  # which makes a file
+            progress.model = kind != "evaluate" and has_model(folder)
+            progress.picture = folder.has(NEWEST)
+            progress.reports = reports_in(folder)
+        return Progress.model_validate(showable(progress.model_dump()))
     except Exception as error:  # whatever somebody has made of the files
         why = str(error) if isinstance(error, FbpRayError) else what_is_wrong(error)
         return Progress(unit=UNITS[kind], problem=showable(f"{place} cannot be read: {why}"))
+
+
+def has_model(folder: Folder) -> bool:
+    """Whether a run or a sweep has weights that can serve."""
+    return (folder / "best").has(MANIFEST)
+
+
+def reports_in(folder: Folder) -> list[str]:
+    """The places in a folder that have a report: itself, and the evaluations in it."""
+    inner = [folder, *(folder / name for name in sorted(folder.folders()) if name.startswith("evaluation"))]
+    return [without_secrets(str(place)) for place in inner if report_of(place)]
+
+
+def report_of(folder: Folder) -> str:
+    """The name of the report in a folder; empty where there is none."""
+    return next((name for name in REPORTS if folder.has(name)), "")
 
 
 def how_to_resume(kind: Kind, progress: Progress) -> str:

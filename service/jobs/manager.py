@@ -15,7 +15,7 @@ from service.database import Database
 from service.jobs.checks import check
 from service.jobs.cluster import Cluster, Unreachable
 from service.jobs.dispatcher import Dispatcher
-from service.jobs.documents import JobDocument, JobSummary, Progress, Status, read_progress
+from service.jobs.documents import JobDocument, JobSummary, Kind, Progress, Status, read_progress
 from service.jobs.head import open_cluster
 from service.jobs.program import JobRequest, new_job
 from service.jobs.store import Job, JobLogs, JobStore, LogPart
@@ -25,6 +25,7 @@ from service.problems import Problem
 from service.settings import Settings
 
 INTERVAL = 1.0
+NAMED_BY: dict[Kind, str] = {"train": "--run.name", "sweep": "--sweep.name"}
 PROGRESS_SHARE = 10  # a folder is read so rarely that it takes one part in so many of the time
 
 
@@ -115,7 +116,7 @@ class Jobs:
                 raise Problem(
                     409,
                     f"job {other.id} ({other.status}) has {job.place}; wait for it, stop it (POST "
-                    f"/jobs/{other.id}/stop), or choose another name",
+                    f"/jobs/{other.id}/stop), or choose another {NAMED_BY.get(job.kind, '--out')}",
                 )
             known = other  # recorded since the key was looked for
         if known.digest != job.digest:
@@ -230,6 +231,6 @@ class Jobs:
             return self._dispatcher.problem
         if not ahead:
             return "the Ray head of this machine is being started" if self._cluster.local else "it is next"
-        listed = ", ".join(f"{id} ({status})" for id, status in ahead[:5])
-        more = f" and {len(ahead) - 5} more" if len(ahead) > 5 else ""
-        return f"it waits for job {listed}{more}; --jobs.at_once has more run at a time"
+        id, status = ahead[0]
+        more = f" and {len(ahead) - 1} more" if len(ahead) > 1 else ""
+        return f"it waits for job {id} ({status}){more}; --jobs.at_once has more run at a time"

@@ -14,7 +14,7 @@ import math
 import os
 import secrets
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -130,28 +130,39 @@ def new_job(body: JobRequest, storage: str, key: str | None, places: Places) -> 
     if isinstance(body, EvaluateJob):
         if body.config.submission is not None:
             raise ConfigError("a job writes no submission; use python -m fbp_ray.evaluate --submission FILE.zip")
-        place = config["out"] = _place(config.get("out"), f"{storage}/evaluate-{id}", places)
-        config["checkpoint"] = places.resolve_model(config["checkpoint"])
+        place = config["out"] = _place("out", config.get("out"), f"{storage}/evaluate-{id}", places)
+        config["checkpoint"] = _named("checkpoint", config["checkpoint"], places.resolve_model)
     elif isinstance(body, ReconstructJob):
-        place = config["out"] = places.resolve(config["out"])
+        place = config["out"] = _named("out", config["out"], places.resolve)
         if config.get("checkpoint"):
-            config["checkpoint"] = places.resolve_model(config["checkpoint"])
+            config["checkpoint"] = _named("checkpoint", config["checkpoint"], places.resolve_model)
     else:
-        part = config.setdefault("run" if isinstance(body, TrainJob) else "sweep", {})
+        about = "run" if isinstance(body, TrainJob) else "sweep"
+        part = config.setdefault(about, {})
         part["name"] = part.get("name") or f"{body.kind}-{id}"
-        part["storage"] = _place(part.get("storage"), storage, places)
-        place = places.resolve(f"{without_secrets(part['storage'])}/{part['name']}")  # it may be a link
+        part["storage"] = _place(f"{about}.storage", part.get("storage"), storage, places)
+        inside = f"{without_secrets(part['storage'])}/{part['name']}"
+        place = _named(f"{about}.name", inside, places.resolve)  # it may be a link
         if config.get("init", {}).get("checkpoint"):
-            config["init"]["checkpoint"] = places.resolve_model(config["init"]["checkpoint"])
+            start = config["init"]
+            start["checkpoint"] = _named("init.checkpoint", start["checkpoint"], places.resolve_model)
     if config.get("data", {}).get("dir"):
-        config["data"]["dir"] = places.resolve(config["data"]["dir"])
+        config["data"]["dir"] = _named("data.dir", config["data"]["dir"], places.resolve)
     pack(request)
     return Job(id=id, kind=body.kind, request=request, place=place, key=key, digest=digest(body))
 
 
-def _place(given: str | None, otherwise: str, places: Places) -> str:
+def _place(setting: str, given: str | None, otherwise: str, places: Places) -> str:
     """A place that a request gives, or that of the settings, which may have options."""
-    return otherwise if given in (None, otherwise) else places.resolve(str(given))
+    return otherwise if given in (None, otherwise) else _named(setting, str(given), places.resolve)
+
+
+def _named(setting: str, place: str, resolve: Callable[[str], str]) -> str:
+    """A place as `resolve` has it; an error names the setting that it comes from."""
+    try:
+        return resolve(place)
+    except ConfigError as error:
+        raise ConfigError(f"--{setting}: {error}") from None
 
 
 def _as_json(body: JobRequest) -> dict[str, Any]:

@@ -222,6 +222,26 @@ def test_what_cannot_be_is_refused(service: Service, body: dict[str, Any], words
     refused(service, 422, body, *words)
 
 
+def test_what_is_refused_is_told_by_field(service: Service) -> None:
+    config = {"window": {"init": "hann", "cutoff": "hello"}, "data": {"photons": [200, 100]}, "train": {"monitor": "x"}}
+    answer = service.http.post("/jobs", json={"kind": "train", "config": config}).json()
+    assert {
+        "field": "train.config.train.monitor",
+        "message": "must be loss, psnr, ssim, min:NAME or max:NAME",
+    } in answer["errors"]
+    fields = [error["field"] for error in answer["errors"]]
+    assert "train.config.data.photons" in fields
+    assert "train.config.window.cutoff.constrained-float" in fields
+    for part, config in {
+        "--data.dir: the service may not use /etc,": {"data": {"dir": "/etc"}},
+        "--init.checkpoint: ": {"init": {"checkpoint": "runs/none"}, "data": {"dir": "data"}},
+        "--recipe: no recipe": {"recipe": "none"},
+        "not a URI": {"data": {"dir": "s3://bucket/x"}},
+    }.items():
+        (service.folder / "data").mkdir(exist_ok=True)
+        refused(service, 422, {"kind": "train", "config": config}, part)
+
+
 def test_a_configuration_that_is_too_long_is_refused(service: Service) -> None:
     refused(service, 413, {"kind": "train", "config": {"data": {"dir": "/x" * 60_000}}}, "bytes")
 

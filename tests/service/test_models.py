@@ -79,7 +79,11 @@ def test_without_a_model_the_classic_fbp_serves_and_says_so(tmp_path: Path) -> N
         answer = client.post("/reconstruct", content=as_npy(np.zeros((1000, 513), np.float32)))
         assert answer.status_code == 200
         assert (answer.headers["x-model"], answer.headers["x-model-version"]) == ("classic-fbp", "hann-1")
-        assert client.get("/models").json() == {"models": [], "without_model": "classic-fbp: hann, cut-off 1"}
+        assert client.get("/models").json() == {
+            "models": [],
+            "absent": {},
+            "without_model": "classic-fbp: hann, cut-off 1",
+        }
         assert "POST /models/best/activate" in reconstruct(client, "?method=learned").json()["detail"]
 
 

@@ -163,10 +163,24 @@ def test_runs_their_reports_and_pictures(tmp_path: Path) -> None:
     with running(settings) as client:
         (found,) = client.get("/runs").json()["runs"]
         assert (found["name"], found["state"], found["reports"]) == ("one", "completed", [str(evaluation)])
+        assert found["model"]
         report = client.get("/report", params={"place": found["reports"][0]})
         assert report.status_code == 200
         assert report.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
         assert client.get("/report", params={"place": str(run)}).status_code == 404
+        sweep = run.with_name("sweep")
+        sweep.mkdir()
+        (sweep / "index.html").write_text("<!doctype html>")
+        found = client.get("/runs").json()["runs"][0]
+        assert (found["name"], found["state"], found["model"], found["reports"]) == (
+            "sweep",
+            "report",
+            False,
+            [str(sweep)],
+        )
+        report = client.get("/report", params={"place": str(sweep)})
+        assert report.status_code == 200
+        assert report.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
         assert client.get("/report", params={"place": "/etc"}).status_code == 422
         (evaluation / "report.html").unlink()
         (evaluation / "report.html").symlink_to("/etc/passwd")
@@ -174,7 +188,20 @@ def test_runs_their_reports_and_pictures(tmp_path: Path) -> None:
         assert client.get("/jobs/none/newest").status_code == 404
 
 
+def test_recipes_say_what_they_set(client: httpx.Client) -> None:
+    found = client.get("/recipes", headers=OPERATE).json()
+    assert "optim.lr" in found["searched"]["learning_rate"]
+    recipes = {one["name"]: one["settings"] for one in found["recipes"]}
+    assert recipes["quickstart"] == {
+        "window.kind": "adaptive",
+        "window.init": "hann",
+        **{"loss.l1": 0.0, "loss.ms_ssim": 0.0, "loss.edge": 0.0, "loss.log_mse": 0.5, "loss.local_ssim": 1.0},
+        **{"optim.lr": 0.05, "optim.schedule": "cosine", "train.epochs": 6},
+    }
+    assert recipes["lodopab-sparse"]["data.every"] == 5
+
+
 def test_only_operators_see_runs(client: httpx.Client) -> None:
-    for path in ("/runs", "/report?place=runs", "/jobs/none/newest"):
+    for path in ("/runs", "/recipes", "/report?place=runs", "/jobs/none/newest"):
         assert client.get(path).status_code == 401
         assert client.get(path, headers=RECONSTRUCT).status_code == 403

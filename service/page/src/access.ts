@@ -6,6 +6,8 @@ const LOOK_MS = 10_000;
 
 export const access = signal<Documents["AccessDocument"] | null>(null);
 export const models = signal<Documents["ModelDocument"][]>([]);
+/** Models that are to serve and do not, and why: after a restart of the service they are loaded one by one. */
+export const absent = signal<Record<string, string>>({});
 /** Why nothing is known of the service; empty while it answers. */
 export const trouble = signal("");
 export const mayOperate = computed(() => access.value?.role === "operate");
@@ -24,8 +26,9 @@ export async function refresh(): Promise<void> {
 }
 
 export async function refreshModels(): Promise<void> {
-  const found = (await getJson<Documents["ModelList"]>("models")).models;
+  const { models: found, absent: lacking } = await getJson<Documents["ModelList"]>("models");
   if (JSON.stringify(found) !== JSON.stringify(models.value)) models.value = found;
+  if (JSON.stringify(lacking) !== JSON.stringify(absent.value)) absent.value = lacking ?? {};
 }
 
 effect(() => {

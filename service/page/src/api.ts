@@ -10,13 +10,17 @@ export class Problem extends Error {
     /** The HTTP status; 0 where no answer came. */
     readonly status: number,
     message: string,
+    /** What of the request does not hold, by its dotted names. */
+    readonly errors: Documents["ProblemDocument"]["errors"] = [],
   ) {
     super(message);
   }
 }
 
+export const NO_ANSWER = "The service does not answer. The page tries again until it does; nothing is lost.";
 export const CUT_OFF = "The answer was cut off half way; try again.";
 export const CHANGED = "The file has changed, or is gone, since it was dropped: drop it again.";
+const FOR_CALLERS = "; GET /docs describes every parameter"; // of the API, which the page's readers do not call
 const TOKEN = "fbp-ray-token";
 const RETRY_MS = 3000;
 const TRIES = 3; // of a service that is busy and says when to come again
@@ -28,6 +32,21 @@ export const gone = signal(false);
 /** Counts how often the service came back. */
 export const returns = signal(0);
 
+const MOST_TOKEN = 1000; // characters
+
+/** What is wrong with a token, which has to be a header's value; empty where nothing is. */
+export function tokenFault(token: string): string {
+  if (token.length > MOST_TOKEN) return `This is no token: it has ${token.length} characters, a token at most ${MOST_TOKEN}.`;
+  return /^[!-~]*$/.test(token) ? "" : "This is no token: it has a space, or signs other than plain letters, digits and punctuation.";
+}
+
+function keptToken(): string | null {
+  const token = sessionStorage.getItem(TOKEN);
+  if (token === null || !tokenFault(token)) return token;
+  forgetToken();
+  return null;
+}
+
 /** Keeps a token for this tab alone. */
 export function keepToken(token: string) {
   sessionStorage.setItem(TOKEN, token);
@@ -38,11 +57,11 @@ export function forgetToken() {
   sessionStorage.removeItem(TOKEN);
 }
 
-export const hasToken = () => sessionStorage.getItem(TOKEN) !== null;
+export const hasToken = () => keptToken() !== null;
 
 /** The answer of the service, whatever it is; raises Problem. */
 export async function call(address: string, init: RequestInit = {}, tries = TRIES): Promise<Response> {
-  const token = sessionStorage.getItem(TOKEN);
+  const token = keptToken();
   const headers = new Headers(init.headers);
   if (token) headers.set("Authorization", `Bearer ${token}`);
   let answer: Response;
@@ -52,7 +71,7 @@ export async function call(address: string, init: RequestInit = {}, tries = TRIE
     if (init.signal?.aborted) throw error;
     if (!(await canBeRead(init.body))) throw new Problem(0, CHANGED);
     void watchForReturn();
-    throw new Problem(0, "The service does not answer. The page tries again until it does; nothing is lost.");
+    throw new Problem(0, NO_ANSWER);
   }
   if (answer.ok) return answer;
   const seconds = Number(answer.headers.get("Retry-After"));
@@ -61,7 +80,7 @@ export async function call(address: string, init: RequestInit = {}, tries = TRIE
     init.signal?.throwIfAborted();
     return call(address, init, tries - 1);
   }
-  const problem = new Problem(answer.status, await explained(answer));
+  const problem = await explained(answer);
   if (answer.status === 401) {
     forgetToken();
     tokenAsked.value = token ? problem.message : "";
@@ -80,12 +99,13 @@ async function canBeRead(body: unknown): Promise<boolean> {
   }
 }
 
-async function explained(answer: Response): Promise<string> {
+async function explained(answer: Response): Promise<Problem> {
+  const { status, statusText } = answer;
   try {
-    const document = (await answer.json()) as Partial<Documents["ProblemDocument"]>;
-    return document.detail ?? `${answer.status} ${answer.statusText}`;
+    const { detail = `${status} ${statusText}`, errors } = (await answer.json()) as Partial<Documents["ProblemDocument"]>;
+    return new Problem(status, detail.replace(FOR_CALLERS, ""), errors);
   } catch {
-    return `${answer.status} ${answer.statusText || "without a reason"}; the service's log says more`;
+    return new Problem(status, `${status} ${statusText || "without a reason"}; the service's log says more`);
   }
 }
 

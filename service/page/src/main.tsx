@@ -3,7 +3,7 @@ import { render, type ComponentType } from "preact";
 import { useSignal } from "@preact/signals";
 import { access, mayOperate, refresh, trouble } from "./access";
 import { href, path } from "./address";
-import { forgetToken, gone, hasToken, keepToken, tokenAsked } from "./api";
+import { forgetToken, gone, hasToken, keepToken, tokenAsked, tokenFault } from "./api";
 import { JobsView } from "./jobs/JobsView";
 import { ModelsView } from "./models/ModelsView";
 import { Fault } from "./parts/Fault";
@@ -26,7 +26,9 @@ const VIEWS: View[] = [
 
 function Page() {
   const views = VIEWS.filter(({ operate }) => !operate || mayOperate.value);
-  const view = views.find(({ name }) => name === path.value.split("/")[0]) ?? views[0]!;
+  const wanted = path.value.split("/")[0];
+  const view = views.find(({ name }) => name === wanted) ?? views[0]!;
+  const refused = access.value && VIEWS.find(({ name }) => name === wanted && name !== view.name);
   document.title = `${view.title} – fbp-ray`;
   return (
     <>
@@ -48,6 +50,11 @@ function Page() {
       )}
       <main>
         {!gone.value && tokenAsked.value === null && <Fault text={trouble.value} retry={() => void refresh()} />}
+        {refused && (
+          <p class="note refused" role="status">
+            {refused.title} needs a token with the role operate; this one has the role {access.value!.role}.
+          </p>
+        )}
         {tokenAsked.value !== null ? <AskToken why={tokenAsked.value} /> : access.value ? <view.Body /> : <Waiting />}
       </main>
       <footer>
@@ -75,21 +82,33 @@ function Waiting() {
 }
 
 function AskToken({ why }: { why: string }) {
-  const typed = useSignal("");
+  const [typed, wrong] = [useSignal(""), useSignal("")];
   return (
     <form
       class="token"
       onSubmit={(event) => {
         event.preventDefault();
-        if (typed.value.trim()) keepToken(typed.value.trim());
+        const token = typed.value.trim();
+        wrong.value = tokenFault(token);
+        if (token && !wrong.value) keepToken(token);
       }}
     >
       <h2>This service asks for a token</h2>
       {why && <p role="alert">{why[0]!.toUpperCase() + why.slice(1)}.</p>}
       <label>
         Token
-        <input type="password" autocomplete="off" value={typed.value} onInput={(event) => (typed.value = event.currentTarget.value)} />
+        <input
+          type="password"
+          autocomplete="off"
+          aria-invalid={!!wrong.value}
+          aria-describedby="token-wrong"
+          value={typed.value}
+          onInput={(event) => ([typed.value, wrong.value] = [event.currentTarget.value, ""])}
+        />
       </label>
+      <b class="wrong" id="token-wrong" role="alert">
+        {wrong.value}
+      </b>
       <button type="submit">Go on</button>
       <p class="note">It is kept for this tab alone and forgotten when the tab is closed. The operator of the service has it.</p>
     </form>

@@ -1,4 +1,4 @@
-// Made by `make page-types` of the OpenAPI document c1681afc4f9fb9586ccc57df00b704c88a03c9f34070dab387e17c7297565f3b
+// Made by `make page-types` of the OpenAPI document 86ea233ab29d2463ae576dd282fc298f93a111512a446b0a3ed5050087c5f821
 export interface paths {
     "/reconstruct": {
         parameters: {
@@ -202,6 +202,22 @@ export interface paths {
         get?: never;
         put?: never;
         post: operations["activate_job_jobs__id__activate_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/recipes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["list_recipes_recipes_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -562,6 +578,10 @@ export interface components {
         };
         ModelList: {
             models: components["schemas"]["ModelDocument"][];
+            /** @default {} */
+            absent: {
+                [key: string]: string;
+            };
             without_model: string;
         };
         OptimConfig: {
@@ -619,11 +639,29 @@ export interface components {
             }[];
             /** @default {} */
             best: components["schemas"]["Best"];
+            /** @default false */
+            model: boolean;
+            /** @default false */
+            picture: boolean;
+            /** @default [] */
+            reports: string[];
             /** @default  */
             problem: string;
         };
         RayConfig: {
             address?: string | null;
+        };
+        RecipeDocument: {
+            name: string;
+            settings: {
+                [key: string]: unknown;
+            };
+        };
+        RecipeList: {
+            recipes: components["schemas"]["RecipeDocument"][];
+            searched: {
+                [key: string]: string[];
+            };
         };
         ReconstructConfig: {
             checkpoint?: string | null;
@@ -665,6 +703,7 @@ export interface components {
             psnr: components["schemas"]["Figure"] | null;
             ssim: components["schemas"]["Figure"] | null;
             changed: string | null;
+            model: boolean;
             reports: string[];
         };
         RunList: {
@@ -1209,6 +1248,10 @@ export interface components {
             detail: string;
             /** @default  */
             request_id: string;
+            /** @default [] */
+            errors: {
+                [key: string]: string;
+            }[];
         };
     };
     responses: never;
@@ -2351,6 +2394,41 @@ export interface operations {
                 };
             };
             507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_recipes_recipes_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecipeList"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -5,22 +5,33 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { accessible, asNpy, drawn, drop, npy, open, panel } from "./checks.js";
 import { chromium, served } from "./shared.js";
-import { sweepInItsPlace } from "./sweep.js";
+import { sweepInItsPlace, trainingInItsPlace } from "./sweep.js";
 import { ANGLES, CELLS, SIDE } from "./training.js";
 
 const setting = (page, path) => page.locator(`[id="setting-${path}"]`);
+const help = (page, path) => page.locator(`[id="setting-${path}-help"]`);
+const isFocused = (page, path) => page.waitForFunction((id) => document.activeElement.id === id, `setting-${path}`);
 
 let page, done; // its tab stays open while it goes on
 
 async function submitTraining(t) {
   ({ page, done } = await open(chromium, `${served.address}#jobs`));
+  await t.test("fields show what the recipe gives", async () => {
+    await page.locator("[id='setting-train.epochs'][placeholder='6']").waitFor();
+    await setting(page, "recipe").selectOption("reference");
+    assert.equal(await setting(page, "train.epochs").getAttribute("placeholder"), "10");
+    assert.equal(await setting(page, "optim.lr").getAttribute("placeholder"), "0.001");
+    await setting(page, "recipe").selectOption("");
+    assert.equal(await setting(page, "optim.lr").getAttribute("placeholder"), "0.05");
+  });
   await t.test("a value out of range is said at its field, and nothing is sent", async () => {
     const sent = [];
     page.on("request", (request) => request.method() === "POST" && sent.push(request.url()));
     await setting(page, "train.epochs").fill("-1");
     await page.getByText("At least 0.").waitFor();
     await page.getByRole("button", { name: "Train", exact: true }).last().click();
-    await page.getByRole("alert").filter({ hasText: "Not sent" }).waitFor();
+    await page.getByRole("alert").filter({ hasText: /Not sent.*train.epochs/s }).waitFor();
+    await isFocused(page, "train.epochs");
     assert.deepEqual(sent, []);
     await setting(page, "train.epochs").fill("2");
   });
@@ -28,13 +39,33 @@ async function submitTraining(t) {
     await setting(page, "run.name").fill("from-the-page");
     await setting(page, "data.dir").fill("data/nowhere");
     await page.getByRole("button", { name: "Train", exact: true }).last().click();
-    await page.getByRole("alert").filter({ hasText: "there is no data folder" }).waitFor();
+    await help(page, "data.dir").filter({ hasText: "here is no data folder" }).waitFor();
+    await isFocused(page, "data.dir");
+    const wrong = { "window.cutoff": "hello", "data.photons": "[200,100]", "postprocessing.dilations": "[0]", "train.monitor": "zzz" };
+    await page.evaluate(() => document.querySelectorAll("details").forEach((one) => (one.open = true)));
+    for (const [path, value] of Object.entries(wrong)) await setting(page, path).fill(value);
+    await page.locator("summary").first().click(); // they are out of sight
+    await page.getByRole("button", { name: "Train", exact: true }).last().click();
+    await help(page, "train.monitor").filter({ hasText: "None of what is described" }).waitFor();
+    await setting(page, "train.monitor").fill("");
+    await page.getByRole("button", { name: "Train", exact: true }).last().click();
+    await help(page, "data.photons").filter({ hasText: "Run from 200 to 100; give the smaller number first: 100 200" }).waitFor();
+    await help(page, "window.cutoff").filter({ hasText: "number" }).waitFor();
+    await help(page, "postprocessing.dilations").filter({ hasText: "greater than or equal to 1" }).waitFor();
+    await isFocused(page, "data.photons");
+    for (const path of Object.keys(wrong)) await setting(page, path).fill("");
+    assert.ok(await setting(page, "window.cutoff").isVisible()); // the panel stays open
+    await setting(page, "data.dir").fill("s3://bucket/x");
+    await page.getByRole("button", { name: "Train", exact: true }).last().click();
+    await help(page, "data.dir").filter({ hasText: "not a URI" }).waitFor();
+    await page.reload();
     assert.equal(await setting(page, "run.name").inputValue(), "from-the-page");
     await accessible(page);
   });
   await t.test("it is sent, and its page follows", async () => {
     await setting(page, "data.dir").fill("data/small");
     await page.getByText("All settings").click();
+    assert.equal(await setting(page, "window.kind").getAttribute("placeholder"), "adaptive");
     await setting(page, "window.kind").fill("frequency");
     await setting(page, "window.init").selectOption("hann");
     await setting(page, "train.batch_size").fill("2");
@@ -52,6 +83,7 @@ async function followIt(t) {
       await page.getByRole("heading", { name, exact: true }).waitFor();
     }
     await page.getByText("over the classic FBP").first().waitFor();
+    await page.getByText("train local-ssim").waitFor();
     assert.match(await page.locator("pre").innerText(), /epoch/);
     await accessible(page);
   });
@@ -96,6 +128,57 @@ export const failedJob = () => test("a job that failed says why, first of all", 
   await page.evaluate(() => (location.hash = "#jobs/sweep"));
   await page.locator("section.card .fault").first().waitFor();
   assert.match(await page.locator("section.card").first().innerText(), /^sweep weights\s+epoch 2 made a loss that is no number; lower --optim\.lr/);
+  await page.evaluate(() => (location.hash = "#jobs/no%20such"));
+  await page.getByText("There is no job no such").waitFor();
+  await done();
+});
+
+export const long = () => test("a long job is told by its events, its log to the end, and it can be submitted again", async () => {
+  const { page, done } = await open(chromium, served.address);
+  const asked = await trainingInItsPlace(page, 300);
+  await page.evaluate(() => (location.hash = "#jobs/long"));
+  await page.getByText("epoch 300 of 300").waitFor();
+  await page.getByText("train local-ssim").waitFor();
+  await page.getByText("The last 200,000 characters").waitFor();
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download the log" }).click()]);
+  assert.ok(readFileSync(await download.path()).length > 280_000);
+  assert.deepEqual(asked, []); // neither the document nor a picture, since there is none
+  await page.getByRole("button", { name: "Submit again" }).click();
+  await page.getByText("With the settings of job long").waitFor();
+  for (const [path, value] of [["recipe", "reference"], ["train.epochs", "300"], ["run.name", "long"]]) assert.equal(await setting(page, path).inputValue(), value);
+  await done();
+});
+
+export const failedTrials = () => test("trials that failed are told with their reasons", async () => {
+  for (const [length, heading] of [[3, "3 of 24 trials have failed"], [24, "All 24 trials have failed"]]) {
+    const { page, done } = await open(chromium, served.address);
+    const fail = (row, i) => (i < length ? { ...row, status: "failed", psnr: null, ssim: null, merit: null, reason: "the loss is no number" } : row);
+    await sweepInItsPlace(page, {}, fail);
+    await page.evaluate(() => (location.hash = "#jobs/sweep"));
+    const failed = page.getByRole("region", { name: "Trials that failed" });
+    await failed.getByRole("heading", { name: heading }).waitFor();
+    assert.match(await failed.innerText(), /0001, 0002.*: the loss is no number/);
+    if (length === 3) {
+      await page.getByRole("button", { name: "0020" }).click();
+      await page.getByRole("heading", { name: "Trial 0020" }).waitFor();
+      await page.getByText("shepp-logan").first().waitFor(); // each choice is named at its axis
+    }
+    await done();
+  }
+});
+
+export const badToken = () => test("what cannot be a token is refused at the field, and forgotten where it was kept", async () => {
+  const { page, done } = await open(chromium, `${served.address}#models`);
+  await page.evaluate(() => sessionStorage.setItem("fbp-ray-token", "“curly”"));
+  await page.route("**/access", (route) => route.fulfill({ status: 401, contentType: "application/problem+json", body: JSON.stringify({ detail: "this needs a token" }) }));
+  await page.reload();
+  const field = page.getByLabel("Token");
+  for (const token of ["“curly”", "two words", "x".repeat(100_000)]) {
+    await field.fill(token);
+    await page.getByRole("button", { name: "Go on" }).click();
+    await page.getByRole("alert").filter({ hasText: "This is no token" }).waitFor();
+  }
+  assert.equal(await page.evaluate(() => sessionStorage.getItem("fbp-ray-token")), null);
   await done();
 });
 

@@ -2,7 +2,7 @@
 import { test } from "node:test";
 import { accessible, fits } from "./checks.js";
 import { failingService, files, stoppedService, tokens } from "./faults.js";
-import { failedJob, followTraining, startTraining, switching } from "./jobs.js";
+import { badToken, failedJob, failedTrials, followTraining, long, startTraining, switching } from "./jobs.js";
 import { names, together, touch } from "./honest.js";
 import { ownUnit } from "./own-unit.js";
 import { painters, reconstruct, stacks } from "./reconstruct.js";
@@ -19,6 +19,9 @@ touch();
 files();
 failingService();
 failedJob();
+long();
+failedTrials();
+badToken();
 tokens();
 followTraining();
 ownUnit();

@@ -1,31 +1,28 @@
-// A job: how it stands, its curves as they come, its newest picture, its log; stop it, serve its model.
-import { useSignal, type Signal } from "@preact/signals";
+// A job: how it stands, what came of it so far, what was asked for, its log; stop it, serve its model, submit it again.
+import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { refreshModels } from "../access";
-import { call, getJson, isAbort, Problem, send, words, type Documents } from "../api";
-import { Chart } from "../parts/Chart";
+import { send, type Documents } from "../api";
 import { Fault } from "../parts/Fault";
+import { Report } from "../parts/Report";
 import { useTask } from "../parts/task";
 import { Wide } from "../parts/Wide";
-import { eventsOf, textOf } from "../stream";
-import { Done, when } from "./JobsView";
+import { addressOf, doneOf, follow, type Job, type Row } from "./follow";
+import { openWith } from "./held";
+import { Done, NoSuchJob, when } from "./JobsView";
+import { Log } from "./Log";
 import { SweepCharts } from "./Sweep";
-
-type Job = Documents["JobDocument"];
-export type Row = Record<string, unknown>;
-const AGAIN_MS = 3000;
-const MOST_LOG = 200_000; // characters that are shown
+import { Curves, Newest } from "./Training";
 
 export function JobView({ id }: { id: string }) {
-  const job = useSignal<Job | null>(null);
-  const rows = useSignal<Row[]>([]);
-  const problem = useSignal("");
+  const [job, rows, problem, none] = [useSignal<Job | null>(null), useSignal<Row[]>([]), useSignal(""), useSignal(false)];
   useEffect(() => {
     const gone = new AbortController();
-    void follow(id, job, rows, problem, gone.signal);
+    void follow(id, { job, rows, problem, none }, gone.signal);
     return () => gone.abort();
   }, [id]);
   const now = job.value;
+  if (none.value) return <NoSuchJob id={id} />;
   return (
     <div class="main">
       <p>
@@ -38,7 +35,9 @@ export function JobView({ id }: { id: string }) {
             <h2>
               {now.kind} {now.place.split("/").at(-1)}
             </h2>
-            {now.reason && now.status !== "succeeded" && <p class={now.status === "failed" || now.status === "lost" ? "fault" : "note"}>{now.reason}</p>}
+            {now.reason && now.status !== "succeeded" && (
+              <p class={now.status === "failed" || now.status === "lost" ? "fault" : "note"}>{now.reason.replace(/ \((?:POST|GET) [^)]*\)/g, "")}</p>
+            )}
             <p>
               <span class={`state ${now.status}`}>{now.status}</span>{" "}
               <span class="note">
@@ -46,15 +45,17 @@ export function JobView({ id }: { id: string }) {
                 {now.ended && `, ended ${when(now.ended)}`}
               </span>
             </p>
-            <Done {...now.progress} done={Math.max(now.progress.done, rows.value.length)} />
+            <Done unit={now.progress.unit} total={now.progress.total} done={doneOf(now, rows.value)} />
             <Fault text={now.progress.problem} />
-            <Actions job={now} hasModel={rows.value.length > 0} />
+            <Actions job={now} />
             <Best best={now.progress.best} />
           </section>
           {now.kind === "train" && <Curves rows={rows.value} best={now.progress.best} />}
-          {now.kind === "sweep" && <SweepCharts rows={rows.value} />}
+          {now.kind === "sweep" && <SweepCharts rows={rows.value} job={now} />}
           {now.kind === "evaluate" && <Table rows={rows.value} />}
-          {now.kind === "train" && <Newest id={id} epoch={rows.value.length} />}
+          {now.kind === "train" && <Newest id={id} epoch={now.progress.done} there={now.progress.picture} />}
+          {now.kind === "reconstruct" && <Volume job={now} />}
+          <Request job={now} />
           <Log id={id} />
         </>
       )}
@@ -62,52 +63,36 @@ export function JobView({ id }: { id: string }) {
   );
 }
 
-/** Follows a job by its events until it has ended; when the service is away, from where it was. */
-async function follow(id: string, job: Signal<Job | null>, rows: Signal<Row[]>, problem: Signal<string>, gone: AbortSignal) {
-  let seen = "";
-  while (!gone.aborted) {
-    try {
-      for await (const { name, id: number, data } of eventsOf(`jobs/${id}/events`, seen, gone)) {
-        problem.value = "";
-        seen = number;
-        if (name === "status" || name === "end") job.value = data as Job;
-        else {
-          rows.value = [...rows.value, data as Row];
-          if (name === "epoch") job.value = await getJson<Job>(`jobs/${id}`, gone);
-        }
-        if (name === "end") return;
-      }
-    } catch (error) {
-      if (isAbort(error)) return;
-      problem.value = words(error);
-      if (error instanceof Problem && error.status >= 400 && error.status < 500) return;
-    }
-    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
-  }
-}
-
-function Actions({ job, hasModel }: { job: Job; hasModel: boolean }) {
-  const { problem, said, busy, run } = useTask();
+function Actions({ job }: { job: Job }) {
+  const [stopping, serving, opening] = [useTask(), useTask(), useTask()];
   const name = useSignal("best");
-  const stop = () => run(async () => ((await send("POST", `jobs/${job.id}/stop`)), "It is being stopped; what is finished is kept."));
+  const stop = () => stopping.run(async () => ((await send("POST", `${addressOf(job.id)}/stop`)), "It is being stopped; what is finished is kept."));
   const serve = () =>
-    run(async () => {
-      const model = await send<Documents["ModelDocument"]>("POST", `jobs/${job.id}/activate`, { name: name.value });
+    serving.run(async () => {
+      const model = await send<Documents["ModelDocument"]>("POST", `${addressOf(job.id)}/activate`, { name: name.value });
       await refreshModels();
       return `${model!.name} serves version ${model!.version} now.`;
     });
-  const makesModels = job.kind === "train" || job.kind === "sweep";
+  const open = () => opening.run(async () => (await openWith(job), ""));
+  const busy = stopping.busy.value || serving.busy.value || opening.busy.value;
+  const said = (job.ended ? "" : stopping.said.value) || serving.said.value;
   return (
     <>
       <div class="buttons">
+        {job.progress.reports?.map((place) => <Report key={place} place={place} folder={job.place} />)}
         {!job.ended && (
-          <button type="button" disabled={busy.value} onClick={() => void stop()}>
+          <button type="button" disabled={busy} onClick={() => void stop()}>
             Stop
           </button>
         )}
-        {makesModels && hasModel && (
+        {job.ended && (
+          <button type="button" disabled={busy} onClick={() => void open()}>
+            {job.status === "succeeded" ? "Another job like this" : "Submit again"}
+          </button>
+        )}
+        {job.progress.model && (
           <>
-            <button type="button" disabled={busy.value} onClick={() => void serve()}>
+            <button type="button" disabled={busy} onClick={() => void serve()}>
               Serve this model
             </button>
             <label>
@@ -116,10 +101,10 @@ function Actions({ job, hasModel }: { job: Job; hasModel: boolean }) {
             </label>
           </>
         )}
-        {busy.value && <progress aria-label="The service is at work" />}
+        {busy && <progress aria-label="The service is at work" />}
       </div>
-      <Fault text={problem.value} />
-      {said.value && <p role="status">{said.value}</p>}
+      <Fault text={stopping.problem.value || serving.problem.value || opening.problem.value} />
+      {said && <p role="status">{said}</p>}
     </>
   );
 }
@@ -141,127 +126,92 @@ function Best({ best }: { best: Documents["Best"] }) {
   );
 }
 
-const number = (value: unknown) => (typeof value === "number" && Number.isFinite(value) ? value : null);
-
-function Curves({ rows, best }: { rows: Row[]; best: Documents["Best"] }) {
-  if (!rows.length) return null;
-  const x = rows.map(({ epoch }) => Number(epoch));
-  const names = Object.keys(rows[0]!);
-  const curve = (name: string, label = name.replace("_", " ").replaceAll("_", "-")) => ({ name: label, values: rows.map((row) => number(row[name])) });
-  const losses = names.filter((name) => /^(train|validation)_/.test(name) && !/_(psnr|ssim|range)/.test(name)).map((name) => curve(name));
-  const quality = (["psnr", "ssim"] as const).filter((name) => names.includes(`validation_${name}`));
-  return (
-    <div class="window">
-      <section class="chart-card">
-        <h2>Loss and its parts</h2>
-        <Chart x={x} whole xName="epoch" yName="loss" curves={losses} label="Losses by epoch" />
-      </section>
-      {quality.map((name) => {
-        const { value, over_fbp } = best[name] ?? {};
-        const classic = typeof value === "number" && typeof over_fbp === "number" ? value - over_fbp : null;
-        const line = classic === null ? [] : [{ name: "classic FBP, best Hann", values: x.map(() => classic), dash: [6, 4] }];
-        const title = name === "psnr" ? "PSNR, dB" : "SSIM";
-        return (
-          <section class="chart-card" key={name}>
-            <h2>{title}</h2>
-            <Chart x={x} whole xName="epoch" yName={title} curves={[curve(`validation_${name}`, "learned"), ...line]} label={`${title} by epoch`} />
-          </section>
-        );
-      })}
-      {names.includes("lr") && (
-        <section class="chart-card">
-          <h2>Learning rate</h2>
-          <Chart x={x} whole xName="epoch" yName="rate" curves={[curve("lr", "learning rate")]} label="Learning rate by epoch" />
-        </section>
-      )}
-    </div>
-  );
-}
-
-/** The newest reconstruction, fetched anew after each epoch. */
-function Newest({ id, epoch }: { id: string; epoch: number }) {
-  const picture = useSignal("");
-  useEffect(() => {
-    const gone = new AbortController();
-    call(`jobs/${id}/newest`, { signal: gone.signal })
-      .then((answer) => answer.blob())
-      .then((content) => {
-        URL.revokeObjectURL(picture.value);
-        picture.value = URL.createObjectURL(content);
-      })
-      .catch(() => undefined); // there is none yet
-    return () => gone.abort();
-  }, [id, epoch]);
-  if (!picture.value) return null;
-  return (
-    <section class="chart-card">
-      <h2>The newest reconstruction</h2>
-      <Wide label="The picture">
-        <img src={picture.value} alt={`Reconstructions of a validation sample after epoch ${epoch}`} />
-      </Wide>
-    </section>
-  );
-}
+const WORDS: Record<string, string> = {
+  hann_psnr: "Hann, best for PSNR",
+  hann_ssim: "Hann, best for SSIM",
+  zeng: "Zeng",
+  psnr: "PSNR, dB",
+  ssim: "SSIM",
+  psnr_fr: "PSNR, dB, of range 1",
+  ssim_fr: "SSIM, of range 1",
+};
+const inWords = (name: string) => WORDS[name] ?? name.replaceAll("_", " ");
 
 function Table({ rows }: { rows: Row[] }) {
   if (!rows.length) return null;
   const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
-  const cell = (value: unknown) => (typeof value === "number" ? +value.toPrecision(5) : String(value ?? "–"));
+  const cell = (value: unknown) => (typeof value === "number" ? +value.toPrecision(5) : inWords(String(value ?? "–")));
   return (
     <section class="chart-card">
       <Wide label="Figures">
-      <table>
-        <thead>
-          <tr>
-            {names.map((name) => (
-              <th key={name}>{name.replaceAll("_", " ")}</th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((row) => (
-            <tr key={String(row[names[0]!])}>
+        <table>
+          <thead>
+            <tr>
               {names.map((name) => (
-                <td key={name}>{cell(row[name])}</td>
+                <th key={name}>{inWords(name)}</th>
               ))}
             </tr>
-          ))}
-        </tbody>
-      </table>
+          </thead>
+          <tbody>
+            {rows.map((row) => (
+              <tr key={String(row[names[0]!])}>
+                {names.map((name) => (
+                  <td key={name}>{cell(row[name])}</td>
+                ))}
+              </tr>
+            ))}
+          </tbody>
+        </table>
       </Wide>
     </section>
   );
 }
 
-function Log({ id }: { id: string }) {
-  const text = useSignal("");
-  const problem = useSignal("");
-  useEffect(() => {
-    const gone = new AbortController();
-    void (async () => {
-      while (!gone.signal.aborted) {
-        try {
-          let all = "";
-          for await (const part of textOf(`jobs/${id}/logs?follow=true`, { signal: gone.signal })) {
-            text.value = all = (all + part).slice(-MOST_LOG);
-          }
-          return;
-        } catch (error) {
-          if (isAbort(error)) return;
-          problem.value = error instanceof Problem && error.status ? words(error) : "";
-          await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
-        }
-      }
-    })();
-    return () => gone.abort();
-  }, [id]);
+function Facts({ facts, settings = false }: { facts: [string, unknown][]; settings?: boolean }) {
   return (
-    <details class="card" open>
-      <summary>Log</summary>
-      <Fault text={problem.value} />
-      <pre tabIndex={0} ref={(element) => void (element && (element.scrollTop = element.scrollHeight))}>
-        {text.value.replace(/\x1b\[[0-9;]*m/g, "") || "nothing yet"}
-      </pre>
+    <dl class={settings ? "settings" : undefined}>
+      {facts.map(([what, value]) => (
+        <div key={what}>
+          <dt>{what}</dt>
+          <dd>{typeof value === "string" ? value : JSON.stringify(value)}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+/** Settings by their dotted names. */
+function flat(settings: unknown, before = ""): [string, unknown][] {
+  return Object.entries(settings as Record<string, unknown>).flatMap(([name, value]): [string, unknown][] =>
+    value && typeof value === "object" && !Array.isArray(value) && Object.keys(value).length ? flat(value, `${before}${name}.`) : [[before + name, value]],
+  );
+}
+
+function Volume({ job: { request, place, status } }: { job: Job }) {
+  const given = new Map(flat(request.config ?? {}));
+  const by = given.get("checkpoint") ?? `the classic FBP, ${String(given.get("window"))}, cut-off ${String(given.get("cutoff") ?? 1)}`;
+  return (
+    <section class="card">
+      <h2>The volume</h2>
+      <Facts
+        facts={[
+          ["where", status === "succeeded" ? place : `${place}, once it is complete; until then ${place}.partial`],
+          ["of", given.get("data.dir")],
+          ["rows", given.get("rows") ?? (given.get("part") ? `those of the ${String(given.get("part"))} part` : "all")],
+          ["by", by],
+        ]}
+      />
+    </section>
+  );
+}
+
+function Request({ job: { request } }: { job: Job }) {
+  const facts: [string, unknown][] = [...(request.space ? [["searched", String(request.space).replaceAll("_", " ")] as [string, unknown]] : []), ...flat(request.config ?? {})];
+  return (
+    <details class="card">
+      <summary>What was asked for</summary>
+      <p class="note">All else is the recipe's, or the default.</p>
+      <Facts facts={facts} settings />
     </details>
   );
 }

@@ -17,7 +17,7 @@ async function look(gone: AbortSignal) {
   try {
     jobs.value = (await getJson<Documents["JobList"]>("jobs?limit=200", gone)).jobs;
     const active = jobs.value.filter(({ status }) => status === "running");
-    const documents = await Promise.all(active.map(({ id }) => getJson<Documents["JobDocument"]>(`jobs/${id}`, gone)));
+    const documents = await Promise.all(active.map(({ id }) => getJson<Documents["JobDocument"]>(`jobs/${encodeURIComponent(id)}`, gone)));
     running.value = Object.fromEntries(documents.map(({ id, progress }) => [id, progress]));
     problem.value = "";
   } catch (error) {
@@ -26,8 +26,20 @@ async function look(gone: AbortSignal) {
 }
 
 export function JobsView() {
-  const id = path.value.split("/")[1];
-  return id ? <JobView key={id} id={id} /> : <List />;
+  const id = path.value.split("/").slice(1).join("/");
+  if (!id) return <List />;
+  return /^[\w-]+$/.test(id) ? <JobView key={id} id={id} /> : <NoSuchJob id={id} />;
+}
+
+/** An address that names no job. */
+export function NoSuchJob({ id }: { id: string }) {
+  return (
+    <p class="card">
+      <span>
+        There is no job {id.slice(0, 100)}. <a href="#jobs">All jobs</a> has those that there are.
+      </span>
+    </p>
+  );
 }
 
 function List() {
@@ -54,22 +66,21 @@ function List() {
               <thead>
                 <tr>
                   <th>Job</th>
-                  <th>Kind</th>
                   <th>State</th>
-                  <th>Begun</th>
                 </tr>
               </thead>
               <tbody>
                 {jobs.value.map((job) => (
                   <tr key={job.id}>
                     <td>
-                      <a href={`#jobs/${job.id}`}>{job.place.split("/").at(-1)}</a>
+                      <a href={`#jobs/${encodeURIComponent(job.id)}`}>{job.place.split("/").at(-1)}</a>
+                      <p class="note">
+                        {job.kind}, {job.started ? `begun ${when(job.started)}` : `submitted ${when(job.created)}`}
+                      </p>
                     </td>
-                    <td>{job.kind}</td>
                     <td>
                       <State job={job} />
                     </td>
-                    <td>{when(job.started ?? job.created)}</td>
                   </tr>
                 ))}
               </tbody>
@@ -85,12 +96,16 @@ function State({ job: { id, status, reason } }: { job: Documents["JobSummary"] }
   const progress = running.value[id];
   return (
     <>
-      <span class={`state ${status}`}>{status}</span> {progress?.total ? <Done {...progress} /> : <span class="note">{reason}</span>}
+      <span class={`state ${status}`}>{status}</span> {progress?.total ? <Done {...progress} /> : <span class="note">{inShort(reason)}</span>}
     </>
   );
 }
 
-export function Done({ done, total, unit }: Documents["Progress"]) {
+const MOST_REASON = 160; // characters of a reason in the list
+const inShort = (text: string) => (text.length > MOST_REASON ? `${text.slice(0, MOST_REASON)} …` : text);
+
+export function Done({ done, total, unit }: Pick<Documents["Progress"], "done" | "total" | "unit">) {
+  if (total === 0) return <p class="note">A window that is solved, without epochs.</p>;
   return (
     <label class="done">
       <progress max={total ?? 1} value={done} />

@@ -16,6 +16,7 @@ export interface Schema {
   exclusiveMinimum?: number;
   exclusiveMaximum?: number;
 }
+const NAMES = "^[A-Za-z0-9][A-Za-z0-9._-]"; // how the pattern of names begins
 export type Definitions = Record<string, Schema>;
 
 export interface Field {
@@ -27,10 +28,15 @@ export interface Field {
   required: boolean;
   /** What holds where nothing is given, as text. */
   otherwise: string;
+  /** Whether that is so by the recipe. */
+  recipes: boolean;
   help: string;
 }
 
 const follow = (schema: Schema, all: Definitions): Schema => (schema.$ref ? all[schema.$ref.split("/").at(-1)!]! : schema);
+
+/** A setting as it is written in its field. */
+export const textOf = (value: unknown) => (value === undefined || value === null ? "" : typeof value === "string" ? value : JSON.stringify(value));
 
 /** All fields of a schema, those of inner objects by dotted names. */
 export function fieldsOf(schema: Schema, all: Definitions, before = "", outer: unknown = undefined): Field[] {
@@ -44,8 +50,7 @@ export function fieldsOf(schema: Schema, all: Definitions, before = "", outer: u
     const one = kinds.length === 1 ? kinds[0]! : {};
     const choices = one.enum ?? (one.const === undefined ? [] : [one.const]);
     const kind = choices.length ? "choice" : one.type === "boolean" ? "switch" : one.type === "string" ? "text" : one.type === "integer" || one.type === "number" ? one.type : "json";
-    const otherwise = preset === undefined || preset === null ? "" : typeof preset === "string" ? preset : JSON.stringify(preset);
-    return { path, kind, choices, schema: one, required: required.includes(name), otherwise, help: given.description ?? inner.description ?? "" } satisfies Field;
+    return { path, kind, choices, schema: one, required: required.includes(name), otherwise: textOf(preset), recipes: false, help: given.description ?? inner.description ?? "" } satisfies Field;
   });
 }
 
@@ -63,7 +68,7 @@ export function fault({ kind, schema, required }: Field, text: string): string {
     if (exclusiveMaximum !== undefined && value >= exclusiveMaximum) return `Less than ${exclusiveMaximum}.`;
   }
   if (schema.pattern && kind === "text" && !new RegExp(schema.pattern).test(text)) {
-    return "Letters, digits and . _ - alone, the first a letter or a digit, and not too long.";
+    return schema.pattern.startsWith(NAMES) ? "Letters, digits and . _ - alone, the first a letter or a digit, and not too long." : "None of what is described here.";
   }
   return "";
 }
@@ -94,15 +99,46 @@ export function settingsOf(fields: Field[], texts: Record<string, string>): Reco
   return settings;
 }
 
-/** The parts of the service's message that are about fields, by field, and the rest. */
-export function faultsOf(message: string, fields: Field[]): { byField: Record<string, string>; rest: string } {
-  const byField: Record<string, string> = {};
+/** What was given, as texts of the fields. */
+export function textsOf(fields: Field[], settings: Record<string, unknown>): Record<string, string> {
+  const value = (path: string) => path.split(".").reduce<unknown>((place, name) => (place as Record<string, unknown> | undefined)?.[name], settings);
+  return Object.fromEntries(fields.flatMap(({ path }) => (textOf(value(path)) ? [[path, textOf(value(path))]] : [])));
+}
+
+/** What the service refuses, by field where it names one, and the rest. */
+export function faultsOf({ message, errors = [] }: { message: string; errors?: Record<string, string>[] | undefined }, fields: Field[]): { byField: Record<string, string>; rest: string } {
+  const found: { path: string; depth: number; text: string }[] = [];
   const rest: string[] = [];
-  for (const sentence of message.split(/; |\n/)) {
-    const place = /(?:\bconfig\.|--)([\w.]+): (.*)/.exec(sentence);
-    const field = place && fields.find(({ path }) => place[1] === path || place[1]!.startsWith(`${path}.`));
-    if (field) byField[field.path] = place[2]!;
-    else rest.push(sentence);
+  const take = (place: string, text: string) => {
+    const inner = fields.filter(({ path }) => path === place || place.startsWith(`${path}.`)).at(-1);
+    const path = inner?.path ?? named(text, place, fields);
+    if (path) found.push({ path, depth: place.split(".").length, text: text.replaceAll(/--(?=[a-z_]+[.\w]*)/g, (dashes, at: number) => (fields.some(({ path }) => text.startsWith(path, at + 2)) ? "" : dashes)) });
+    else rest.push(text);
+  };
+  for (const { field = "", message = "" } of errors) take(field.replace(/^\w+\.config\.?/, ""), message);
+  if (!errors.length) {
+    for (const line of message.replaceAll(/ \((?:POST|GET) [^)]*\)/g, "").split(/\n\s*(?=--)/)) {
+      const [, place = "", text = line] = /^--([\w.]+): (.*)$/s.exec(line) ?? [];
+      take(place, text);
+    }
+  }
+  const byField: Record<string, string> = {};
+  for (const { path } of found) {
+    const own = found.filter((one) => one.path === path);
+    const deepest = own.filter(({ depth }) => depth === Math.max(...own.map(({ depth }) => depth))); // what is said of the whole follows from that
+    byField[path] = [...new Set(deepest.map(({ text }) => text))].join(", or ");
   }
   return { byField, rest: rest.join("; ") };
+}
+
+/** The field that a message names first: as an option or in backticks or, of the settings of a part, by its last name. */
+function named(text: string, part: string, fields: Field[]): string | undefined {
+  const before = part && `${part}.`;
+  const places = fields.flatMap(({ path }) => {
+    const [whole, last] = [path, path.slice(before.length)].map((name) => name.replaceAll(".", "\\."));
+    const at = text.search(new RegExp(`(?:--|\`)${whole}(?![\\w.]*\\w)`));
+    const inPart = part && path.startsWith(before) ? text.search(new RegExp(`(?<![\\w.-])${last}(?![\\w.])`)) : -1;
+    return [at, inPart].filter((place) => place >= 0).map((place) => ({ path, place }));
+  });
+  return places.sort((a, b) => a.place - b.place)[0]?.path;
 }

@@ -1,11 +1,11 @@
 // The view Models: what serves, its figures and where it came from; switch, and switch back; runs and their reports.
 import { signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { access, mayOperate, models, refreshModels } from "../access";
-import { call, getJson, isAbort, send, words, type Documents } from "../api";
+import { absent, mayOperate, models, refreshModels } from "../access";
+import { getJson, isAbort, send, words, type Documents } from "../api";
 import { when } from "../jobs/JobsView";
 import { Fault } from "../parts/Fault";
-import { save } from "../parts/save";
+import { Report } from "../parts/Report";
 import { useTask } from "../parts/task";
 import { Wide } from "../parts/Wide";
 import { chooseModel } from "../window/state";
@@ -16,12 +16,21 @@ const runs = signal<Run[]>([]);
 const runsProblem = signal("");
 /** What served under a name before this tab switched it. */
 const before = signal<Record<string, Model>>({});
+/** What the next model is to serve as. */
+const servesAs = signal("best");
 
 export function ModelsView() {
   useEffect(() => void refreshModels().catch(() => undefined), []);
   return (
     <div class="main">
-      {models.value.length === 0 && <p class="card">No model serves: the classic FBP answers. Train one, or activate one of the runs below.</p>}
+      {Object.entries(absent.value).map(([name, why]) => (
+        <p class="card" role="status" key={name}>
+          {name} does not serve yet: {why}.
+        </p>
+      ))}
+      {models.value.length + Object.keys(absent.value).length === 0 && (
+        <p class="card">No model serves: the classic FBP answers. Train one, or have one of the runs below serve.</p>
+      )}
       <div class="window">
         {models.value.map((model) => (
           <ModelCard key={model.name} model={model} />
@@ -89,7 +98,7 @@ function ModelCard({ model }: { model: Model }) {
         <a href="#window" onClick={() => chooseModel(name)}>
           Its window
         </a>
-        {itsRun?.reports.map((place) => <Report key={place} place={place} run={itsRun} />)}
+        {itsRun?.reports.map((place) => <Report key={place} place={place} folder={itsRun.place} />)}
         {mayOperate.value && earlier && (
           <button type="button" disabled={busy.value} onClick={() => void back()}>
             Switch back to {earlier.version}
@@ -110,13 +119,13 @@ function ModelCard({ model }: { model: Model }) {
 
 function Activate() {
   const { problem, said, busy, run } = useTask();
-  const [name, source] = [useSignal("best"), useSignal("")];
+  const source = useSignal("");
   return (
     <form
       class="card"
       onSubmit={(event) => {
         event.preventDefault();
-        void run(() => activate(name.value.trim(), source.value.trim()));
+        void run(() => activate(servesAs.value.trim(), source.value.trim()));
       }}
     >
       <h2>Serve another model</h2>
@@ -126,9 +135,9 @@ function Activate() {
       </label>
       <label>
         as
-        <input required value={name.value} size={12} onInput={(event) => (name.value = event.currentTarget.value)} />
+        <input required value={servesAs.value} size={12} onInput={(event) => (servesAs.value = event.currentTarget.value)} />
       </label>
-      <p class="note">It first has to reconstruct a phantom; until it does, what serves goes on serving.</p>
+      <p class="note">Requests that name no model get best. Under other names more models serve beside it: Reconstruct compares three. A model first has to reconstruct a phantom; until then what serves goes on serving.</p>
       <div class="buttons">
         <button type="submit" disabled={busy.value}>
           Serve it
@@ -153,7 +162,7 @@ function Runs() {
   const figure = (value: Documents["Figure"] | null, digits: number) => (value?.value === null || value === null ? "–" : value.value.toFixed(digits));
   return (
     <section class="card" aria-label="Runs">
-      <h2>Runs</h2>
+      <h2>Runs and reports</h2>
       <Fault text={runsProblem.value || problem.value} />
       {said.value && <p role="status">{said.value}</p>}
       {runs.value.length === 0 && <p class="note">The service sees none yet.</p>}
@@ -163,34 +172,37 @@ function Runs() {
             <thead>
               <tr>
                 <th>Run</th>
+                <th>Serve</th>
+                <th>Reports</th>
                 <th>State</th>
                 <th>Epochs</th>
                 <th>PSNR, dB</th>
                 <th>SSIM</th>
                 <th>Changed</th>
-                <th>Reports</th>
-                <th>Serve</th>
               </tr>
             </thead>
             <tbody>
               {runs.value.map((one) => (
                 <tr key={one.place}>
                   <td title={one.place}>{one.name}</td>
-                  <td title={one.reason}>{one.state}</td>
                   <td>
-                    {one.epochs_done} of {one.epochs ?? "?"}
-                  </td>
-                  <td>{figure(one.psnr, 2)}</td>
-                  <td>{figure(one.ssim, 4)}</td>
-                  <td>{one.changed ? when(one.changed) : "–"}</td>
-                  <td>{one.reports.length ? one.reports.map((place) => <Report key={place} place={place} run={one} />) : "–"}</td>
-                  <td>
-                    {one.epochs_done > 0 && (
-                      <button type="button" disabled={busy.value} aria-label={`Serve ${one.name} as best`} onClick={() => void run(() => activate("best", one.place))}>
-                        as best
+                    {one.model && (
+                      <button
+                        type="button"
+                        disabled={busy.value}
+                        aria-label={`Serve ${one.name} as ${servesAs.value}`}
+                        onClick={() => void run(() => activate(servesAs.value.trim(), one.place))}
+                      >
+                        as {servesAs.value}
                       </button>
                     )}
                   </td>
+                  <td>{one.reports.length ? one.reports.map((place) => <Report key={place} place={place} folder={one.place} />) : "–"}</td>
+                  <td title={one.reason}>{one.state === "report" ? (one.model ? "sweep" : "evaluation") : one.state}</td>
+                  <td>{one.state === "report" ? "–" : one.epochs === 0 ? "solved" : `${one.epochs_done} of ${one.epochs ?? "?"}`}</td>
+                  <td>{figure(one.psnr, 2)}</td>
+                  <td>{figure(one.ssim, 4)}</td>
+                  <td>{one.changed ? when(one.changed) : "–"}</td>
                 </tr>
               ))}
             </tbody>
@@ -198,32 +210,5 @@ function Runs() {
         </Wide>
       )}
     </section>
-  );
-}
-
-/** A report opens in a tab of its own; with a token, which a link cannot carry, it is saved. */
-function Report({ place, run }: { place: string; run: Run }) {
-  const problem = useSignal("");
-  const name = place === run.place ? "report" : place.split("/").at(-1)!;
-  const address = `report?place=${encodeURIComponent(place)}`;
-  if (!access.value?.tokens) {
-    return (
-      <a href={address} target="_blank" rel="noreferrer">
-        {name}{" "}
-      </a>
-    );
-  }
-  const fetchIt = () =>
-    call(address)
-      .then((answer) => answer.blob())
-      .then((content) => save(content, `${run.name}-${name}.html`))
-      .catch((error: unknown) => (problem.value = words(error)));
-  return (
-    <>
-      <button type="button" onClick={() => void fetchIt()}>
-        {name}
-      </button>
-      <Fault text={problem.value} />
-    </>
   );
 }

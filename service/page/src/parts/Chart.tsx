@@ -16,6 +16,13 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const theme = signal(dark.matches);
 dark.addEventListener("change", () => (theme.value = dark.matches));
 const HEIGHT = 240;
+const LETTER = 7.5; // pixels of a digit
+
+/** The numbers of an axis with as many digits as tell them apart. */
+function apart(values: number[]): string[] {
+  const digits = values.length > 1 ? Math.ceil(-Math.log10(values[1]! - values[0]!) - 1e-9) : 0;
+  return values.map((value) => value.toFixed(Math.min(12, Math.max(0, digits + 1))).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, ""));
+}
 
 /** Curves over a shared axis; the legend has the values under the cursor. */
 export function Chart(props: { x: number[]; xName: string; yName: string; curves: Curve[]; label: string; range?: [number, number]; digits?: number; whole?: boolean }) {
@@ -36,7 +43,7 @@ export function Chart(props: { x: number[]; xName: string; yName: string; curves
         width: element.clientWidth,
         height: HEIGHT,
         scales: { x: { time: false }, ...(range ? { y: { range } } : {}) },
-        axes: [{ ...axis, label: xName, labelSize: 20, ...(whole ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] } : {}) }, { ...axis, label: yName, labelSize: 20, size: 56 }],
+        axes: [{ ...axis, label: xName, labelSize: 20, ...(whole ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] } : {}) }, { ...axis, label: yName, labelSize: 20, values: (_, values) => apart(values), size: (_, texts) => Math.max(56, 20 + LETTER * Math.max(0, ...(texts ?? []).map((text) => text.length))) }],
         series: [
           { label: xName, value: (_, value) => shown(value) },
           ...curves.map(({ name, dash, width = 1.5, colour: own }, number) => ({
@@ -44,7 +51,7 @@ export function Chart(props: { x: number[]; xName: string; yName: string; curves
             stroke: colour(`--curve-${(own ?? number) % 8}`),
             width,
             ...(dash ? { dash } : {}),
-            points: { show: false },
+            points: { show: (made: uPlot) => made.data[0].length === 1 }, // a line needs two
             value: (_: uPlot, value: number | null) => shown(value),
           })),
         ],
