@@ -19,6 +19,7 @@ export const cutoff = numberInAddress("cutoff", 1, 0.05, 1);
 const chosen = inAddress<string[] | null>("models", null, (text) => [...new Set(text.split(",").filter(Boolean))], (names) => (names ?? ["-"]).join(","));
 const level = numberInAddress("level", -300, -2000, 6000);
 const width = numberInAddress("width", 1400, 1, 10000);
+const windowText = (window: Window | null) => (window ? `${window.level},${window.width}` : "");
 /** The window of images that are not in HU, in their own values; null until there is one. */
 const ownWindow = inAddress<Window | null>(
   "values",
@@ -27,7 +28,7 @@ const ownWindow = inAddress<Window | null>(
     const [level, width] = text.split(",").map(Number);
     return Number.isFinite(level) && width! > 0 && width! < Infinity ? { level: level!, width: width! } : null;
   },
-  (window) => (window ? `${window.level},${window.width}` : ""),
+  windowText,
 );
 /** The unit that was chosen, which not all data have. */
 export const chosenUnit = inAddress<Unit>("unit", "HU", (text) => (["HU", "1/m", "raw"] as const).find((known) => known === text) ?? "HU");
@@ -162,7 +163,8 @@ effect(() => {
     .catch((error: unknown) => (fileProblem.value = words(error)));
 });
 
-const firstImage = computed(() => panels.value.find(({ image }) => image.value)?.image.value ?? null);
+const firstPanel = computed(() => panels.value.find(({ image }) => image.value) ?? null);
+const firstImage = computed(() => firstPanel.value?.image.value ?? null);
 
 /** What all values stand for that are shown: those of the first image, or until there is one those of its model. */
 export const scale = computed(() => {
@@ -215,6 +217,7 @@ export const truthMismatch = computed(() => {
 /** What images hold that are not in HU: those of the stack that is shown. */
 interface Range {
   of: Image;
+  panel: Panel;
   low: number;
   high: number;
   /** Of differences. */
@@ -223,18 +226,22 @@ interface Range {
 /** Null for CT, and until there is an image. */
 export const range = signal<Range | null>(null);
 
-function rangeOf(image: Image): Range {
+function rangeOf(image: Image, panel: Panel): Range {
   const at = shares(image.picture.values); // with the shares of the service's PNG, and of reports
-  return { of: image, low: at(0.001), high: at(0.999), reach: +(DIFFERENCE_SHARE * Math.max(at(0.998), 1e-12)).toPrecision(2) };
+  return { of: image, panel, low: at(0.001), high: at(0.999), reach: +(DIFFERENCE_SHARE * Math.max(at(0.998), 1e-12)).toPrecision(2) };
 }
 
-const windowOf = ({ low, high }: Range): Window => ({ level: (low + high) / 2, width: high - low });
+const windowOf = ({ low, high }: Range): Window => rounded({ level: (low + high) / 2, width: high - low });
 
 effect(() => {
-  const [image, before] = [firstImage.value, range.peek()];
-  if (!image || image.scale.hu || (before?.of.ask.stack === image.ask.stack && sameScale(before.of.scale, image.scale))) return;
-  range.value = rangeOf(image);
-  if (before || !ownWindow.peek()) setOwnWindow(windowOf(range.value)); // else it is that of the address
+  const [panel, image, before] = [firstPanel.value, firstImage.value, range.peek()];
+  if (!panel || !image || image.scale.hu) return;
+  const known = before?.of.ask.stack === image.ask.stack && sameScale(before.of.scale, image.scale);
+  if (known && before.panel === panel) return;
+  range.value = rangeOf(image, panel);
+  // An image that comes later may stand before the one whose window this is; a window that somebody has chosen stays.
+  const chosen = before ? known && windowText(ownWindow.peek()) !== windowText(windowOf(before)) : !!ownWindow.peek();
+  if (!chosen) ownWindow.value = windowOf(range.value);
 });
 
 /** Level and width, in HU or else in values. */
@@ -269,16 +276,20 @@ export function shownOf(id: string): (Shown & { colours: Colours; minus: string 
 export const subtrahend = computed(() => [...images.value.keys()].map((id) => shownOf(id)!.minus).find(Boolean) ?? "");
 
 export function setWindow(window: Window) {
-  if (!scale.value.hu) return setOwnWindow(window);
+  if (!scale.value.hu) {
+    ownWindow.value = rounded(window);
+    return;
+  }
   batch(() => {
     level.value = Math.min(6000, Math.max(-2000, Math.round(window.level)));
     width.value = Math.min(10000, Math.max(1, Math.round(window.width)));
   });
 }
 
-function setOwnWindow({ level, width }: Window) {
-  const digits = (value: number) => +value.toPrecision(6); // those of the address
-  ownWindow.value = { level: digits(level), width: digits(Math.max(1e-9, width)) };
+/** A window with the digits of the address. */
+function rounded({ level, width }: Window): Window {
+  const digits = (value: number) => +value.toPrecision(6);
+  return { level: digits(level), width: digits(Math.max(1e-9, width)) };
 }
 
 /** Moves level and width by shares of what there is to see. */
@@ -291,9 +302,9 @@ export function dragWindow(across: number, down: number) {
 
 /** Level and width that show what the first image holds. */
 export function fitWindow() {
-  const first = firstImage.value;
-  if (!first) return;
-  if (!scale.value.hu) return setOwnWindow(windowOf(rangeOf(first)));
+  const [panel, first] = [firstPanel.value, firstImage.value];
+  if (!panel || !first) return;
+  if (!scale.value.hu) return setWindow(windowOf(rangeOf(first, panel)));
   const at = shares(first.picture.values);
   const [low, high] = [hounsfield(at(0.005)), hounsfield(at(0.995))];
   setWindow({ level: (low + high) / 2, width: high - low });
