@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,9 @@ from fbp_ray.train.record import measure_baseline
 if TYPE_CHECKING:
     from fbp_ray.sweep.object_store import StoredData
 
+WIDE = 200
+"""Columns of a log, where no line is broken."""
+
 
 def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
     """Runs a sweep, or goes on with one; returns the results.
@@ -77,7 +81,7 @@ def run_sweep(space: Space, tree: SweepTree, program: str) -> Results:
     search = open_search(space, tree)
     folder = SweepFolder(open_folder(tree.sweep.storage) / str(tree.sweep.name))
     folder.begin(tree, space)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     console.print(f"sweep {folder}; to go on with it: --sweep.name {tree.sweep.name}", highlight=False, soft_wrap=True)
 
     with _interrupted(tree):

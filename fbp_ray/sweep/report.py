@@ -145,7 +145,9 @@ def results_table(results: Results, width: int, most: int = BEST_AT_THE_END) -> 
         width: columns of the terminal; where it is narrow, the table has fewer columns.
         most: rows.
     """
-    for left_out in ((), ("epoch",), ("epoch", "over FBP"), ("epoch", "over FBP", "ended")):
+    always = ("epoch", "over FBP", "ended")
+    settings = [tuple(results.keys[-count:]) for count in range(1, len(results.keys) + 1)]
+    for left_out in ((), always[:1], always[:2], always, *(always + some for some in settings)):
         table = _results_table(results, most, left_out)
         if Console(width=10 * width).measure(table).maximum <= width:
             break
@@ -161,7 +163,8 @@ def _results_table(results: Results, most: int, left_out: tuple[str, ...]) -> Ta
         star = "*" if outcome.number in results.front else " "
         ended = "" if outcome.status == "completed" else "early"
         rows.append([name + star, *cells, str(outcome.best_epoch), ended])
-    table = _table(f"best by {results.metric}", "* no other trial is better in both PSNR and SSIM")
+    more = "; all settings are in results.csv" if not {*left_out}.isdisjoint(results.keys) else ""
+    table = _table(f"best by {results.metric}", f"* no other trial is better in both PSNR and SSIM{more}")
     shown = [column for column, heading in enumerate(headings) if heading not in left_out]
     for column in shown:
         broken = headings[column].replace(".", ".\n").replace(" ", "\n").replace("combined", "com-\nbined")

@@ -153,7 +153,7 @@ class TestSweep:
 
     def test_the_tables_fit_the_terminal(self, swept: Path) -> None:
         results = read_results(SweepFolder(swept), list(SPACE), "combined")
-        for width in (60, 80, 120):
+        for width in (45, 60, 80, 120):
             console = Console(width=width, record=True, file=io.StringIO())
             console.print(results_table(results, width))
             said = console.export_text()
@@ -161,6 +161,7 @@ class TestSweep:
             assert all(len(line.rstrip()) <= width for line in said.splitlines())
             assert f"{results.ranked[0].metrics['psnr']:.3f}" in said
             assert ("epoch" in said) == (width >= 80)
+            assert ("all settings are in" in said) == (width < 60)
 
     def test_a_live_table_shows_what_runs(self, swept: Path) -> None:
         results = read_results(SweepFolder(swept), list(SPACE), "combined")
