@@ -22,7 +22,7 @@ from fbp_ray.runs import summary
 from fbp_ray.settings import what_is_wrong
 from fbp_ray.storage import Folder, open_folder
 from fbp_ray.sweep.config import SweepTree
-from fbp_ray.sweep.folder import FINISHED, SWEEP, SweepFolder, read_results
+from fbp_ray.sweep.folder import FINISHED, SWEEP, Outcome, SweepFolder, read_results
 from service.places import without_secrets
 
 Kind = Literal["train", "sweep", "evaluate", "reconstruct"]
@@ -204,7 +204,13 @@ def _read_sweep(place: Folder, config: dict[str, Any]) -> Progress:
     if sweep is None or folder.run.read_json("baseline.json") is None:
         return Progress(unit="trial", total=tree.sweep.trials)
     results = read_results(folder, list(sweep["space"]), tree.sweep.metric)
-    rows = [
+
+    def ended(trial: Outcome) -> tuple[bool, datetime | None, int]:
+        changed = folder.trial(trial.number).folder.changed("status.json")
+        return changed is None, changed, trial.number
+
+    finished = [trial for trial in results.outcomes if trial.status in FINISHED]
+    rows = [  # in the order in which they ended, so that one that ends is the last
         {
             "trial": trial.name,
             "status": trial.status,
@@ -215,8 +221,7 @@ def _read_sweep(place: Folder, config: dict[str, Any]) -> Progress:
             "epochs": trial.epochs,
             "reason": trial.reason,
         }
-        for trial in results.outcomes
-        if trial.status in FINISHED
+        for trial in sorted(finished, key=ended)
     ]
     best = Best()
     if results.ranked:

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -35,6 +36,7 @@ from fbp_ray.sweep.tuning import AskingASHA
 from fbp_ray.train.loop import train
 from fbp_ray.train.process import Process
 from fbp_ray.train.program import check
+from service.jobs.documents import read_progress
 from tests.support.checkpoints import weights_of
 from tests.support.scans import write_scan
 
@@ -191,6 +193,14 @@ class TestSweep:
         assert len(results.outcomes) == 4
         assert before == {file: file.stat().st_mtime_ns for file in before}
         assert len({str(outcome.parameters) for outcome in results.outcomes}) == 4
+
+    def test_a_service_tells_of_trials_in_the_order_in_which_they_ended(self, swept: Path, tmp_path: Path) -> None:
+        shutil.copytree(swept, tmp_path / "late")
+        names = [path.name for path in sorted((tmp_path / "late" / "trials").iterdir())]
+        for number, name in enumerate([*names[1:], names[0]]):  # the first one took the longest
+            os.utime(tmp_path / "late" / "trials" / name / "status.json", (number, number))
+        progress = read_progress("sweep", str(tmp_path / "late"), {"sweep": {"trials": 3}})
+        assert [row["trial"] for row in progress.rows] == [*names[1:], names[0]]
 
     def test_a_trial_that_was_interrupted_goes_on_from_its_checkpoint(
         self,

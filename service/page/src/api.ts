@@ -20,7 +20,7 @@ export class Problem extends Error {
 export const NO_ANSWER = "The service does not answer. The page tries again until it does; nothing is lost.";
 export const CUT_OFF = "The answer was cut off half way; try again.";
 export const CHANGED = "The file has changed, or is gone, since it was dropped: drop it again.";
-const FOR_CALLERS = "; GET /docs describes every parameter"; // of the API, which the page's readers do not call
+const FOR_CALLERS = /(?:; |\. )(?:GET|POST) \/\S+ (?:describes|adds|lists)[^;.]*/g; // of the API, which the page's readers do not call
 const TOKEN = "fbp-ray-token";
 const RETRY_MS = 3000;
 const TRIES = 3; // of a service that is busy and says when to come again
@@ -103,7 +103,7 @@ async function explained(answer: Response): Promise<Problem> {
   const { status, statusText } = answer;
   try {
     const { detail = `${status} ${statusText}`, errors } = (await answer.json()) as Partial<Documents["ProblemDocument"]>;
-    return new Problem(status, detail.replace(FOR_CALLERS, ""), errors);
+    return new Problem(status, detail.replaceAll(FOR_CALLERS, ""), errors);
   } catch {
     return new Problem(status, `${status} ${statusText || "without a reason"}; the service's log says more`);
   }

@@ -21,6 +21,8 @@ export interface Ask {
   version: string;
   /** The stack's own scan, as JSON; empty where the model's holds. */
   geometry: string;
+  /** A side of a pixel of its images, in mm; null where that is not known. */
+  pixel: number | null;
 }
 
 /** An image, and what made it. */

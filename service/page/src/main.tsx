@@ -89,8 +89,8 @@ function AskToken({ why }: { why: string }) {
       onSubmit={(event) => {
         event.preventDefault();
         const token = typed.value.trim();
-        wrong.value = tokenFault(token);
-        if (token && !wrong.value) keepToken(token);
+        wrong.value = token ? tokenFault(token) : "Type or paste the token.";
+        if (!wrong.value) keepToken(token);
       }}
     >
       <h2>This service asks for a token</h2>

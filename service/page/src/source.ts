@@ -68,6 +68,8 @@ export interface Scan {
   /** Of its images, axis 0 and axis 1. */
   columns: number;
   rows: number;
+  /** A side of a pixel, in mm. */
+  pixel: number;
 }
 
 /** The scan that a file describes, a dataset.json too; raises Problem. */
@@ -78,9 +80,9 @@ export async function openScan(file: File): Promise<Scan> {
     const scan = (given.geometry ?? given) as Record<string, unknown>;
     const angles = Array.isArray(scan.angles) ? scan.angles.length : (scan.angles as { count: unknown }).count;
     const [columns, rows] = scan.image_shape as unknown[];
-    const lengths = [angles, scan.cells, columns, rows];
+    const lengths = [angles, scan.cells, columns, rows, scan.pixel_size];
     if (lengths.every((length) => typeof length === "number")) {
-      return { name: file.name, json: JSON.stringify(scan), angles: lengths[0]!, cells: lengths[1]!, columns: lengths[2]!, rows: lengths[3]! };
+      return { name: file.name, json: JSON.stringify(scan), angles: lengths[0]!, cells: lengths[1]!, columns: lengths[2]!, rows: lengths[3]!, pixel: 1000 * lengths[4]! };
     }
   } catch {
     // as any other that is no scan

@@ -62,6 +62,13 @@ export const ownUnit = () => test("values in 1/m", async (t) => {
     assert.match(await page.locator(".scale").innerText(), /\+[\d.]+ 1\/m/);
     await page.getByRole("button", { name: "Show the images" }).click();
   });
+  await t.test("lengths are those of the images, whatever else is ticked", async () => {
+    for (const [name, to] of [["best", false], ["second", true], ["best", true]]) await page.getByRole("checkbox", { name: new RegExp(`^${name}`) }).setChecked(to);
+    await drawn(page, "model best");
+    const table = (await downloaded(page, () => page.getByRole("button", { name: "CSV" }).click())).toString().split("\n");
+    assert.equal(table[0].split(",")[0], "mm");
+    assert.equal(+table[2].split(",")[0], 5.5);
+  });
   await done();
 });
 

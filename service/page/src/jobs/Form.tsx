@@ -86,7 +86,12 @@ export function NewJob({ onSubmitted }: { onSubmitted: (id: string) => void }) {
           </button>
         ))}
       </div>
-      {origin.value && <p role="status">With the settings of job {origin.value}. A run or a sweep of the same name goes on where it was.</p>}
+      {origin.value && (
+        <p role="status">
+          With the settings of job {origin.value}.{" "}
+          {texts.value["run.name"] || texts.value["sweep.name"] ? "A run or a sweep of the same name goes on where it was." : "It gets a name of its own; with the old one it would go on."}
+        </p>
+      )}
       {spaces.value.length > 0 && (
         <label>
           What is searched
@@ -191,7 +196,7 @@ function Entry({ field }: { field: Field }) {
         />
       )}
       <p class="note" id={`${id}-help`}>
-        {wrong && <b class="wrong">{wrong[0]!.toUpperCase() + wrong.slice(1)} </b>}
+        {wrong && <b class="wrong">{/^\w+\.\w/.test(wrong) ? wrong : wrong[0]!.toUpperCase() + wrong.slice(1)} </b>}
         {help}
       </p>
     </div>

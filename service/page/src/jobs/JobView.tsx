@@ -56,7 +56,7 @@ export function JobView({ id }: { id: string }) {
           {now.kind === "train" && <Newest id={id} epoch={now.progress.done} there={now.progress.picture} />}
           {now.kind === "reconstruct" && <Volume job={now} />}
           <Request job={now} />
-          <Log id={id} />
+          <Log id={id} ended={!!now.ended} />
         </>
       )}
     </div>

@@ -11,11 +11,14 @@ import { addressOf, AGAIN_MS } from "./follow";
 const MOST = 200_000; // characters that are shown
 const NEAR = 16; // pixels from the end that are at the end
 
-export function Log({ id }: { id: string }) {
+/** `ended`: the job is over, so that no more comes. */
+export function Log({ id, ended }: { id: string; ended: boolean }) {
   const [text, left, problem] = [useSignal(""), useSignal(0), useSignal("")];
   const saving = useTask();
   const element = useRef<HTMLPreElement>(null);
   const atEnd = useRef(true);
+  const over = useRef(ended);
+  over.current = ended;
   useEffect(() => {
     const gone = new AbortController();
     void (async () => {
@@ -27,7 +30,8 @@ export function Log({ id }: { id: string }) {
             all = (all + part).slice(-MOST);
             [text.value, left.value] = [all, length - all.length];
           }
-          return;
+          if (over.current) return;
+          await new Promise((resolve) => setTimeout(resolve, AGAIN_MS)); // a service that is restarted ends it, too
         } catch (error) {
           if (isAbort(error)) return;
           problem.value = error instanceof Problem && error.status ? words(error) : "";

@@ -117,6 +117,8 @@ function ModelCard({ model }: { model: Model }) {
   );
 }
 
+const SHIPPED = "chest-low-dose"; // it comes with the package (docs/weights.md)
+
 function Activate() {
   const { problem, said, busy, run } = useTask();
   const source = useSignal("");
@@ -131,11 +133,17 @@ function Activate() {
       <h2>Serve another model</h2>
       <label>
         Run, checkpoint or sweep folder, or its URI
-        <input required value={source.value} placeholder="runs/mine" onInput={(event) => (source.value = event.currentTarget.value)} />
+        <input required value={source.value} placeholder="runs/mine" list="come-along" onInput={(event) => (source.value = event.currentTarget.value)} />
+        <datalist id="come-along">
+          <option value={SHIPPED}>comes with fbp-ray, for LoDoPaB-CT</option>
+        </datalist>
+        <button type="button" onClick={() => (source.value = SHIPPED)}>
+          {SHIPPED}
+        </button>
       </label>
       <label>
         as
-        <input required value={servesAs.value} size={12} onInput={(event) => (servesAs.value = event.currentTarget.value)} />
+        <input required value={servesAs.value} size={12} pattern="[A-Za-z0-9][A-Za-z0-9._\-]{0,63}" title="letters, digits and . _ -, the first a letter or a digit" onInput={(event) => (servesAs.value = event.currentTarget.value)} />
       </label>
       <p class="note">Requests that name no model get best. Under other names more models serve beside it: Reconstruct compares three. A model first has to reconstruct a phantom; until then what serves goes on serving.</p>
       <div class="buttons">

@@ -2,9 +2,9 @@
 import { models } from "../access";
 import { DIFFERENCE_HU } from "../colours";
 import { PRESETS, type Unit } from "../units";
-import { geometry } from "./given";
+import { geometry, stack } from "./given";
 import {
-  choose, chosenUnit, chosenWindow, classicWindow, cutoff, fitWindow, MOST_MODELS, range, reach, reference, region, scale, setWindow, shownModels,
+  choose, chosenUnit, chosenWindow, classicWindow, cutoff, fitWindow, MOST_MODELS, range, reach, reference, region, scale, scanOf, setWindow, shownModels,
   shownWindow, subtrahend, tool, unit, unitChoices, WINDOWS, type Tool,
 } from "./state";
 
@@ -39,7 +39,23 @@ export function Comparison() {
             </label>
           );
         })}
+        {shownModels.value
+          .filter((name) => !models.value.some((model) => model.name === name))
+          .map((name) => (
+            <label key={name} class="check">
+              <input type="checkbox" checked onChange={() => choose(name, false)} />
+              <span>
+                {name} <span class="note">does not serve any more</span>
+              </span>
+            </label>
+          ))}
         {!models.value.length && <p class="note">No model serves yet.</p>}
+        {stack.value && models.value.length > 0 && !scanOf.value && !geometry.value && (
+          <p class="note">
+            No model that serves takes sinograms of {stack.value.rows} × {stack.value.columns}. <a href="#models">Models</a> has others serve; chest-low-dose,
+            which comes along, takes LoDoPaB-CT's.
+          </p>
+        )}
         {geometry.value && <p class="note">The sinogram has a scan of its own, and models have theirs: the classic FBP alone is made.</p>}
         {models.value.length === 1 && (
           <p class="note">

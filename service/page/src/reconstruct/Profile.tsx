@@ -1,18 +1,15 @@
 // The profile along the line, through all images.
 import { computed } from "@preact/signals";
-import { models } from "../access";
 import { Chart } from "../parts/Chart";
 import { save } from "../parts/save";
 import { pixelsAlong, profile, sidesOf } from "./pixels";
-import { geometry } from "./given";
-import { alike, images, line, reading, shownModels, unit } from "./state";
+import { alike, images, line, reading, unit } from "./state";
 
 const curves = computed(() => {
   const [ends, first] = [line.value, [...images.value.values()][0]];
   if (!ends || !first) return null;
   const pixels = pixelsAlong(ends, ...sidesOf(first.picture));
-  const model = models.value.find(({ name }) => shownModels.value.includes(name));
-  const mm = model && !geometry.value ? model.geometry.pixel_size_m * 1000 : null;
+  const mm = first.pixel;
   const shown = [...images.value.values()].filter((image) => alike(image, first));
   const { of } = reading.value;
   return {

@@ -24,6 +24,10 @@ effect(() => {
   if (stack.value && slice.value >= stack.value.count) slice.value = stack.value.count - 1;
 });
 
+effect(() => {
+  if (stack.value) fileName.value = stack.value.name; // whatever an earlier address says
+});
+
 /** What to do when the service is there again. */
 let again: (() => void) | null = null;
 effect(() => {

@@ -8,7 +8,7 @@ import type { Picture, Region } from "../draw";
 import { nameOf, type Ask, type Image } from "../images";
 import { values } from "../source";
 import { hounsfield, CT, readings, sameScale, scaleOf, shares, type Reading, type Unit, type Window } from "../units";
-import { fileProblem, geometry, slice, stack, truthProblem, truths } from "./given";
+import { fileProblem, geometry, scan, slice, stack, truthProblem, truths } from "./given";
 import { Panel } from "./panel";
 
 export const MOST_MODELS = 3;
@@ -75,13 +75,17 @@ export function choose(name: string, on: boolean) {
 }
 
 /** The model in whose geometry the classic FBP is made: the first one that takes such sinograms. */
-const scanOf = computed(() => {
+export const scanOf = computed(() => {
   const fitting = (name: string) => {
     const shape = models.value.find((model) => model.name === name)?.geometry.sinogram_shape;
     return shape?.[0] === stack.value?.rows && shape?.[1] === stack.value?.columns;
   };
   return geometry.value ? undefined : [...shownModels.value, ...models.value.map(({ name }) => name)].find(fitting);
 });
+const pixelOf = (name: string | undefined) => {
+  const metres = models.value.find((model) => model.name === name)?.geometry.pixel_size_m;
+  return metres === undefined ? null : 1000 * metres;
+};
 const versions = computed(() => new Map(models.value.map(({ name, version }) => [name, version])));
 
 function askClassic(): Ask | null {
@@ -90,12 +94,12 @@ function askClassic(): Ask | null {
   const version = versions.value.get(scanOf.value ?? "best") ?? "";
   const query = `${model}&window=${classicWindow.value}&cutoff=${cutoff.value}`;
   const title = `Classic FBP: ${classicWindow.value} ${cutoff.value.toFixed(2)}`;
-  return { title, stack: stack.value, query, version, geometry: geometry.value };
+  return { title, stack: stack.value, query, version, geometry: geometry.value, pixel: scan.value?.pixel ?? pixelOf(scanOf.value) };
 }
 
 function askModel(name: string): Ask | null {
   if (!stack.value || !access.value) return null;
-  return { title: name, stack: stack.value, query: `model=${encodeURIComponent(name)}`, version: versions.value.get(name) ?? "", geometry: "" };
+  return { title: name, stack: stack.value, query: `model=${encodeURIComponent(name)}`, version: versions.value.get(name) ?? "", geometry: "", pixel: pixelOf(name) };
 }
 
 /** A picture, what it is called, and the slice that it is of. */
@@ -103,6 +107,8 @@ export interface Shown {
   picture: Picture;
   title: string;
   index: number;
+  /** A side of a pixel, in mm; null where that is not known. */
+  pixel: number | null;
 }
 
 /** The ground truth of the slice. */
@@ -118,7 +124,7 @@ effect(() => {
   void values(from, index)
     .then((found) => {
       if (truths.value !== from || slice.value !== index) return;
-      truth.value = { picture: { values: found, shape: [from.rows, from.columns], transposed: true }, title: "Ground truth", index };
+      truth.value = { picture: { values: found, shape: [from.rows, from.columns], transposed: true }, title: "Ground truth", index, pixel: null };
     })
     .catch((error: unknown) => (truthProblem.value = words(error)));
 });
@@ -188,7 +194,7 @@ export const reading = computed((): Reading => units.value.get(unit.value)!);
 export const images = computed(() => {
   const found = new Map<string, Shown>();
   for (const { id, image: { value: image } } of panels.value) {
-    if (image && sameScale(image.scale, scale.value)) found.set(id, { picture: image.picture, title: image.ask.title, index: image.index });
+    if (image && sameScale(image.scale, scale.value)) found.set(id, { picture: image.picture, title: image.ask.title, index: image.index, pixel: image.ask.pixel });
   }
   if (truth.value) found.set(TRUTH, truth.value);
   return found;
@@ -212,6 +218,10 @@ export const truthMismatch = computed(() => {
     `The ground truth has images of ${beside.shape.join(" × ")}, but the reconstructions have ${image.shape.join(" × ")}, so they are not ` +
     "compared. Drop the one of this scan, axis 0 = x."
   );
+});
+
+effect(() => {
+  if (stack.value && !truths.value && reference.value === TRUTH) reference.value = ""; // the next one is another
 });
 
 /** What images hold that are not in HU: those of the stack that is shown. */

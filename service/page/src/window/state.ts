@@ -56,7 +56,7 @@ effect(() => {
   noiseProblem.value = "";
   if (!isShown.value || !from || !bySinogram.value) return;
   const { signal: gone } = (measuring = new AbortController());
-  void askNoise(name, gone, request({ title: name, stack: from, query: "", version: "", geometry: "" }, index, 1));
+  void askNoise(name, gone, request({ title: name, stack: from, query: "", version: "", geometry: "", pixel: null }, index, 1));
 });
 
 async function askNoise(name: string, gone: AbortSignal, sent: Promise<RequestInit>) {
