@@ -157,8 +157,8 @@ def _what_is_wrong(sinogram: Tensor) -> str:
         angle, cell = bad[0].tolist()
         values = "value that is" if len(bad) == 1 else "values that are"
         return (
-            f"has {len(bad)} {values} NaN or infinite, the first at angle {angle}, cell {cell}; a cell without a photon "
-            "counts as 0.1 photon in LoDoPaB-CT."
+            f"has {len(bad)} {values} NaN or infinite, the first at angle {angle}, cell {cell}; a cell without a "
+            "photon counts as 0.1 photon in LoDoPaB-CT."
         )
     return f"has values beyond {MAX_VALUE:g}, which no line integral has; is the unit right?"
 
