@@ -16,7 +16,11 @@ const kept = new Map<string, Kept>();
 const registered = signal(0);
 const given = { value: new URLSearchParams() };
 
+/** The address as it was read or written last; another one was set since, and will be read. */
+let known = "";
+
 function parse() {
+  known = location.hash;
   const [before, after] = location.hash.slice(1).split("?", 2);
   try {
     path.value = decodeURI(before ?? "") || "reconstruct";
@@ -56,17 +60,24 @@ function written(): string {
 }
 
 let waiting = 0;
-effect(() => {
-  const now = written();
+function write(text: string) {
   clearTimeout(waiting);
-  waiting = window.setTimeout(() => history.replaceState(null, "", now), SETTLED_MS);
-});
+  waiting = window.setTimeout(() => {
+    if (location.hash !== known) return;
+    history.replaceState(null, "", text);
+    known = location.hash;
+  }, SETTLED_MS);
+}
+effect(() => write(written()));
 
 // A link of the page names a view alone; an address that somebody pastes says all.
 addEventListener("hashchange", () => {
   const says = location.hash.includes("?");
   parse();
-  if (!says) return;
+  if (!says) {
+    write(written());
+    return;
+  }
   for (const [name, { signal, otherwise, read }] of kept) {
     const text = given.value.get(name);
     signal.value = text === null ? otherwise : read(text);

@@ -44,6 +44,7 @@ export const files = () => test("files that cannot be reconstructed", async (t) 
     await drop(page, "turned.npy", asNpy([513, 1000], new Float32Array(513000)));
     await alert(page, /takes a sinogram of \(1000, 513\).*this has the shape \(513, 1000\); swap its last two axes/);
     assert.equal(await panel(page, "fbp").getByRole("alert").count(), 1);
+    assert.equal(await page.getByRole("button", { name: "Try again" }).count(), 0); // it would be refused again
     await accessible(page);
   });
   await t.test("a ground truth of another shape", async () => {

@@ -162,6 +162,9 @@ export const failedTrials = () => test("trials that failed are told with their r
       await page.getByRole("button", { name: "0020" }).click();
       await page.getByRole("heading", { name: "Trial 0020" }).waitFor();
       await page.getByText("shepp-logan").first().waitFor(); // each choice is named at its axis
+      await page.waitForFunction(() => location.hash.includes("trial="));
+      await page.reload();
+      await page.getByRole("heading", { name: "Trial 0020" }).waitFor();
     }
     await done();
   }

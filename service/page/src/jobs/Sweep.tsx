@@ -1,22 +1,26 @@
 // A sweep: its trials in plots and a table, the best and by what it is, and what failed and why.
 import { useSignal } from "@preact/signals";
+import { textInAddress } from "../address";
 import { Wide } from "../parts/Wide";
 import type { Job, Row } from "./follow";
 import { Parallel, Pareto } from "./Plots";
 import { byMerit, classicOf, hasScore, meritOf, short, trialsOf, type Trial } from "./trials";
 
+/** The trial that is looked at, of which job: `5f1d20b39c:0003`. */
+const looked = textInAddress("trial");
 const MOST = 30; // trials in the table until all are asked for
 
 export function SweepCharts({ rows, job }: { rows: Row[]; job: Job }) {
-  const chosen = useSignal("");
+  const [of, chosen] = looked.value.split(":");
+  const choose = (name: string) => void (looked.value = `${job.id}:${name}`);
   const trials = trialsOf(rows).sort(byMerit);
   const scored = trials.filter(hasScore);
   const failed = trials.filter(({ status }) => status === "failed");
   const best = scored[0];
   const classic = classicOf(job);
   if (!trials.length) return null;
-  const shown = scored.find(({ name }) => name === chosen.value) ?? best;
-  const plotted = best && { trials: scored, best, classic, chosen: shown!.name, choose: (name: string) => void (chosen.value = name) };
+  const shown = (of === job.id && scored.find(({ name }) => name === chosen)) || best;
+  const plotted = best && { trials: scored, best, classic, chosen: shown!.name, choose };
   return (
     <>
       <Failed failed={failed} all={trials.length} />
@@ -49,7 +53,7 @@ export function SweepCharts({ rows, job }: { rows: Row[]; job: Job }) {
           </div>
         </>
       )}
-      <Table trials={trials} chosen={shown?.name} choose={(name) => (chosen.value = name)} />
+      <Table trials={trials} chosen={shown?.name} choose={choose} />
     </>
   );
 }

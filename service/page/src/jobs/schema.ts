@@ -50,7 +50,7 @@ export function fieldsOf(schema: Schema, all: Definitions, before = "", outer: u
     const one = kinds.length === 1 ? kinds[0]! : {};
     const choices = one.enum ?? (one.const === undefined ? [] : [one.const]);
     const kind = choices.length ? "choice" : one.type === "boolean" ? "switch" : one.type === "string" ? "text" : one.type === "integer" || one.type === "number" ? one.type : "json";
-    return { path, kind, choices, schema: one, required: required.includes(name), otherwise: textOf(preset), recipes: false, help: given.description ?? inner.description ?? "" } satisfies Field;
+    return { path, kind, choices, schema: one, required: required.includes(name), otherwise: textOf(preset), recipes: false, help: (given.description ?? inner.description ?? "").replaceAll(/--(?=[a-z])/g, "") } satisfies Field;
   });
 }
 

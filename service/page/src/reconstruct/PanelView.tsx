@@ -28,7 +28,7 @@ export function PanelView({ id, panel }: { id: string; panel?: Panel }) {
         {what ? <Image what={what} /> : <div class="empty">{!stack.value && "no sinogram yet"}</div>}
         {panel?.busy.value && <Busy panel={panel} wanted={wanted} />}
         <Fault text={foreign(panel?.image.value ?? null)} />
-        <Fault text={panel?.problem.value ?? ""} retry={() => panel && (panel.retries.value += 1)} />
+        <Fault text={panel?.problem.value ?? ""} {...(panel && !panel.refused.value ? { retry: () => (panel.retries.value += 1) } : {})} />
       </div>
       <Figures id={id} panel={panel} />
       {what && <Downloads id={id} what={what} panel={panel} />}

@@ -1,6 +1,6 @@
 // One image of the comparison: asks for what it should show, and for the slices around it.
 import { effect, signal, type ReadonlySignal } from "@preact/signals";
-import { isAbort, returns, words } from "../api";
+import { isAbort, Problem, returns, words } from "../api";
 import type { Picture } from "../draw";
 import { has, known, load, nameOf, room, type Ask, type Image } from "../images";
 import { measure } from "../measure";
@@ -9,6 +9,7 @@ import type { Quality } from "../quality";
 // Slices that are read ahead in one request: more of those that are far ahead, of which the service makes one batch; fewer of those that may be
 // asked for before they are there.
 const [FEWEST, MOST] = [4, 16];
+const PASSING = [401, 408, 429]; // refusals that do not last
 
 /** What all panels have in common. */
 export interface Around {
@@ -21,6 +22,8 @@ export interface Around {
 export class Panel {
   readonly image = signal<Image | null>(null);
   readonly problem = signal("");
+  /** The same again would be refused again. */
+  readonly refused = signal(false);
   readonly busy = signal(false);
   readonly quality = signal<Quality | null>(null);
   /** Somebody looks at it. */
@@ -68,6 +71,7 @@ export class Panel {
   cancel() {
     this.stale = false;
     this.doing.abort();
+    this.refused.value = false;
     this.problem.value = "Cancelled: what was asked for was not made.";
   }
 
@@ -102,6 +106,7 @@ export class Panel {
       } catch (error) {
         if (!isAbort(error) && !this.stale) {
           this.problem.value = words(error);
+          this.refused.value = error instanceof Problem && error.status >= 400 && error.status < 500 && !PASSING.includes(error.status);
           this.image.value = null;
         }
       }
