@@ -344,7 +344,7 @@ class TestOneTruth:
     ) -> None:
         cluster = FakeCluster()
         services = [open_service(cluster), open_service(cluster)]
-        both = threading.Barrier(2, timeout=20)
+        both = threading.Barrier(2, timeout=90)
         monkeypatch.setattr("service.jobs.manager.check", lambda *_: both.wait())
         body = {"kind": "train", "config": {"run": {"name": "mine"}}}
         answers = at_once(2, lambda n: services[n].http.post("/jobs", json=body, headers=key))
