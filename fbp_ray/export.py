@@ -119,11 +119,11 @@ def main(argv: Sequence[str]) -> None:
     """Exports the model that the options name."""
     config = parse(ExportConfig, argv, "python -m fbp_ray.export")
     from fbp_ray.checkpoint import load_model
-    from fbp_ray.storage import open_folder
+    from fbp_ray.storage import is_begun, open_folder
 
     model = load_model(config.checkpoint)
     out = open_folder(config.out)
-    if out.names() or out.folders():
+    if is_begun(out):
         raise RunError(f"{out} is not empty; choose another --out, nothing was changed")
     reasons = {name: why_not(model, name) for name in USE}
     if config.to != "all" and reasons[config.to]:

@@ -32,7 +32,7 @@ import yaml
 from fbp_ray.config import DataConfig, RunConfig, TrainConfig
 from fbp_ray.errors import RunError
 from fbp_ray.settings import as_json, as_text, expand_home, flatten, what_is_wrong
-from fbp_ray.storage import Folder, LocalFolder, Place, is_unfinished, open_folder
+from fbp_ray.storage import Folder, LocalFolder, Place, is_begun, is_unfinished, open_folder
 from fbp_ray.versions import versions
 
 NEWEST = "newest.png"
@@ -103,7 +103,7 @@ class RunFolder:
         """Checks what `begin` checks and changes nothing; returns and raises the same, and OSError."""
         more = config.run.extend
         if not self.folder.has("config.yaml"):
-            if self.folder.folders() or not all(map(is_unfinished, self.folder.names())):
+            if is_begun(self.folder):
                 weights = "best" in self.folder.folders()  # as a conversion leaves them
                 start = f"; to start from its weights: --init.checkpoint {self}" if weights else ""
                 raise RunError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -37,7 +38,7 @@ def cache_folder() -> Path:
 
 def _no_uri(value: Any) -> Any:
     """A path would lose one of the slashes of a URI, and be another's."""
-    if isinstance(value, str) and "://" in value:
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(value)):  # a Path has lost one of the slashes
         raise ValueError("must be a path on a disk of this machine, not a URI; copy what is in an object store")
     return value
 

@@ -264,6 +264,11 @@ def is_unfinished(name: str) -> bool:
     return name.startswith(".") and name.endswith(_UNFINISHED)
 
 
+def is_begun(folder: Folder) -> bool:
+    """Whether somebody has put something into a folder, or whole files of a program are there."""
+    return bool(folder.folders()) or not all(map(is_unfinished, folder.names()))
+
+
 def write_atomically(path: Path, content: bytes | str, mode: int = 0o666) -> None:
     """Writes `content` to `path` so that a reader, or a crash, finds either the old file or the whole new one.
 

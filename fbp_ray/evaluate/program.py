@@ -39,7 +39,7 @@ from fbp_ray.report.subject import EVALUATION, KEPT, MEASURED, METRICS
 from fbp_ray.settings import as_json
 from fbp_ray.shipped import shipped_models
 from fbp_ray.stage_settings import WindowConfig
-from fbp_ray.storage import Folder, open_folder
+from fbp_ray.storage import Folder, is_begun, open_folder
 from fbp_ray.train.noise import FixedNoise
 from fbp_ray.versions import versions
 
@@ -244,7 +244,7 @@ def _submit(config: EvaluateConfig, model: LearnableFBP, manifest: Manifest, pat
 
 def check_out(out: Folder, overwrite: bool) -> None:
     """Raises RunError where the folder for the results holds something that is not to be replaced."""
-    if not (out.names() or out.folders()):
+    if not is_begun(out):
         return
     if not out.has(EVALUATION):
         raise RunError(f"{out} holds something else than an evaluation; choose another --out, nothing was changed")

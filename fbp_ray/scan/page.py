@@ -78,10 +78,8 @@ def write_page(file: Path, config: ScanConfig, description: dict[str, Any], axis
             _image("Ramp, after stripe removal", shown.ramp),
             _difference("What stripe removal took away", shown.ramp_before - shown.ramp),
         ]
-        sinograms, after = (
-            [_sinogram("before", shown.before), _sinogram("after", shown.after)],
-            ", after stripe removal",
-        )
+        sinograms = [_sinogram("before", shown.before), _sinogram("after", shown.after)]
+        after = ", after stripe removal"
     given = flatten(config.model_dump(mode="json", exclude={"out"}))
     rows = [(f"--{name}", "not given" if value in (None, []) else value) for name, value in given.items()]
     settings = table("Options of the command", ["option", "value"], rows, text=True)

@@ -24,7 +24,7 @@ from fbp_ray.checkpoint import MANIFEST, Checkpoint, read_manifest, write_checkp
 from fbp_ray.errors import CheckpointError, RunError
 from fbp_ray.run import ResolvedConfig, RunFolder, epochs_of, is_alive, this_process
 from fbp_ray.settings import flatten
-from fbp_ray.storage import Place, is_unfinished, open_folder
+from fbp_ray.storage import Place, is_begun, open_folder
 from fbp_ray.sweep.config import Metric, SweepTree, objective, training_config
 from fbp_ray.sweep.space import Parameters, Space, describe
 
@@ -96,8 +96,7 @@ class SweepFolder:
 
     def check_resumable(self, tree: SweepTree, space: Space) -> dict[str, Any]:
         """Checks what `begin` checks and changes nothing; raises the same, and OSError. Returns what to record."""
-        others = self.folder.folders() or not all(map(is_unfinished, self.folder.names()))
-        if not self.folder.has(SWEEP) and others:
+        if not self.folder.has(SWEEP) and is_begun(self.folder):
             raise RunError(f"{self} exists and is no sweep; choose another --sweep.name or --sweep.storage")
         known = self.run.read_json(SWEEP) or {}
         owner = known.get("owner", {})

@@ -20,7 +20,7 @@ export class Problem extends Error {
 export const NO_ANSWER = "The service does not answer. The page tries again until it does; nothing is lost.";
 export const CUT_OFF = "The answer was cut off half way; try again.";
 export const CHANGED = "The file has changed, or is gone, since it was dropped: drop it again.";
-const FOR_CALLERS = /(?:; |\. )(?:GET|POST) \/\S+ (?:describes|adds|lists)[^;.]*/g; // of the API, which the page's readers do not call
+const FOR_CALLERS = /(?:; |\. )(?:GET|POST) \/\S+ (?:describes|adds|lists)[^;.]*| \((?:POST|GET) [^)]*\)/g;
 const TOKEN = "fbp-ray-token";
 const RETRY_MS = 3000;
 const TRIES = 3; // of a service that is busy and says when to come again
@@ -76,7 +76,7 @@ export async function call(address: string, init: RequestInit = {}, tries = TRIE
   if (answer.ok) return answer;
   const seconds = Number(answer.headers.get("Retry-After"));
   if (answer.status === 503 && seconds > 0 && tries > 0) {
-    await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+    await pause(1000 * seconds);
     init.signal?.throwIfAborted();
     return call(address, init, tries - 1);
   }
@@ -99,11 +99,14 @@ async function canBeRead(body: unknown): Promise<boolean> {
   }
 }
 
+/** A message of the service without what is for callers of its API. */
+export const forReaders = (message: string) => message.replaceAll(FOR_CALLERS, "");
+
 async function explained(answer: Response): Promise<Problem> {
   const { status, statusText } = answer;
   try {
     const { detail = `${status} ${statusText}`, errors } = (await answer.json()) as Partial<Documents["ProblemDocument"]>;
-    return new Problem(status, detail.replaceAll(FOR_CALLERS, ""), errors);
+    return new Problem(status, forReaders(detail), errors);
   } catch {
     return new Problem(status, `${status} ${statusText || "without a reason"}; the service's log says more`);
   }
@@ -143,7 +146,7 @@ async function watchForReturn() {
   if (gone.value) return;
   gone.value = true;
   while (gone.value) {
-    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    await pause(RETRY_MS);
     try {
       gone.value = !(await fetch("health/ready")).ok;
     } catch {
@@ -152,6 +155,8 @@ async function watchForReturn() {
   }
   returns.value += 1;
 }
+
+export const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** What to tell of an error. */
 export function words(error: unknown): string {

@@ -2,7 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { refreshModels } from "../access";
-import { send, type Documents } from "../api";
+import { forReaders, send, type Documents } from "../api";
 import { Fault } from "../parts/Fault";
 import { Report } from "../parts/Report";
 import { useTask } from "../parts/task";
@@ -36,7 +36,7 @@ export function JobView({ id }: { id: string }) {
               {now.kind} {now.place.split("/").at(-1)}
             </h2>
             {now.reason && now.status !== "succeeded" && (
-              <p class={now.status === "failed" || now.status === "lost" ? "fault" : "note"}>{now.reason.replace(/ \((?:POST|GET) [^)]*\)/g, "")}</p>
+              <p class={now.status === "failed" || now.status === "lost" ? "fault" : "note"}>{forReaders(now.reason)}</p>
             )}
             <p>
               <span class={`state ${now.status}`}>{now.status}</span>{" "}

@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { path } from "../address";
-import { getJson, isAbort, words, type Documents } from "../api";
+import { getJson, isAbort, pause, words, type Documents } from "../api";
 import { Fault } from "../parts/Fault";
 import { Wide } from "../parts/Wide";
 import { NewJob } from "./Form";
@@ -48,7 +48,7 @@ function List() {
     void (async () => {
       while (!gone.signal.aborted) {
         await look(gone.signal);
-        await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+        await pause(LOOK_MS);
       }
     })();
     return () => gone.abort();

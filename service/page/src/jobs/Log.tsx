@@ -1,7 +1,7 @@
 // What a job prints, as it comes.
 import { useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
-import { call, isAbort, Problem, words } from "../api";
+import { call, isAbort, pause, Problem, words } from "../api";
 import { Fault } from "../parts/Fault";
 import { save } from "../parts/save";
 import { useTask } from "../parts/task";
@@ -31,11 +31,11 @@ export function Log({ id, ended }: { id: string; ended: boolean }) {
             [text.value, left.value] = [all, length - all.length];
           }
           if (over.current) return;
-          await new Promise((resolve) => setTimeout(resolve, AGAIN_MS)); // a service that is restarted ends it, too
+          await pause(AGAIN_MS); // a service that is restarted ends it, too
         } catch (error) {
           if (isAbort(error)) return;
           problem.value = error instanceof Problem && error.status ? words(error) : "";
-          await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+          await pause(AGAIN_MS);
         }
       }
     })();

@@ -1,6 +1,6 @@
 // A job as it goes, told by its events; its document is asked for now and then.
 import type { Signal } from "@preact/signals";
-import { getJson, isAbort, Problem, words, type Documents } from "../api";
+import { getJson, isAbort, pause, Problem, words, type Documents } from "../api";
 import { eventsOf } from "../stream";
 
 export type Job = Documents["JobDocument"];
@@ -17,7 +17,6 @@ export interface Followed {
   none: Signal<boolean>;
 }
 
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 export const addressOf = (id: string) => `jobs/${encodeURIComponent(id)}`;
 
 /** Follows a job until it has ended; when the service is away, from where it was. */

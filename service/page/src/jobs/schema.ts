@@ -117,7 +117,7 @@ export function faultsOf({ message, errors = [] }: { message: string; errors?: R
   };
   for (const { field = "", message = "" } of errors) take(field.replace(/^\w+\.config\.?/, ""), message);
   if (!errors.length) {
-    for (const line of message.replaceAll(/ \((?:POST|GET) [^)]*\)/g, "").split(/\n\s*(?=--)/)) {
+    for (const line of message.split(/\n\s*(?=--)/)) {
       const [, place = "", text = line] = /^--([\w.]+): (.*)$/s.exec(line) ?? [];
       take(place, text);
     }

@@ -133,10 +133,7 @@ function Activate() {
       <h2>Serve another model</h2>
       <label>
         Run, checkpoint or sweep folder, or its URI
-        <input required value={source.value} placeholder="runs/mine" list="come-along" onInput={(event) => (source.value = event.currentTarget.value)} />
-        <datalist id="come-along">
-          <option value={SHIPPED}>comes with fbp-ray, for LoDoPaB-CT</option>
-        </datalist>
+        <input required value={source.value} placeholder="runs/mine" onInput={(event) => (source.value = event.currentTarget.value)} />
         <button type="button" onClick={() => (source.value = SHIPPED)}>
           {SHIPPED}
         </button>
