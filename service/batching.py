@@ -37,6 +37,8 @@ from service.problems import Problem
 from service.settings import BatchingConfig
 
 CLASSIC_FBP = "classic-fbp"
+RECORDED = 4
+"""Images of a learned model's largest batch that a GPU replays; larger ones keep it busier than Python launches."""
 IMAGE_COPIES = 6
 """Sinograms' worth of memory that an image of a batch takes while it is computed; measured 3.3, and some to spare."""
 
@@ -53,7 +55,7 @@ class Engine:
     geometry: Geometry
     device: torch.device
     run: Callable[[Tensor], Tensor]
-    """(B, A, D) -> (B, H, W), both float32 in the processor's memory."""
+    """(B, A, D) -> (B, H, W), both float32, and both in the processor's memory or on the device."""
 
     source: str = ""
     """Where a learned model comes from."""
@@ -98,7 +100,7 @@ def learned(
 ) -> Engine:
     """A trained model, which is on `device`; `unit` is that of its data."""
     network_bytes = networks.bytes_per_image(model.postprocessing, model.geometry.parallel)
-    run = _on(device, model, True)
+    run = _on(device, model, RECORDED)
     return Engine(name, version, "learned", model.geometry, device, run, source, unit, network_bytes, model)
 
 
@@ -112,17 +114,17 @@ def classic_alone(
     kept: bool = False,
 ) -> Engine:
     """The classic FBP, of sinograms whose unit may be known, `kept` for many requests or for one."""
-    run = _on(device, lambda batch: fbp(batch, geometry, window, cutoff), kept)
+    run = _on(device, lambda batch: fbp(batch, geometry, window, cutoff), int(kept))
     version = f"{window}-{cutoff}".removesuffix(".0")  # every digit: engines with the same version share batches
     return Engine(CLASSIC_FBP, version, "fbp", geometry, device, run, unit=unit)
 
 
-def _on(device: torch.device, function: Callable[[Tensor], Tensor], kept: bool) -> Callable[[Tensor], Tensor]:
-    """The function on a device, from and to the processor's memory; kept, a GPU replays it for a single image."""
-    alone = Recorded(function) if kept else function
+def _on(device: torch.device, function: Callable[[Tensor], Tensor], recorded: int) -> Callable[[Tensor], Tensor]:
+    """The function on a device, from and to where the batch is; a GPU replays it for batches of up to `recorded`."""
+    replayed = Recorded(function)
 
     def run(batch: Tensor) -> Tensor:
-        return (alone if len(batch) == 1 else function)(batch.to(device)).cpu()
+        return (replayed if 0 < len(batch) <= recorded else function)(batch.to(device)).to(batch.device)
 
     return run
 
@@ -259,10 +261,10 @@ class Batcher:
     def _compute(self, batch: Sequence[_Piece]) -> None:
         engine = batch[0].engine
         began = time.perf_counter()
-        sinograms = [piece.sinogram for piece in batch]
         try:
-            stack = sinograms[0][None] if len(batch) == 1 else torch.stack(sinograms)
-            images: Sequence[Tensor] | Tensor | Exception = engine.run(stack)
+            found = engine.run(_together([piece.sinogram for piece in batch], engine.device))
+            # each has memory of its own: who keeps one does not keep all
+            images: list[Tensor] | Exception = [image.to("cpu", copy=len(batch) > 1) for image in found]
         except torch.OutOfMemoryError as error:
             if len(batch) > 1:
                 self._compute(batch[: len(batch) // 2])
@@ -279,14 +281,22 @@ class Batcher:
             self._metrics.batch.observe(len(batch))
             self._metrics.batch_seconds.observe(seconds)
             self._metrics.images.labels(engine.name).inc(len(batch))
-            if len(batch) > 1:  # each has memory of its own: who keeps one does not keep all
-                images = [image.clone() for image in images]
         loop = batch[0].image.get_loop()
         if not loop.is_closed():
             loop.call_soon_threadsafe(_hand_over, batch, images)
 
 
-def _hand_over(batch: Sequence[_Piece], images: Sequence[Tensor] | Tensor | Exception) -> None:
+def _together(sinograms: Sequence[Tensor], device: torch.device) -> Tensor:
+    """(B, A, D) on the device. Each goes there by itself: to stack them before takes longer than a GPU's images do."""
+    if len(sinograms) == 1:
+        return sinograms[0][None].to(device)
+    stack = torch.empty((len(sinograms), *sinograms[0].shape), device=device)
+    for place, sinogram in zip(stack, sinograms, strict=True):
+        place.copy_(sinogram)
+    return stack
+
+
+def _hand_over(batch: Sequence[_Piece], images: Sequence[Tensor] | Exception) -> None:
     for number, piece in enumerate(batch):
         if piece.image.done():
             continue

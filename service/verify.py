@@ -13,7 +13,7 @@ from fbp_ray.errors import CheckpointError
 from fbp_ray.geometry import Geometry
 from fbp_ray.metrics import relative_error
 from fbp_ray.projector import project
-from service.batching import Engine, classic
+from service.batching import RECORDED, Engine, classic
 
 MAX_PHANTOM_ERROR = 0.5
 """The largest relative error on the phantom; where the classic FBP of a scan is that bad too, twice its error."""
@@ -36,8 +36,11 @@ def soft_disc(geometry: Geometry, high: float = BRIGHTEST) -> Tensor:
 
 
 def batch_sizes(device: torch.device, most: int) -> Sequence[int]:
-    """Batches of at most `most` images that are compiled apart: on a GPU one for each power of two."""
-    return (1, 4) if device.type == "cpu" else [min(1 << power, most) for power in range((most - 1).bit_length() + 1)]
+    """Batches of at most `most` images that are compiled or recorded apart: on a GPU one for each power of two."""
+    if device.type == "cpu":
+        return (1, 4)
+    powers = (1 << power for power in range((most - 1).bit_length() + 1))
+    return sorted({min(count, most) for count in (*powers, *range(1, RECORDED + 1))})
 
 
 def verify(engine: Engine, source: str, high: float = BRIGHTEST, batches: Sequence[int] = (1, 4)) -> float:

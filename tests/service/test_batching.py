@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.batching import Batcher, Engine, bytes_per_image, classic, room
+from fbp_ray.model import LearnableFBP, ModelConfig
+from service import batching as service_batching
+from service.batching import RECORDED, Batcher, Engine, bytes_per_image, classic, classic_alone, learned, room
 from service.memory import Memory
 from service.observability import Metrics
 from service.problems import Problem
@@ -235,3 +238,44 @@ def test_a_batch_has_room_in_memory() -> None:
     assert room(engine, memory) == 5_000_000 // bytes_per_image(engine)
     with memory.hold(20_000_000):
         assert room(engine, memory) == 1
+
+
+def test_images_of_a_batch_have_memory_of_their_own() -> None:
+    model = Counting()
+
+    async def work(batcher: Batcher) -> None:
+        images = await asyncio.gather(*batcher.submit(model.engine, stack(1, 2, 3)))
+        assert {image.untyped_storage().nbytes() for image in images} == {4 * math.prod(COARSE.image_shape)}
+        assert len({image.untyped_storage().data_ptr() for image in images}) == 3
+
+    with batching() as batcher:
+        run(work(batcher))
+    assert model.sizes == [3]
+
+
+def test_small_batches_of_a_learned_model_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed: list[int] = []
+
+    class Replaying:
+        def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+            self.function = function
+
+        def __call__(self, batch: Tensor) -> Tensor:
+            replayed.append(len(batch))
+            return self.function(batch)
+
+    monkeypatch.setattr(service_batching, "Recorded", Replaying)
+    cpu, model = torch.device("cpu"), LearnableFBP(ModelConfig(geometry=COARSE)).eval()
+    engines = {
+        "learned": learned("best", "v1", model, cpu, ""),
+        "kept": classic_alone(COARSE, "hann", 1.0, cpu, kept=True),
+        "of one request": classic_alone(COARSE, "hann", 1.0, cpu),
+    }
+    found = {}
+    with torch.inference_mode():
+        for name, engine in engines.items():
+            replayed.clear()
+            for count in range(RECORDED + 2):
+                assert engine.run(torch.rand(count, ANGLES, CELLS)).shape == (count, *COARSE.image_shape)
+            found[name] = list(replayed)
+    assert found == {"learned": [1, 2, 3, 4], "kept": [1], "of one request": []}

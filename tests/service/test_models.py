@@ -131,7 +131,7 @@ def test_a_model_of_a_scan_is_tried_and_shown_in_its_own_scale(tmp_path: Path) -
     counts: list[int] = []
     counting = replace(engine, run=lambda batch: counts.append(len(batch)) or engine.run(batch))
     assert verify(counting, "a scan", 5000.0, batch_sizes(torch.device("cuda"), 12)) < 0.2
-    assert counts == [1, 2, 4, 8, 12]  # what is compiled for 12 is for 9 to 16
+    assert counts == [1, 2, 3, 4, 8, 12]  # what is compiled for 12 is for 9 to 16
     assert batch_sizes(torch.device("cuda"), 1) == [1]
     with running(settings_for(tmp_path)) as client, torch.inference_mode():
         assert activate(client, tmp_path / "scan").json()["unit"] == "attenuation in 1/m, divided by 2"
