@@ -19,7 +19,6 @@ from fbp_ray.filters import WindowConfig, filter_projections, frequencies
 from fbp_ray.graphs import Recorded
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
 from fbp_ray.projector import backproject, kernel_for, project, reference
-from fbp_ray.stage_settings import PostprocessingConfig
 from tests.support import gpu_cases
 from tests.support.scans import COARSE
 
@@ -181,26 +180,9 @@ class TestOnAGpu:
 
     @pytest.mark.parametrize("window", ["angle_frequency", "ray_noise", "adaptive"])
     def test_models_and_their_gradients_are_those_on_the_cpu(self, window: str) -> None:
-        config = ModelConfig(
-            geometry=LODOPAB,
-            window=WindowConfig(kind=window, photons=4096.0, unit=81.0),
-            postprocessing=PostprocessingConfig(kind="tiny"),
-        )
-        torch.manual_seed(0)
-        model = LearnableFBP(config)
-        truth = torch.rand(2, *LODOPAB.image_shape)
-        sinogram = project(truth, LODOPAB)
-        found = []
-        for device in ("cpu", "cuda"):
-            model = model.to(device)
-            model.zero_grad(set_to_none=True)
-            image = model(sinogram.to(device))
-            (image - truth.to(device)).square().mean().backward()
-            gradient = torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None])
-            found.append((image.detach().cpu(), gradient))
-        (image, gradient), (ours, our_gradient) = found
-        assert gpu_cases.relative(ours, image) < 1e-3
-        assert gpu_cases.relative(our_gradient, gradient) < 1e-2
+        figures = gpu_cases.model_differences(LODOPAB, window, "cuda")
+        assert figures["image"] < 1e-3
+        assert figures["gradient"] < 1e-2
 
     def test_what_waits_for_the_gpu_is_not_recorded(self) -> None:
         def with_a_look(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,9 @@
 """How far the GPU kernels are from the float64 reference, in Triton's interpreter or on a GPU.
 
 `TRITON_INTERPRET=1 python -m tests.support.gpu_cases` prints the figures as JSON. The variable counts only when
-it is set before triton is imported, so the tests run this program instead of setting it themselves.
+it is set before triton is imported, so the tests run this program instead of setting it themselves. `python -m
+tests.support.gpu_cases cuda [WORD]` prints those of a GPU, with those of models, a line a case (that has the word in
+its name); it is small enough for `PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer`.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +19,7 @@ from torch import Tensor
 
 from fbp_ray.geometry import ParallelBeam, RegularAngles
 from fbp_ray.projector import reference
+from tests.support.scans import COARSE
 
 
 def scan(**changes: object) -> ParallelBeam:
@@ -87,7 +91,7 @@ def differences(geometry: ParallelBeam, batch: int, interpolate: bool, device: s
     }
 
 
-def filtered_by_pairs() -> float:
+def filtered_by_pairs(device: str = "cpu") -> float:
     """The largest relative difference from the float64 reference, of two projections filtered at a time."""
     from fbp_ray.filters import fft_length, filter_projections, pairs
 
@@ -99,9 +103,50 @@ def filtered_by_pairs() -> float:
         response = torch.rand(count, generator=generator)
         exact = filter_projections(sinogram.double(), response.double())
         sinogram[1:2] = torch.nan  # the other samples' business it is not
-        filtered = pairs.filter_pairs(sinogram, response, fft_length(shape[2]))
+        filtered = pairs.filter_pairs(sinogram.to(device), response.to(device), fft_length(shape[2])).cpu()
         found += [relative(filtered[sample], exact[sample]) for sample in range(len(exact)) if sample != 1]
     return max(found)
+
+
+def model_differences(geometry: ParallelBeam, window: str, device: str) -> dict[str, float]:
+    """Relative differences from the CPU, of a model's images and of the gradient of all its parameters."""
+    from fbp_ray.filters import WindowConfig
+    from fbp_ray.model import LearnableFBP, ModelConfig
+    from fbp_ray.projector import project
+    from fbp_ray.stage_settings import PostprocessingConfig
+
+    config = ModelConfig(
+        geometry=geometry,
+        window=WindowConfig(kind=window, photons=4096.0, unit=81.0),
+        postprocessing=PostprocessingConfig(kind="tiny"),
+    )
+    torch.manual_seed(0)
+    model = LearnableFBP(config)
+    truth = torch.rand(2, *geometry.image_shape)
+    sinogram = project(truth, geometry)
+    found = []
+    for where in ("cpu", device):
+        model = model.to(where)
+        model.zero_grad(set_to_none=True)
+        image = model(sinogram.to(where))
+        (image - truth.to(where)).square().mean().backward()
+        gradient = torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None])
+        found.append((image.detach().cpu(), gradient))
+    (image, gradient), (ours, our_gradient) = found
+    return {"image": relative(ours, image), "gradient": relative(our_gradient, gradient)}
+
+
+def print_each(device: str, word: str = "") -> None:
+    """Prints the figures of each case, and those of products of several groups and of models."""
+    cases: dict[str, Any] = {name: partial(differences, *case, device) for name, case in CASES.items()}
+    for batch in (8, 33):
+        cases[f"products, batch {batch}"] = partial(differences, COARSE, batch, False, device)
+    cases["filter"] = lambda: {"pairs": filtered_by_pairs(device)}
+    for window in ("angle_frequency", "ray_noise", "adaptive"):
+        cases[f"model, {window}"] = partial(model_differences, COARSE, window, device)
+    for name, case in cases.items():
+        if word in name:
+            print(json.dumps({name: case()}), flush=True)
 
 
 def relative(array: Tensor, exact: Tensor) -> float:
@@ -159,7 +204,9 @@ def compiles_for(arch: int, ones: bool) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
+    if sys.argv[1:2] == ["cuda"]:
+        print_each(*sys.argv[1:])
+    elif sys.argv[1:]:
         print(json.dumps({arch: compiles_for(int(arch), ones=arch == "80") for arch in sys.argv[1:]}))
     else:
         found = {name: differences(*case, "cpu") for name, case in CASES.items()}
