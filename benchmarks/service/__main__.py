@@ -4,7 +4,8 @@
     python -m benchmarks.service --soak 0         without the soak
     python -m benchmarks.service --out figures    writes service.json too
 
-The clients run on the same processors as the service, in a process of their own.
+The clients run on the same processors as the service, in processes of their own. Where there is a GPU the service
+computes on it.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks.projector.machine import OtherPrograms, machine, versions
-from benchmarks.service.load import ask
-from benchmarks.service.report import Found, soak_table, target_table, throughput_table
-from benchmarks.service.server import bare_call_ms, make_material, serving
+from benchmarks.projector.report import figure
+from benchmarks.service.report import Found, computing_share, soak_table, target_table, throughput_table
+from benchmarks.service.server import bare_call_ms, make_material, on_device_ms, serving
 from benchmarks.service.soak import soak
 from fbp_ray.cli import parse, run_program
 
 CLIENTS = (1, 2, 4, 8, 16, 32)
+DEVICE_BATCHES = (1, 4, 32)
 WITHOUT = ("--batching.images", "1")
 
 
@@ -53,6 +56,8 @@ def main(argv: Sequence[str]) -> None:
         root = Path(temporary)
         material = make_material(root)
         first = next(iter(material.models.values()))
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        on_device = {batch: on_device_ms(material, batch) for batch in DEVICE_BATCHES} if gpu else {}
         others = OtherPrograms()
         with serving(root / "with") as batching, serving(root / "without", *WITHOUT) as single:
             for server in (batching, single):
@@ -62,7 +67,8 @@ def main(argv: Sequence[str]) -> None:
                 for clients in CLIENTS:
                     print(f"round {number} of {options.rounds}: {clients} clients", file=sys.stderr, flush=True)
                     for with_batching, server in ((True, batching), (False, single)):
-                        seen = ask(server.port, material.body, clients, options.seconds)
+                        seen = server.measured(material.body, clients, options.seconds)
+                        print(f"batching {with_batching}: {seen._asdict()}", file=sys.stderr, flush=True)
                         found.setdefault((with_batching, clients), []).append(seen)
         if options.soak:
             with serving(root / "soak") as server:
@@ -72,7 +78,12 @@ def main(argv: Sequence[str]) -> None:
 
     bare_ms = sorted(bare)[len(bare) // 2]
     print(f"\nOne sinogram of 1000 angles x 513 cells a request, .npy both ways; medians of {options.rounds} rounds of")
-    print(f"{options.seconds:g} s. The model alone takes {bare_ms:.1f} ms an image, one at a time.")
+    print(f"{options.seconds:g} s. The model alone takes {bare_ms:.3g} ms an image, one at a time.")
+    if gpu:
+        images = ", ".join(f"{figure(ms)} ms an image in a batch of {batch}" for batch, ms in on_device.items())
+        print(f"It runs on one {gpu}; without the copies to it and back it takes {images}.")
+    print(f"A lone client's request is computed for {computing_share(found):.0%} of its time, copies included.")
+    print("A batch: its images; computing and processors: milliseconds of the service an image, all with batching.")
     if disturbed is not None:
         print(f"Meanwhile other programs kept {disturbed:.1f} cores busy.")
     print(f"\n{throughput_table(found)}\n")
@@ -80,7 +91,8 @@ def main(argv: Sequence[str]) -> None:
         print(f"{soak_table(soaked)}\n")
         for complaint, times in soaked.complaints.items():
             print(f"{times} x {complaint}")
-    print(f"Targets\n\n{target_table(found, bare_ms, soaked)}")
+    if targets := target_table(found, bare_ms, soaked, gpu is not None):
+        print(f"Targets\n\n{targets}")
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         result = {
@@ -88,6 +100,7 @@ def main(argv: Sequence[str]) -> None:
             "versions": versions(),
             "cores_busy_with_other_programs": disturbed,
             "bare_ms": bare,
+            "on_device_ms": on_device,
             "runs": [
                 {"batching": batching, **seen._asdict()}
                 for (batching, _), all_seen in found.items()

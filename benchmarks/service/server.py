@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from benchmarks.service.load import Seen, ask
 from fbp_ray.checkpoint import load_model, pack, write_checkpoint
 from fbp_ray.errors import RunError
 from fbp_ray.filters import WindowConfig
@@ -27,6 +28,7 @@ from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig
 from fbp_ray.projector import project
 from fbp_ray.storage import open_folder
+from service.batching import Engine, learned
 
 START_SECONDS = 120.0
 CUTOFFS = (0.6, 0.8)
@@ -69,16 +71,51 @@ def make_material(folder: Path) -> Material:
 
 
 def bare_call_ms(material: Material, times: int = 60) -> float:
-    """The median milliseconds of the model alone, called in this process."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"  # as the service does
-    model = load_model(next(iter(material.models.values()))).to(device)
+    """The median milliseconds of the model alone, called in this process as the service calls it."""
+    engine = _engine(material)
+    return _median_ms(lambda: engine.run(material.sinogram[None]), times)
+
+
+def on_device_ms(material: Material, batch: int, times: int = 60) -> float:
+    """The same an image of a batch that is on the device already, and stays there."""
+    engine = _engine(material)
+    sinograms = material.sinogram.expand(batch, -1, -1).contiguous().to(engine.device)
+
+    def call() -> None:
+        engine.run(sinograms)
+        if engine.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return _median_ms(call, times) / batch
+
+
+def _engine(material: Material) -> Engine:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # as the service chooses
+    version, place = next(iter(material.models.items()))
+    return learned("bare", version, load_model(place).to(device), device, str(place))
+
+
+def _median_ms(call: Callable[[], object], times: int) -> float:
     took = []
     with torch.inference_mode():
         for _ in range(times + 10):
             began = time.perf_counter()
-            model(material.sinogram[None].to(device)).cpu()
+            call()
             took.append(time.perf_counter() - began)
     return float(np.median(took[10:])) * 1000
+
+
+class Spent(NamedTuple):
+    """What a service has spent since it was started."""
+
+    processor: float
+    """Seconds."""
+
+    computing: float
+    """Seconds."""
+
+    images: float
+    batches: float
 
 
 class Server(NamedTuple):
@@ -104,6 +141,26 @@ class Server(NamedTuple):
             return answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
         finally:
             connection.close()
+
+    def spent(self) -> Spent:
+        """What it has spent until now."""
+        times = self.process.cpu_times()
+        _, content, _ = self.request("GET", "/metrics")
+        lines = (line.rpartition(" ") for line in content.decode().splitlines() if not line.startswith("#"))
+        metrics = {name: float(value) for name, _, value in lines}
+        images, batches = metrics["fbp_batch_images_sum"], metrics["fbp_batch_images_count"]
+        return Spent(times.user + times.system, metrics["fbp_batch_seconds_sum"], images, batches)
+
+    def measured(self, body: Path, clients: int, seconds: float) -> Seen:
+        """What so many clients see that send `body` for so many seconds, and what it spends on them."""
+        before = self.spent()
+        seen = ask(self.port, body, clients, seconds)
+        processor, computing, images, batches = (now - then for now, then in zip(self.spent(), before, strict=True))
+        return seen._replace(
+            images_of_a_batch=images / batches,
+            computing_ms=computing / images * 1000,
+            processor_ms=processor / images * 1000,
+        )
 
     def resident_mb(self) -> float:
         """Memory of the service and of the processes that it started."""
