@@ -286,10 +286,10 @@ class Batcher:
             loop.call_soon_threadsafe(_hand_over, batch, images)
 
 
-def _together(sinograms: Sequence[Tensor], device: torch.device) -> Tensor:
-    """(B, A, D) on the device. Each goes there by itself: to stack them before takes longer than a GPU's images do."""
-    if len(sinograms) == 1:
-        return sinograms[0][None].to(device)
+def _together(sinograms: list[Tensor], device: torch.device) -> Tensor:
+    """(B, A, D) on the device. To a GPU each goes by itself: to stack them before takes longer than the images do."""
+    if device.type == "cpu":
+        return torch.stack(sinograms) if len(sinograms) > 1 else sinograms[0][None]
     stack = torch.empty((len(sinograms), *sinograms[0].shape), device=device)
     for place, sinogram in zip(stack, sinograms, strict=True):
         place.copy_(sinogram)

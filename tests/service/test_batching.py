@@ -279,3 +279,21 @@ def test_small_batches_of_a_learned_model_are_replayed(monkeypatch: pytest.Monke
                 assert engine.run(torch.rand(count, ANGLES, CELLS)).shape == (count, *COARSE.image_shape)
             found[name] = list(replayed)
     assert found == {"learned": [1, 2, 3, 4], "kept": [1], "of one request": []}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the same on a GPU, where there is one")
+def test_images_of_a_gpus_batches_are_those_of_the_model() -> None:
+    device, model = torch.device("cuda"), LearnableFBP(ModelConfig(geometry=COARSE)).eval()
+    sinograms = torch.rand(6, ANGLES, CELLS)
+    with torch.inference_mode():
+        expected = model(sinograms)
+    engine = learned("best", "v1", model.to(device), device, "")
+
+    async def work(batcher: Batcher) -> None:
+        for count in (1, 2, 3, 4, 6, 3, 1):
+            images = torch.stack(await asyncio.gather(*batcher.submit(engine, sinograms[:count])))
+            assert images.device.type == "cpu"
+            torch.testing.assert_close(images, expected[:count], rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+    with batching() as batcher:
+        run(work(batcher))
