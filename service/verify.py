@@ -18,6 +18,9 @@ from service.batching import RECORDED, Engine, classic
 MAX_PHANTOM_ERROR = 0.5
 """The largest relative error on the phantom; where the classic FBP of a scan is that bad too, twice its error."""
 
+ON_CPU = (1, 2, 4)
+"""Batches that a processor has kernels of their own for: with eight mirror images of each they fill 8, 16, 32 lanes."""
+
 
 def soft_disc(geometry: Geometry, high: float = BRIGHTEST) -> Tensor:
     """A disc with a soft edge and a denser spot in it: (H, W).
@@ -38,12 +41,12 @@ def soft_disc(geometry: Geometry, high: float = BRIGHTEST) -> Tensor:
 def batch_sizes(device: torch.device, most: int) -> Sequence[int]:
     """Batches of at most `most` images that are compiled or recorded apart: on a GPU one for each power of two."""
     if device.type == "cpu":
-        return (1, 4)
+        return ON_CPU
     powers = (1 << power for power in range((most - 1).bit_length() + 1))
     return sorted({min(count, most) for count in (*powers, *range(1, RECORDED + 1))})
 
 
-def verify(engine: Engine, source: str, high: float = BRIGHTEST, batches: Sequence[int] = (1, 4)) -> float:
+def verify(engine: Engine, source: str, high: float = BRIGHTEST, batches: Sequence[int] = ON_CPU) -> float:
     """The relative error of the built-in phantom's images, one alone and in batches; compiles what they need.
 
     Args:

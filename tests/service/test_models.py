@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from PIL import Image
 
 from fbp_ray.config import TrainConfig
 from fbp_ray.errors import CheckpointError
+from fbp_ray.geometry import ParallelBeam
 from fbp_ray.model import LearnableFBP, ModelConfig, fbp
+from fbp_ray.projector import cpu
 from fbp_ray.run import RunFolder
 from service.app import create_app
 from service.batching import classic
@@ -151,6 +153,14 @@ def test_a_model_of_a_scan_is_tried_and_shown_in_its_own_scale(tmp_path: Path) -
         stored = made.pixel_array * float(made.RescaleSlope) + float(made.RescaleIntercept)
         expected = fbp(torch.from_numpy(np.load(io.BytesIO(body))), FAN).numpy()
         np.testing.assert_allclose(stored.T, expected, atol=1e-4 * np.ptp(expected))
+
+
+def test_a_model_that_serves_has_all_kernels_of_a_processor() -> None:
+    def lanes(batches: Iterable[int]) -> set[int]:
+        groups = (group for batch in batches for group in cpu._groups(batch, ParallelBeam.lodopab()))
+        return {images * len(views.maps) for views, _, images in groups}
+
+    assert lanes(batch_sizes(torch.device("cpu"), 32)) == lanes(range(1, 33))
 
 
 def test_models_have_names(tmp_path: Path) -> None:
