@@ -34,6 +34,7 @@ _MANY = 64  # angles that are shared among programs
 _PAD = 16  # zero cells on either side of a row, as many as the SPAN of a product
 _TAPS = 3  # pixels of a line that a cell gathers from at a time
 _HIGHEST = 1024.0  # what the largest value of a sample becomes in float16
+_LEAST = 1e-30  # that a largest value is taken for: a blank sample must not be multiplied by infinity
 
 
 class _Tuning(NamedTuple):
@@ -287,7 +288,7 @@ def _scale(geometry: ParallelBeam) -> float:
 def _largest(sinogram: Tensor) -> Tensor:
     """(B,) float32: each sample's largest value, of whichever sign; above 0."""
     largest: Tensor = torch.linalg.vector_norm(sinogram, math.inf, dim=(1, 2), dtype=torch.float32)
-    return largest.clamp_min(torch.finfo(torch.float32).tiny)  # a blank sample is not divided by 0
+    return largest.clamp_min(_LEAST)
 
 
 def _axis(geometry: ParallelBeam) -> float:

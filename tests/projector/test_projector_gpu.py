@@ -56,6 +56,12 @@ def test_two_projections_are_filtered_at_a_time(interpreted: dict[str, dict[str,
     assert interpreted["filter"]["pairs"] < 1e-6
 
 
+def test_a_blank_sample_and_one_that_is_no_number_are_nobody_elses_business(
+    interpreted: dict[str, dict[str, float]],
+) -> None:
+    assert interpreted["apart"] == {"whole": True, "half": True}
+
+
 def test_the_kernels_compile_for_gpus_of_several_generations() -> None:
     for sizes in run("tests.support.gpu_cases", "75", "80", "90").values():
         assert min(sizes.values()) > 1000

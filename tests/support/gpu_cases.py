@@ -108,6 +108,22 @@ def filtered_by_pairs(device: str = "cpu") -> float:
     return max(found)
 
 
+def samples_apart(device: str = "cpu") -> dict[str, bool]:
+    """Whether samples are backprojected alike beside a blank one and one that is no number, which stay what they are."""
+    from fbp_ray.projector import gpu
+
+    geometry = MIRRORED["odd"]
+    sinograms = torch.rand(9, *geometry.sinogram_shape, generator=torch.Generator().manual_seed(0))
+    beside = sinograms.clone()
+    beside[1], beside[2] = torch.nan, 0
+    found = {}
+    for name, storage in (("whole", None), ("half", torch.float16)):
+        alone, images = (gpu.backproject(y.to(device), geometry, True, storage).cpu() for y in (sinograms, beside))
+        kept = bool(images[1].isnan().all()) and not images[2].any()
+        found[name] = kept and torch.equal(images[3:], alone[3:]) and torch.equal(images[0], alone[0])
+    return found
+
+
 def model_differences(geometry: ParallelBeam, window: str, device: str) -> dict[str, float]:
     """Relative differences from the CPU, of a model's images and of the gradient of all its parameters."""
     from fbp_ray.filters import WindowConfig
@@ -142,6 +158,7 @@ def print_each(device: str, word: str = "") -> None:
     for batch in (8, 33):
         cases[f"products, batch {batch}"] = partial(differences, COARSE, batch, False, device)
     cases["filter"] = lambda: {"pairs": filtered_by_pairs(device)}
+    cases["apart"] = partial(samples_apart, device)
     for window in ("angle_frequency", "ray_noise", "adaptive"):
         cases[f"model, {window}"] = partial(model_differences, COARSE, window, device)
     for name, case in cases.items():
@@ -210,4 +227,4 @@ if __name__ == "__main__":
         print(json.dumps({arch: compiles_for(int(arch), ones=arch == "80") for arch in sys.argv[1:]}))
     else:
         found = {name: differences(*case, "cpu") for name, case in CASES.items()}
-        print(json.dumps(found | {"filter": {"pairs": filtered_by_pairs()}}))
+        print(json.dumps(found | {"filter": {"pairs": filtered_by_pairs()}, "apart": samples_apart()}))
