@@ -109,7 +109,7 @@ def filtered_by_pairs(device: str = "cpu") -> float:
 
 
 def samples_apart(device: str = "cpu") -> dict[str, bool]:
-    """Whether samples are backprojected alike beside a blank one and one that is no number, which stay what they are."""
+    """Whether samples are as without a blank one and one that is no number beside them, which stay what they are."""
     from fbp_ray.projector import gpu
 
     geometry = MIRRORED["odd"]
