@@ -64,7 +64,7 @@ def half_size(image: Tensor) -> Tensor:
 def reference_half_size(image: Tensor) -> Tensor:
     """As `half_size`, in torch's operations."""
     odd = max(side % 2 for side in image.shape[-2:])
-    padded = nn.functional.pad(image[:, None], (odd, 0, odd, 0), mode="replicate")
+    padded = nn.functional.pad(image[:, None], (odd, 0, odd, 0), mode="replicate") if odd else image[:, None]
     return nn.functional.avg_pool2d(padded, 2)[:, 0]
 
 
@@ -154,7 +154,7 @@ class _Halved(torch.autograd.Function):
         (image,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted
             (back,) = torch.autograd.grad(reference_half_size(image), image, along[0], create_graph=True)
-            return back
+            return back  # type: ignore[no-any-return]
         return halved_back(along[0], image)
 
 

@@ -1,7 +1,7 @@
 """How far the GPU kernels are from the float64 reference, in Triton's interpreter or on a GPU.
 
-`TRITON_INTERPRET=1 python -m tests.support.gpu_cases` prints the figures as JSON, `... gpu_cases structure` those of SSIM.
-The variable counts only when it is set before triton is imported, so the tests run this program instead of setting it.
+`TRITON_INTERPRET=1 python -m tests.support.gpu_cases` prints the figures as JSON; with `structure` after it, those of
+SSIM. The variable counts only when it is set before triton is imported, so the tests run this program instead.
 """
 
 from __future__ import annotations
