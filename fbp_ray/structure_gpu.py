@@ -23,6 +23,8 @@ from fbp_ray.gpus import FUSED
 
 _BLOCK = 512  # places of a program
 _TOTALS = 256  # programs whose sums are added up at a time
+_SIZES = ("blocks", "area", "places", "width", "inner", "summed", "given", "count", "half_height", "half_width")
+_jit = triton.jit(do_not_specialize=_SIZES)  # five scales would otherwise be compiled five times
 
 
 def similarity(
@@ -114,7 +116,7 @@ def _launch(kernel: Any, made: Tensor, *arguments: Any, **constants: int) -> Non
             kernel[(len(made) * blocks,)](*arguments, blocks, places, BLOCK=_BLOCK, **constants, **FUSED)
 
 
-@triton.jit
+@_jit
 def down_kernel(
     prediction, target, columns, weights, blocks, area, places, width, SIZE: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -140,7 +142,7 @@ def down_kernel(
     tl.store(column + 3 * places, of_products, mask=there)
 
 
-@triton.jit
+@_jit
 def across_kernel(
     columns, c1, c2, slopes, partial, weights, blocks, summed, places, width, inner,
     SIZE: tl.constexpr, LUMINOUS: tl.constexpr, WANTED: tl.constexpr, BLOCK: tl.constexpr,
@@ -185,7 +187,7 @@ def across_kernel(
     tl.store(partial + tl.program_id(0), tl.sum(tl.where(there, similar, 0.0), axis=0))
 
 
-@triton.jit
+@_jit
 def total_kernel(partial, found, blocks, places, BLOCK: tl.constexpr):
     """The means of images: the sums of their `partial` (B, blocks), always in one order, over their places."""
     sample = tl.program_id(0).to(tl.int64)
@@ -196,7 +198,7 @@ def total_kernel(partial, found, blocks, places, BLOCK: tl.constexpr):
     tl.store(found + sample, tl.sum(total, axis=0) / places)
 
 
-@triton.jit
+@_jit
 def up_kernel(slopes, spread, weights, blocks, given, places, inner, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     """The transpose of sums down the columns: `slopes` (B, 3, (H - K + 1) V) to `spread` (B, 3, H V), V = W - K + 1."""
     sample = (tl.program_id(0) // blocks).to(tl.int64)
@@ -218,7 +220,7 @@ def up_kernel(slopes, spread, weights, blocks, given, places, inner, SIZE: tl.co
     tl.store(made + 2 * places, to_product, mask=there)
 
 
-@triton.jit
+@_jit
 def back_kernel(
     spread, prediction, target, upstream, gradient, weights, blocks, given, places, count, width, inner,
     SIZE: tl.constexpr, BLOCK: tl.constexpr,
@@ -243,7 +245,7 @@ def back_kernel(
     tl.store(gradient + sample * places + place, total.to(gradient.dtype.element_ty), mask=there)
 
 
-@triton.jit
+@_jit
 def halve_kernel(whole, halves, width, area, inner, blocks, places, ODD: tl.constexpr, BLOCK: tl.constexpr):
     """Means over 2 x 2 pixels of `whole` (B, H, W), whose first row and column come twice where ODD is 1."""
     sample = (tl.program_id(0) // blocks).to(tl.int64)
@@ -258,7 +260,7 @@ def halve_kernel(whole, halves, width, area, inner, blocks, places, ODD: tl.cons
     tl.store(halves + sample * places + place, total * 0.25, mask=there)
 
 
-@triton.jit
+@_jit
 def unhalve_kernel(
     halves, whole, width, half_height, half_width, blocks, places, ODD: tl.constexpr, BLOCK: tl.constexpr
 ):
