@@ -24,7 +24,7 @@ def test_it_times_the_loop_and_the_parts_of_a_step(
         image_shape=(162, 162),
         pixel_size=1e-3,
     )
-    on_gpu.measure(tmp_path, False, torch.device("cpu"), on_gpu.Size(geometry, 4, rows=6, names=2, epochs=2, steps=2))
+    on_gpu.measure(tmp_path, False, torch.device("cpu"), on_gpu.Size(geometry, 4, 6, 2, few=4, epochs=2, steps=2))
     found = json.loads((tmp_path / "training-gpu.json").read_text())["cases"][on_gpu.REFERENCE]
     assert len(found["samples_per_second"]) == 1
     assert set(found["milliseconds"]) == {*on_gpu.PARTS, "launching"}
