@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fbp_ray.config import LossConfig
 from fbp_ray.errors import ConfigError
@@ -30,7 +30,7 @@ from fbp_ray.geometry import check_tensor
 from fbp_ray.metrics import has_range, psnr, ssim
 from fbp_ray.own import Figure, own_term
 from fbp_ray.own_names import own_title
-from fbp_ray.structure import Window, similarity
+from fbp_ray.structure import Window, half_size, similarity
 
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # the exponents of the paper
 SMALLEST_FOR_MS_SSIM = 161  # five scales of an 11 x 11 window
@@ -99,17 +99,10 @@ def _ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
     product = torch.ones_like(c1)
     for scale, exponent in enumerate(SCALES):
         if scale > 0:
-            prediction, target = _half_size(prediction), _half_size(target)
+            prediction, target = half_size(prediction), half_size(target)
         window = Window(_GAUSSIAN, luminous=scale == len(SCALES) - 1)
         product = product * similarity(prediction, target, c1, c2, window).relu() ** (exponent / sum(SCALES))
     return (1 - product.mean()).to(prediction.dtype)
-
-
-def _half_size(image: Tensor) -> Tensor:
-    """Means over 2 x 2 pixels; where a side is odd, the first row and column count twice."""
-    odd = max(side % 2 for side in image.shape[-2:])
-    padded = nn.functional.pad(image[:, None], (odd, 0, odd, 0), mode="replicate")
-    return nn.functional.avg_pool2d(padded, 2)[:, 0]
 
 
 def _edge(prediction: Tensor, target: Tensor) -> Tensor:

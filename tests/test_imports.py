@@ -32,7 +32,7 @@ ORDER = (
     ("config",),
     ("geometry",),
     ("projector", "rebinning", "own"),
-    ("structure_kernels",),
+    ("structure_kernels", "structure_gpu"),
     ("structure",),
     ("filters", "networks"),
     ("split",),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import copy
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from fbp_ray.model import LearnableFBP
 from fbp_ray.train.process import Process
@@ -26,19 +25,27 @@ class Average:
 
     def __init__(self, model: LearnableFBP, decay: float | None) -> None:
         self.learning = model
-        self._average = None if decay is None else AveragedModel(model, avg_fn=_towards(decay))
+        self._decay = decay
+        self._average = None if decay is None else copy.deepcopy(model)
+        self._steps = 0
 
     @property
     def model(self) -> LearnableFBP:
         """What is validated and saved."""
-        if self._average is None:
-            return self.learning
-        return cast(LearnableFBP, self._average.module)
+        return self.learning if self._average is None else self._average
 
+    @torch.no_grad()
     def step(self) -> None:
-        """Takes in the weights after a step."""
-        if self._average is not None:
-            self._average.update_parameters(self.learning)
+        """Takes in the weights after a step. Without `torch.optim.swa_utils`, which waits for a GPU at each weight."""
+        if self._average is None or self._decay is None:
+            return
+        n = torch.tensor(float(self._steps), device="cpu")
+        share = 1 - torch.clamp((1 + n) / (10 + n), max=self._decay).item() if self._steps else 1.0
+        for averaged, weight in zip(self._average.parameters(), self.learning.parameters(), strict=True):
+            averaged.lerp_(weight, share)
+        for latest, buffer in zip(self._average.buffers(), self.learning.buffers(), strict=True):
+            latest.copy_(buffer)
+        self._steps += 1
 
     def agree(self, process: Process) -> None:
         """Gives every process the first one's statistics: each has seen its own share of a batch."""
@@ -51,24 +58,16 @@ class Average:
         """What a checkpoint, whose weights are the average, needs besides to go on from."""
         if self._average is None:
             return {}
-        return {"weights": self.learning.state_dict(), "averaged": int(self._average.n_averaged)}
+        return {"weights": self.learning.state_dict(), "averaged": self._steps}
 
     def start(self) -> None:
         """Begins at the weights as they are now."""
         if self._average is not None:
-            self._average.module.load_state_dict(self.learning.state_dict())
+            self._average.load_state_dict(self.learning.state_dict())
 
     def resume(self, state: dict[str, Any]) -> None:
         """Goes on from `state()`; `learning` has the checkpoint's weights, which are the average."""
         self.start()
         if self._average is not None:
             self.learning.load_state_dict(state["weights"])
-            self._average.n_averaged.fill_(state["averaged"])
-
-
-def _towards(decay: float) -> Any:
-    def average(averaged: Tensor, weight: Tensor, steps: Tensor | int) -> Tensor:
-        n = torch.as_tensor(steps, dtype=averaged.dtype, device=averaged.device)
-        return torch.lerp(averaged, weight, 1 - torch.clamp((1 + n) / (10 + n), max=decay))
-
-    return average
+            self._steps = state["averaged"]

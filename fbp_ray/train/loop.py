@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fbp_ray.checkpoint import pack
 from fbp_ray.data import Batches, Sample, SharedCache
+from fbp_ray.data.loader import on_device
 from fbp_ray.data.sampler import samples_for_rank
 from fbp_ray.errors import RunError
 from fbp_ray.least_squares import solve
@@ -180,12 +181,12 @@ def train(
             parallel.train()
             sums = Sums(process)
             finite = _FirstNotFinite(device)
-            for step, batch in enumerate(training.epoch(epoch), start=1):
+            for step, batch in enumerate(on_device(training.epoch(epoch), device), start=1):
                 weight = len(batch.observation) * process.world_size / training.size(step)
                 progress = ((epoch - 1) * steps + step - 1) / (config.train.epochs * steps)
                 set_rates(optimizer, model, config.optim, progress)
                 batch = batch if weight else _stand_in(batch)
-                loss = _loss(parallel, batch, (epoch, step), config, process, split)
+                loss = _loss(parallel, batch, (epoch, step), config, split)
                 optimizer.zero_grad()
                 (loss.total * weight).backward()  # type: ignore[no-untyped-call]
                 if config.optim.clip is not None:
@@ -206,20 +207,13 @@ def train(
             conclude(epoch, trained, training_seconds, began)
 
 
-def _loss(
-    model: nn.Module,
-    batch: Sample,
-    when: tuple[int, int],
-    config: ResolvedConfig,
-    process: Process,
-    split: Split | None,
-) -> Loss:
-    """The loss of a batch; `when` is its epoch and step."""
-    observation = batch.observation.to(process.device, non_blocking=True)
+def _loss(model: nn.Module, batch: Sample, when: tuple[int, int], config: ResolvedConfig, split: Split | None) -> Loss:
+    """The loss of a batch, which is where the model is; `when` is its epoch and step."""
+    observation = batch.observation
     if split is not None:
         parts = split.drawn(observation, torch.as_tensor(batch.index), config.train.seed, *when)
         return Loss(self_loss(model(parts.seen, some=parts.seen_scan), parts), {})
-    return composite_loss(model(observation), batch.ground_truth.to(process.device, non_blocking=True), config.loss)
+    return composite_loss(model(observation), batch.ground_truth, config.loss)
 
 
 def _losses(
@@ -229,9 +223,9 @@ def _losses(
     model.eval()
     sums = Sums(process)
     with torch.no_grad():
-        for step, batch in enumerate(data.epoch(0), start=1):
+        for step, batch in enumerate(on_device(data.epoch(0), process.device), start=1):
             if len(batch.observation):
-                loss = _loss(model, batch, (0, step), config, process, split)
+                loss = _loss(model, batch, (0, step), config, split)
                 sums.add(len(batch.observation), {"loss": loss.total, **loss.parts})
     return sums.means()
 
@@ -247,11 +241,10 @@ def _validate(
     sums = Sums(process)
     metrics = own_metrics(config.metrics)
     with torch.no_grad():
-        for batch in data.epoch(epoch):
+        for batch in on_device(data.epoch(epoch), process.device):
             if len(batch.observation) == 0:
                 continue
-            observation = batch.observation.to(process.device, non_blocking=True)
-            target = batch.ground_truth.to(process.device, non_blocking=True)
+            observation, target = batch.observation, batch.ground_truth
             figures: dict[str, Tensor] = {}
             if data.dataset.truth:
                 prediction = model(observation)

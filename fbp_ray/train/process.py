@@ -57,7 +57,12 @@ class Sums:
 
     def add(self, count: int, figures: dict[str, Tensor]) -> None:
         """Adds figures of `count` samples: each one's mean, or its value for each sample, nan where it has none."""
-        values = torch.stack([_sum_and_count(figure.detach().double(), count) for figure in figures.values()])
+        found = [figure.detach() for figure in figures.values()]
+        if all(figure.ndim == 0 for figure in found):  # the same in a few operations, as it is at each step
+            sums = torch.stack(found).double() * count
+            values = torch.stack([sums, torch.full_like(sums, count)], 1)
+        else:
+            values = torch.stack([_sum_and_count(figure.double(), count) for figure in found])
         self.total = values if not self.names else self.total + values
         self.names = list(figures)
 

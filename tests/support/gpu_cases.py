@@ -1,8 +1,8 @@
 """How far the GPU kernels are from the float64 reference, in Triton's interpreter or on a GPU.
 
-`TRITON_INTERPRET=1 python -m tests.support.gpu_cases` prints the figures as JSON. The variable counts only when
-it is set before triton is imported, so the tests run this program instead of setting it themselves. `python -m
-tests.support.gpu_cases cuda [WORD]` prints those of a GPU, with those of models, a line a case (that has the word in
+`TRITON_INTERPRET=1 python -m tests.support.gpu_cases` prints the figures as JSON; with `structure` after it, those of
+SSIM. The variable counts only when it is set before triton is imported, so the tests run this program instead. `python
+-m tests.support.gpu_cases cuda [WORD]` prints those of a GPU, with those of models, a line a case (that has the word in
 its name); it is small enough for `PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer`.
 """
 
@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from fbp_ray.geometry import ParallelBeam, RegularAngles
+from fbp_ray.metrics import UNIFORM
 from fbp_ray.projector import reference
+from fbp_ray.structure import Window, reference_half_size, reference_similarity
 from tests.support.scans import COARSE
 
 
@@ -108,6 +110,59 @@ def filtered_by_pairs(device: str = "cpu") -> float:
     return max(found)
 
 
+LUMINOUS = Window((0.1, 0.2, 0.05, 0.3, 0.05, 0.1, 0.05, 0.05, 0.02, 0.03, 0.05))
+CONTRASTS = LUMINOUS._replace(luminous=False)
+IMAGES = {
+    "one place": ((7, 7), UNIFORM, torch.float32),
+    "even": ((20, 34), UNIFORM, torch.float32),
+    "odd": ((41, 23), UNIFORM, torch.float32),
+    "several programs": ((90, 46), UNIFORM, torch.float32),
+    "a row": ((11, 60), LUMINOUS, torch.float32),
+    "contrasts alone": ((31, 28), CONTRASTS, torch.float32),
+    "double precision": ((24, 25), LUMINOUS, torch.float64),
+}
+
+
+def of_structure(shape: tuple[int, int], window: Window, dtype: torch.dtype, device: str) -> dict[str, float]:
+    """Differences from float64 torch of similarities, relative ones of gradients; 0 or 1 where bits are compared."""
+    from fbp_ray import structure, structure_gpu
+
+    generator = torch.Generator().manual_seed(shape[0])
+    target = torch.rand(3, *shape, dtype=dtype, generator=generator)
+    prediction = target + 0.1 * torch.randn(3, *shape, dtype=dtype, generator=generator)
+    target[2], prediction[2] = 0.7 + 1e-3 * target[2], 0.7 + 1e-3 * prediction[2]  # smooth, as most of an image is
+    constants = tuple(torch.tensor(values, dtype=torch.float64) for values in ([1e-4, 2e-4, 1e-4], [9e-4, 2e-3, 9e-4]))
+    upstream = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    exact_of = prediction.double().requires_grad_()
+    exact = reference_similarity(exact_of, target.double(), *constants, window)
+    (exact_gradient,) = torch.autograd.grad(exact, exact_of, upstream)
+    weights = torch.tensor(window.weights, dtype=torch.float64, device=device)
+    on_device = [array.to(device) for array in (target, *constants)]
+
+    def ours(predicted: Tensor) -> tuple[Tensor, Tensor]:
+        found, slopes = structure._on_gpu(predicted.to(device), *on_device, window, True)
+        back = structure_gpu.gradient(upstream.to(device), slopes, predicted.to(device), on_device[0], weights)
+        return found.cpu(), back.cpu()
+
+    found, back = ours(prediction)
+    broken = prediction.clone()
+    broken[1] = torch.nan
+    beside, beside_back = ours(broken)
+    alone = structure._on_gpu(prediction.to(device), *on_device, window, False)[0].cpu()
+    same = torch.equal(alone, found) and all(torch.equal(beside[i], found[i]) for i in (0, 2))
+    same = same and all(torch.equal(beside_back[i], back[i]) for i in (0, 2)) and bool(beside[1].isnan())
+    halves, upstream_halves = reference_half_size(exact_of), torch.rand(reference_half_size(exact_of).shape).double()
+    (exact_whole,) = torch.autograd.grad(halves, exact_of, upstream_halves)
+    whole = structure_gpu.halved_back(upstream_halves.to(device, dtype), on_device[0])
+    return {
+        "similarity": (found - exact).abs().max().item(),
+        "gradient": max(relative(b, e) for b, e in zip(back, exact_gradient, strict=True)),
+        "halves": relative(structure_gpu.halved(prediction.to(device)).cpu(), halves.detach()),
+        "gradient of halves": relative(whole.cpu(), exact_whole),
+        "others count": float(not same),
+    }
+
+
 def samples_apart(device: str = "cpu") -> dict[str, bool]:
     """Whether samples are as without a blank one and one that is no number beside them, which stay what they are."""
     from fbp_ray.projector import gpu
@@ -159,6 +214,7 @@ def print_each(device: str, word: str = "") -> None:
         cases[f"products, batch {batch}"] = partial(differences, COARSE, batch, False, device)
     cases["filter"] = lambda: {"pairs": filtered_by_pairs(device)}
     cases["apart"] = partial(samples_apart, device)
+    cases |= {f"SSIM, {name}": partial(of_structure, *case, device) for name, case in IMAGES.items()}
     for window in ("angle_frequency", "ray_noise", "adaptive"):
         cases[f"model, {window}"] = partial(model_differences, COARSE, window, device)
     for name, case in cases.items():
@@ -180,12 +236,14 @@ def compiles_for(arch: int, ones: bool) -> dict[str, int]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    from fbp_ray import structure_gpu
     from fbp_ray.filters import pairs
     from fbp_ray.projector import gpu_kernels, gpu_layout
 
     options = {"num_warps": 4, "enable_fp_fusion": True}
     tile = {"LANES": 32, "TILE_X": 8, "TILE_Y": 8, "ANGLES": 4}
     views = {"VIEWS": 8, "IMAGES": 4, "LANES": 32, "CELLS": 32, "PIXELS": 32, "PAD": 16}
+    places = {"SIZE": 11, "BLOCK": 512}
     variants: list[tuple[Any, dict[str, Any]]] = [
         (gpu_kernels.backproject_kernel, tile | {"INTERPOLATE": True}),
         (gpu_kernels.backproject_kernel, tile | {"INTERPOLATE": False}),
@@ -199,11 +257,22 @@ def compiles_for(arch: int, ones: bool) -> dict[str, int]:
         (gpu_layout.unfold_sinogram_kernel, views),
         (pairs.pair_kernel, {"CELLS": 256}),
         (pairs.part_kernel, {"CELLS": 256}),
+        (structure_gpu.down_kernel, places),
+        (structure_gpu.across_kernel, places | {"LUMINOUS": True, "WANTED": True}),
+        (structure_gpu.across_kernel, places | {"LUMINOUS": False, "WANTED": False}),
+        (structure_gpu.total_kernel, {"BLOCK": 256}),
+        (structure_gpu.up_kernel, places),
+        (structure_gpu.back_kernel, places),
+        (structure_gpu.halve_kernel, {"BLOCK": 512, "ODD": 1}),
+        (structure_gpu.unhalve_kernel, {"BLOCK": 512, "ODD": 0}),
     ]
     tables = ("angle_of", "turned", "maps", "angles", "line_of", "view_of")
     arrays = ("image", "sums", "dx", "dy", "reach", "lines", "sinogram", "along", "across", "largest", "signals")
+    images = ("prediction", "target", "gradient", "whole", "halves")
+    doubles = ("columns", "c1", "c2", "slopes", "partial", "found", "spread", "upstream", "weights")
     kinds = {"axis": "fp32", "scale": "fp32", "highest": "fp32"}
-    kinds |= dict.fromkeys(tables, "*i32") | dict.fromkeys(arrays, "*fp32")
+    kinds |= dict.fromkeys(tables, "*i32") | dict.fromkeys(arrays + images, "*fp32")
+    kinds |= dict.fromkeys(doubles, "*fp64")
     sizes = {}
     for number, (kernel, constants) in enumerate(variants):
         halved = constants.get("HALF", "SPLIT" in constants)
@@ -223,6 +292,8 @@ def compiles_for(arch: int, ones: bool) -> dict[str, int]:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["cuda"]:
         print_each(*sys.argv[1:])
+    elif sys.argv[1:] == ["structure"]:
+        print(json.dumps({name: of_structure(*case, "cpu") for name, case in IMAGES.items()}))
     elif sys.argv[1:]:
         print(json.dumps({arch: compiles_for(int(arch), ones=arch == "80") for arch in sys.argv[1:]}))
     else:
