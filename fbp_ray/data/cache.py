@@ -98,6 +98,16 @@ class SharedCache:
         for array, values in zip(self._arrays, (observation, ground_truth), strict=True):
             _copy(values, array[sample])
 
+    def get_many(self, samples: NDArray[np.int64], observations: Array, ground_truths: Array) -> None:
+        """Copies several to observations (n, A, D) and ground truths (n, H, W), by all of torch's threads."""
+        index = torch.from_numpy(samples)
+        for array, values in zip(self._arrays, (observations, ground_truths), strict=True):
+            kept, to = torch.from_numpy(array), torch.from_numpy(values)
+            if kept.dtype == to.dtype:
+                torch.index_select(kept, 0, index, out=to)
+            else:
+                to.copy_(kept[index])
+
 
 def _copy(to: NDArray[np.floating], values: NDArray[np.floating]) -> None:
     if to.dtype == values.dtype:

@@ -18,7 +18,7 @@ from fbp_ray.data.cache import SharedCache
 from fbp_ray.data.hdf5_reader import Array
 from fbp_ray.data.lodopab import LoDoPaB, Sample
 from fbp_ray.data.sampler import WINDOW, Plan, num_steps, plan, step_size, step_sizes_for_rank
-from fbp_ray.threads import parallel_for, use_one_thread
+from fbp_ray.threads import use_one_thread
 
 AHEAD = 2
 """Batches that are ready or being read while another one computes."""
@@ -209,9 +209,11 @@ class _EpochReader:
         self._spare = spare
         self._stopped = False
         converting = cache is not None and cache.mode == "half"  # by torch, which would have all of its threads help
-        # One thread copies 3000 samples of LoDoPaB-CT's a second or fewer. A CPU that trains has none to spare.
-        self._shared = for_gpu and draw is None and all(self._is_cached(sample) for sample in order.samples.tolist())
-        self._thread = ThreadPoolExecutor(1, THREAD, initializer=use_one_thread if converting else None)
+        # A sample at a time would take the interpreter's lock from the thread that launches a GPU's work, again and
+        # again, and this one's copies are too slow for a GPU. A CPU that trains has no threads to spare.
+        self._at_once = for_gpu and draw is None and all(self._is_cached(sample) for sample in order.samples.tolist())
+        alone = converting and not self._at_once
+        self._thread = ThreadPoolExecutor(1, THREAD, initializer=use_one_thread if alone else None)
 
     def submit(self, buffers: Arrays, first: int, end: int) -> Future[None]:
         """Has samples `first` to `end - 1` of the order copied to the front of `buffers`."""
@@ -223,15 +225,16 @@ class _EpochReader:
         self._thread.shutdown(cancel_futures=True)
 
     def _fill(self, buffers: Arrays, first: int, end: int) -> None:
-        if self._shared and not self._stopped:
-            parallel_for(lambda row, after: self._fill_rows(buffers, row, first + row, first + after), end - first, 1)
-        else:
-            self._fill_rows(buffers, 0, first, end)
-
-    def _fill_rows(self, buffers: Arrays, begin: int, first: int, end: int) -> None:
-        for row, position in enumerate(range(first, end), begin):
-            if not self._shared:
-                self._read_blocks(position)
+        if self._stopped:
+            return
+        if self._at_once and self._cache is not None:
+            observations, ground_truths = buffers
+            self._cache.get_many(
+                self._order.samples[first:end], observations[: end - first], ground_truths[: end - first]
+            )
+            return
+        for row, position in enumerate(range(first, end)):
+            self._read_blocks(position)
             if self._stopped:
                 return
             sample = int(self._order.samples[position])
