@@ -31,6 +31,7 @@ from fbp_ray.projector.layout import Views, mirror_views, plain_views, steep_vie
 _LANES = 128  # of a group at most; 256 of mirror images
 _BLOCK, _PIXELS = 4096, 128  # elements whose layout a program changes, and pixels at most
 _MANY = 64  # angles that are shared among programs
+_SHARE = 512  # angles that the tensor cores add up; of a thousand they would make an error of 6e-5
 _PAD = 16  # zero cells on either side of a row, as many as the SPAN of a product
 _TAPS = 3  # pixels of a line that a cell gathers from at a time
 _HIGHEST = 1024.0  # what the largest value of a sample becomes in float16
@@ -45,6 +46,7 @@ class _Tuning(NamedTuple):
     warps: int
     parts: int = 1
     angles: int = 4
+    registers: int | None = None
 
 
 def backproject(
@@ -73,7 +75,7 @@ def backproject(
     rows = sinogram.new_empty(
         (groups, lines, 2 if split else 1, padded, lanes), dtype=torch.float16 if scaled else torch.float32
     )
-    parts = tuning.parts if lines >= _MANY else 1
+    parts = math.ceil(lines / _SHARE) if products else tuning.parts if lines >= _MANY else 1
     sums = sinogram.new_empty((parts, groups, views.shape[0], across, lanes), dtype=torch.float32)
     block = max(16, _BLOCK // lanes)
     tile = tuning.tile
@@ -82,7 +84,7 @@ def backproject(
     shape = (*views.shape, views.begin)
     shared: dict[str, Any] = {
         "LANES": tuning.lanes, "TILE_X": tile[0], "TILE_Y": tile[1], "ANGLES": tuning.angles, "num_warps": tuning.warps,
-        **FUSED,
+        "maxnreg": tuning.registers, **FUSED,
     }  # fmt: skip
     with torch.cuda.device_of(sinogram):  # type: ignore[no-untyped-call]
         fold_sinogram_kernel[(math.ceil(padded / block), lines, groups)](
@@ -91,7 +93,7 @@ def backproject(
         )  # fmt: skip
         if products:
             multiply_kernel[grid](
-                rows, sums, table.dx, table.dy, table.axis, lines, padded, *shape, lanes,
+                rows, sums, table.dx, table.dy, table.axis, groups, lines, _SHARE, padded, *shape, lanes,
                 SPAN=_PAD, SPLIT=split, **shared,
             )  # fmt: skip
         else:
@@ -124,7 +126,7 @@ def project(image: Tensor, geometry: ParallelBeam, interpolate: bool = False) ->
         length, num_lines = views.shape[0], views.shape[1] - views.begin
         lines = image.new_empty((groups, num_lines, length + crossing.pixels, lanes), dtype=torch.float32)
         sums = image.new_empty((groups, views.theta.size, geometry.cells, lanes), dtype=torch.float32)
-        block, many = max(16, _BLOCK // lanes), min(lanes, 32)
+        block, many = max(16, _BLOCK // lanes), min(lanes, 64)
         cells = 512 // many
         kind: dict[str, Any] = {"VIEWS": views.maps.shape[0], "IMAGES": images, **FUSED}
         with torch.cuda.device_of(image):  # type: ignore[no-untyped-call]
@@ -148,7 +150,8 @@ def project(image: Tensor, geometry: ParallelBeam, interpolate: bool = False) ->
 def _tuning(lanes: int, half: bool, narrow: bool) -> tuple[bool, _Tuning]:
     """Whether to multiply matrices, and how the kernel is started."""
     if narrow and lanes >= (32 if half else 64):
-        return True, _Tuning(min(lanes, 128), (8, 8), 4, angles=8 if half else 4)
+        angles, registers = (8, 168) if half else (2, 128)  # three or four programs on a multiprocessor, not two
+        return True, _Tuning(min(lanes, 128), (8, 8), 4, angles=angles, registers=registers)
     if lanes >= 32:
         return False, _Tuning(32, (4, 8), 4)
     return False, _Tuning(lanes, (4, 8), 1, parts=4)

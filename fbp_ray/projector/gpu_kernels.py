@@ -3,7 +3,7 @@
 Positions on the detector are counted in cells. With a pixel's place (x, y) counted in pixels from the image's centre,
 it lies at `x dx + y dy + axis`, where `dx = cos(theta) pixel_size / cell_size` and `dy` likewise with the sine. The
 LANES of a program are neighbours in memory, so that one index and one weight serve all of them and what they read is
-contiguous. Both kernels gather, hence they are deterministic and need no atomic additions.
+contiguous. All kernels gather, hence they are deterministic and need no atomic additions.
 
 `backproject_kernel` reads, for each pixel and angle, the cells that the pixel reaches. Its limit is the first-level
 cache, 128 bytes a cycle: two reads an update. `multiply_kernel` reads a cell once for a tile of 8 x 8 pixels. Seen
@@ -72,7 +72,7 @@ def backproject_kernel(
 
 @triton.jit
 def multiply_kernel(
-    rows, sums, dx, dy, axis, num_angles, padded, length, num_lines, begin, lanes,
+    rows, sums, dx, dy, axis, groups, num_angles, share, padded, length, num_lines, begin, lanes,
     LANES: tl.constexpr, TILE_X: tl.constexpr, TILE_Y: tl.constexpr, SPAN: tl.constexpr, ANGLES: tl.constexpr,
     SPLIT: tl.constexpr,
 ):  # fmt: skip
@@ -80,12 +80,14 @@ def multiply_kernel(
 
     They are float16. SPAN cells hold all that a tile of pixels reaches at one angle, PAD is at least SPAN, and ANGLES
     angles go into one product. With SPLIT both weights and samples are sums of two float16, of which the product of the
-    smaller ones is left out: as good as float32. The tensor cores cut sums off rather than round them, which adds up
-    over a thousand angles: so each product starts at 0. There is one part; the grid is (tiles, L / LANES, G).
+    smaller ones is left out: as good as float32. The tensor cores cut sums off rather than round them, which adds up:
+    so a part has no more than `share` angles, a multiple of ANGLES. The grid is (tiles, L / LANES, P G).
     """
     across = num_lines - begin
     tiles_across = tl.cdiv(across, TILE_Y)
-    tile, group = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    tile, group = tl.program_id(0), (tl.program_id(2) % groups).to(tl.int64)
+    begin_angle = tl.program_id(2) // groups * share
+    end_angle = tl.minimum(begin_angle + share, num_angles)
     pixel = tl.arange(0, TILE_X * TILE_Y)
     i = tile // tiles_across * TILE_X
     j = tile % tiles_across * TILE_Y
@@ -97,9 +99,9 @@ def multiply_kernel(
     column = tl.arange(0, ANGLES * SPAN)
     angle, beyond = column // SPAN, column % SPAN
     HALVES: tl.constexpr = 2 if SPLIT else 1
-    row = rows + group * num_angles * HALVES * padded * lanes
+    row = rows + (group * num_angles + begin_angle) * HALVES * padded * lanes
     total = tl.zeros((TILE_X * TILE_Y, LANES), tl.float32)
-    for first in tl.range(0, num_angles, ANGLES, num_stages=2):
+    for first in tl.range(begin_angle, end_angle, ANGLES, num_stages=2):
         cosine, sine = tl.load(dx + first + angle), tl.load(dy + first + angle)
         centre = middle_x * cosine + (middle_y * sine + axis)
         start = tl.floor(centre) - (SPAN // 2 - 1)
@@ -112,15 +114,13 @@ def multiply_kernel(
         if SPLIT:
             rest = (weight - rounded.to(tl.float32)).to(tl.float16)
             small = tl.load(row + padded * lanes + source[:, None] + lane[None, :])
-            product = tl.dot(rounded, small)
-            product = tl.dot(rest, samples, product)
-            total += tl.dot(rounded, samples, product)
-        else:
-            total = tl.dot(rounded, samples, total)
+            total = tl.dot(rounded, small, total)
+            total = tl.dot(rest, samples, total)
+        total = tl.dot(rounded, samples, total)
         row += ANGLES * HALVES * padded * lanes
     i += pixel // TILE_Y
     j += pixel % TILE_Y
-    target = ((group * length + i) * across + j)[:, None] * lanes + lane[None, :]
+    target = ((tl.program_id(2).to(tl.int64) * length + i) * across + j)[:, None] * lanes + lane[None, :]
     tl.store(sums + target, total, mask=((i < length) & (j < across))[:, None])
 
 

@@ -56,6 +56,10 @@ def test_two_projections_are_filtered_at_a_time(interpreted: dict[str, dict[str,
     assert interpreted["filter"]["pairs"] < 1e-6
 
 
+def test_what_the_tensor_cores_add_up_in_parts_is_the_whole(interpreted: dict[str, dict[str, float]]) -> None:
+    assert interpreted["parts"]["backproject"] < BOUNDS["backproject"]
+
+
 def test_a_blank_sample_and_one_that_is_no_number_are_nobody_elses_business(
     interpreted: dict[str, dict[str, float]],
 ) -> None:
@@ -189,6 +193,18 @@ class TestOnAGpu:
         figures = gpu_cases.model_differences(LODOPAB, window, "cuda")
         assert figures["image"] < 1e-3
         assert figures["gradient"] < 1e-2
+
+    def test_the_same_bits_every_time(self) -> None:
+        model = LearnableFBP(ModelConfig(geometry=LODOPAB, window=WindowConfig(kind="angle_frequency"))).cuda()
+        sinograms = torch.rand(9, *LODOPAB.sinogram_shape, device="cuda", requires_grad=True)
+        found = []
+        for _ in range(3):
+            model.zero_grad(set_to_none=True)
+            sinograms.grad = None
+            image = model(sinograms)
+            image.square().sum().backward()
+            found.append((image, sinograms.grad, *(parameter.grad for parameter in model.parameters())))
+        assert all(torch.equal(first, again) for more in found[1:] for first, again in zip(found[0], more, strict=True))
 
     def test_what_waits_for_the_gpu_is_not_recorded(self) -> None:
         def with_a_look(tensor: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ import math
 import sys
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -163,6 +164,17 @@ def of_structure(shape: tuple[int, int], window: Window, dtype: torch.dtype, dev
     }
 
 
+def added_in_parts(device: str = "cpu") -> float:
+    """The relative difference from the reference where the tensor cores add up 16 of 40 angles at a time."""
+    from fbp_ray.projector import gpu
+
+    geometry = scan(angles=RegularAngles(count=40, first=0.1, step=0.07), image_shape=(3, 4))
+    sinograms = torch.randn(64, *geometry.sinogram_shape, generator=torch.Generator().manual_seed(0))
+    with mock.patch.object(gpu, "_SHARE", 16):
+        images = gpu.backproject(sinograms.to(device), geometry, True).cpu()
+    return relative(images, reference.backproject(sinograms.double(), geometry, True))
+
+
 def samples_apart(device: str = "cpu") -> dict[str, bool]:
     """Whether samples are as without a blank one and one that is no number beside them, which stay what they are."""
     from fbp_ray.projector import gpu
@@ -213,6 +225,7 @@ def print_each(device: str, word: str = "") -> None:
     for batch in (8, 33):
         cases[f"products, batch {batch}"] = partial(differences, COARSE, batch, False, device)
     cases["filter"] = lambda: {"pairs": filtered_by_pairs(device)}
+    cases["parts"] = lambda: {"backproject": added_in_parts(device)}
     cases["apart"] = partial(samples_apart, device)
     cases |= {f"SSIM, {name}": partial(of_structure, *case, device) for name, case in IMAGES.items()}
     for window in ("angle_frequency", "ray_noise", "adaptive"):
@@ -298,4 +311,13 @@ if __name__ == "__main__":
         print(json.dumps({arch: compiles_for(int(arch), ones=arch == "80") for arch in sys.argv[1:]}))
     else:
         found = {name: differences(*case, "cpu") for name, case in CASES.items()}
-        print(json.dumps(found | {"filter": {"pairs": filtered_by_pairs()}, "apart": samples_apart()}))
+        print(
+            json.dumps(
+                found
+                | {
+                    "filter": {"pairs": filtered_by_pairs()},
+                    "parts": {"backproject": added_in_parts()},
+                    "apart": samples_apart(),
+                }
+            )
+        )
