@@ -60,6 +60,17 @@ export async function until(holds, seconds = 15) {
   }
 }
 
+/** Looks until what is asserted holds: the page shows a moment later what came, or was done, and on a busy machine many. */
+export async function eventually(look, seconds = 15) {
+  for (const end = Date.now() + 1000 * seconds; ; await new Promise((resolve) => setTimeout(resolve, 30))) {
+    try {
+      return await look();
+    } catch (error) {
+      if (!(error instanceof assert.AssertionError) || Date.now() > end) throw error;
+    }
+  }
+}
+
 /** Nothing reaches beyond the sides of the page, and no words are cut off or lie over others. */
 export async function fits(page) {
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "the page is wider than the window");

@@ -3,13 +3,14 @@ import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { accessible, asNpy, drawn, drop, npy, open, panel } from "./checks.js";
+import { accessible, asNpy, drawn, drop, eventually, npy, open, panel } from "./checks.js";
 import { chromium, served } from "./shared.js";
 import { sweepInItsPlace, trainingInItsPlace } from "./sweep.js";
 import { ANGLES, CELLS, SIDE } from "./training.js";
 
 const setting = (page, path) => page.locator(`[id="setting-${path}"]`);
 const help = (page, path) => page.locator(`[id="setting-${path}-help"]`);
+const hint = (page, path, text) => eventually(async () => assert.equal(await setting(page, path).getAttribute("placeholder"), text));
 const isFocused = (page, path) => page.waitForFunction((id) => document.activeElement.id === id, `setting-${path}`);
 
 let page, done; // its tab stays open while it goes on
@@ -19,10 +20,10 @@ async function submitTraining(t) {
   await t.test("fields show what the recipe gives", async () => {
     await page.locator("[id='setting-train.epochs'][placeholder='6']").waitFor();
     await setting(page, "recipe").selectOption("reference");
-    assert.equal(await setting(page, "train.epochs").getAttribute("placeholder"), "10");
-    assert.equal(await setting(page, "optim.lr").getAttribute("placeholder"), "0.001");
+    await hint(page, "train.epochs", "10");
+    await hint(page, "optim.lr", "0.001");
     await setting(page, "recipe").selectOption("");
-    assert.equal(await setting(page, "optim.lr").getAttribute("placeholder"), "0.05");
+    await hint(page, "optim.lr", "0.05");
   });
   await t.test("a value out of range is said at its field, and nothing is sent", async () => {
     const sent = [];
@@ -59,13 +60,13 @@ async function submitTraining(t) {
     await page.getByRole("button", { name: "Train", exact: true }).last().click();
     await help(page, "data.dir").filter({ hasText: "not a URI" }).waitFor();
     await page.reload();
-    assert.equal(await setting(page, "run.name").inputValue(), "from-the-page");
+    await eventually(async () => assert.equal(await setting(page, "run.name").inputValue(), "from-the-page"));
     await accessible(page);
   });
   await t.test("it is sent, and its page follows", async () => {
     await setting(page, "data.dir").fill("data/small");
     await page.getByText("All settings").click();
-    assert.equal(await setting(page, "window.kind").getAttribute("placeholder"), "adaptive");
+    await hint(page, "window.kind", "adaptive");
     await setting(page, "window.kind").fill("frequency");
     await setting(page, "window.init").selectOption("hann");
     await setting(page, "train.batch_size").fill("2");
@@ -84,7 +85,7 @@ async function followIt(t) {
     }
     await page.getByText("over the classic FBP").first().waitFor();
     await page.getByText("train local-ssim").waitFor();
-    assert.match(await page.locator("pre").innerText(), /epoch/);
+    await eventually(async () => assert.match(await page.locator("pre").innerText(), /epoch/));
     await accessible(page);
   });
   await t.test("its model serves, and can be switched back", async () => {
@@ -127,7 +128,7 @@ export const failedJob = () => test("a job that failed says why, first of all", 
   await sweepInItsPlace(page, { status: "failed", reason: "epoch 2 made a loss that is no number; lower --optim.lr" });
   await page.evaluate(() => (location.hash = "#jobs/sweep"));
   await page.locator("section.card .fault").first().waitFor();
-  assert.match(await page.locator("section.card").first().innerText(), /^sweep weights\s+epoch 2 made a loss that is no number; lower --optim\.lr/);
+  await eventually(async () => assert.match(await page.locator("section.card").first().innerText(), /^sweep weights\s+epoch 2 made a loss that is no number; lower --optim\.lr/));
   await page.evaluate(() => (location.hash = "#jobs/no%20such"));
   await page.getByText("There is no job no such").waitFor();
   await done();
@@ -145,7 +146,9 @@ export const long = () => test("a long job is told by its events, its log to the
   assert.deepEqual(asked, []); // neither the document nor a picture, since there is none
   await page.getByRole("button", { name: "Submit again" }).click();
   await page.getByText("With the settings of job long").waitFor();
-  for (const [path, value] of [["recipe", "reference"], ["train.epochs", "300"], ["run.name", "long"]]) assert.equal(await setting(page, path).inputValue(), value);
+  for (const [path, value] of [["recipe", "reference"], ["train.epochs", "300"], ["run.name", "long"]]) {
+    await eventually(async () => assert.equal(await setting(page, path).inputValue(), value));
+  }
   await done();
 });
 
@@ -157,7 +160,7 @@ export const failedTrials = () => test("trials that failed are told with their r
     await page.evaluate(() => (location.hash = "#jobs/sweep"));
     const failed = page.getByRole("region", { name: "Trials that failed" });
     await failed.getByRole("heading", { name: heading }).waitFor();
-    assert.match(await failed.innerText(), /0001, 0002.*: the loss is no number/);
+    await eventually(async () => assert.match(await failed.innerText(), /0001, 0002.*: the loss is no number/));
     if (length === 3) {
       await page.getByRole("button", { name: "0020" }).click();
       await page.getByRole("heading", { name: "Trial 0020" }).waitFor();
@@ -181,7 +184,7 @@ export const badToken = () => test("what cannot be a token is refused at the fie
     await page.getByRole("button", { name: "Go on" }).click();
     await page.getByRole("alert").filter({ hasText: "This is no token" }).waitFor();
   }
-  assert.equal(await page.evaluate(() => sessionStorage.getItem("fbp-ray-token")), null);
+  await eventually(async () => assert.equal(await page.evaluate(() => sessionStorage.getItem("fbp-ray-token")), null));
   await done();
 });
 
@@ -198,6 +201,6 @@ export const switching = () => test("models are switched, and switched back", as
   await best.getByText("chest-low-dose").first().waitFor();
   await best.getByRole("button", { name: `Switch back to ${trained}` }).click();
   await best.getByText("from-the-page").first().waitFor();
-  assert.equal(await best.locator("dd").first().innerText(), trained);
+  await eventually(async () => assert.equal(await best.locator("dd").first().innerText(), trained));
   await done();
 });

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { asNpy, compared, downloaded, drawn, npy, open, panel } from "./checks.js";
+import { asNpy, compared, downloaded, drawn, eventually, npy, open, panel } from "./checks.js";
 import { chromium, served } from "./shared.js";
 import { ANGLES, CELLS, SIDE } from "./training.js";
 
@@ -35,14 +35,15 @@ export const ownUnit = () => test("values in 1/m", async (t) => {
     await image.focus();
     await page.keyboard.press("ArrowLeft");
     const value = values[22 * SIDE + 23];
-    assert.equal(await panel(page, "model best").locator(".value").innerText(), `${value.toPrecision(5)} 1/m`.replace("-", "−"));
+    const said = `${value.toPrecision(5)} 1/m`.replace("-", "−");
+    await eventually(async () => assert.equal(await panel(page, "model best").locator(".value").innerText(), said));
   });
   await t.test("the PNG is the service's, with the window of the image and with another", async () => {
     const png = () => downloaded(page, () => page.getByRole("button", { name: "PNG of best" }).click());
     const [low, high] = [0.001, 0.999].map((share) => percentile(classic.values, share));
     await page.waitForFunction(() => location.hash.includes("values="));
-    const shown = await shownWindow(page);
-    assert.deepEqual(shown, [(low + high) / 2, high - low].map((value) => +value.toPrecision(6)));
+    const shown = [(low + high) / 2, high - low].map((value) => +value.toPrecision(6));
+    await eventually(async () => assert.deepEqual(await shownWindow(page), shown));
     assert.deepEqual(await compared(page, await png(), await asked(`output=png&level=${shown[0]}&width=${shown[1]}`)), [SIDE, SIDE, 0]);
     await image.focus();
     await page.keyboard.press("Alt+ArrowRight");
@@ -59,7 +60,7 @@ export const ownUnit = () => test("values in 1/m", async (t) => {
     assert.match(table[0], /"best, 1\/m"/);
     assert.equal(Math.fround(+table[1].split(",")[2]), values[22 * SIDE + 23]);
     await panel(page, "model best").getByLabel("others minus this").check();
-    assert.match(await page.locator(".scale").innerText(), /\+[\d.]+ 1\/m/);
+    await eventually(async () => assert.match(await page.locator(".scale").innerText(), /\+[\d.]+ 1\/m/));
     await page.getByRole("button", { name: "Show the images" }).click();
   });
   await t.test("lengths are those of the images, whatever else is ticked", async () => {

@@ -1,6 +1,6 @@
 // The page, as users see it. A training goes on while the other views are tried; the service is stopped last of all.
 import { test } from "node:test";
-import { accessible, fits } from "./checks.js";
+import { accessible, eventually, fits } from "./checks.js";
 import { failingService, files, stoppedService, tokens } from "./faults.js";
 import { badToken, failedJob, failedTrials, followTraining, long, startTraining, switching } from "./jobs.js";
 import { names, together, touch } from "./honest.js";
@@ -32,8 +32,8 @@ test("every view, wide and light, on a phone and dark", async (t) => {
   for (const size of [{ width: 1200 }, { width: 390, height: 844, dark: true }]) {
     await t.test(`${size.width} px`, () =>
       through(chromium, served.address, jobs[0].id, size, async (page) => {
-        await fits(page);
-        await accessible(page);
+        await eventually(() => fits(page));
+        await eventually(() => accessible(page));
       }),
     );
   }

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { accessible, asNpy, compared, downloaded, drawn, drop, npy, open, panel, reconstructed, SAMPLE, until } from "./checks.js";
+import { accessible, asNpy, compared, downloaded, drawn, drop, eventually, npy, open, panel, reconstructed, SAMPLE, until } from "./checks.js";
 import { chromium, serve, served } from "./shared.js";
 
 const sample = () => readFileSync(SAMPLE);
@@ -25,7 +25,7 @@ export const reconstruct = () => test("the genuine observation beside its ground
 
   await t.test("PSNR and SSIM are those of the project's metrics", async () => {
     await panel(page, "fbp").getByText("PSNR").waitFor();
-    assert.match(await panel(page, "fbp").locator(".figures").innerText(), /PSNR 29\.11 dB, SSIM 0\.6809/);
+    await eventually(async () => assert.match(await panel(page, "fbp").locator(".figures").innerText(), /PSNR 29\.11 dB, SSIM 0\.6809/));
   });
 
   await t.test("the value under the pointer is that of the .npy, in all images", async () => {
@@ -41,14 +41,16 @@ export const reconstruct = () => test("the genuine observation beside its ground
   await t.test("presets and dragging set level and width", async () => {
     for (const [name, [level, width]] of Object.entries(WINDOWS)) {
       await page.getByRole("button", { name, exact: true }).click();
-      assert.equal(await page.locator("label:has-text('Level') input").inputValue(), String(level));
-      assert.equal(await page.locator("label:has-text('Width') input").inputValue(), String(width));
+      await eventually(async () => {
+        assert.equal(await page.locator("label:has-text('Level') input").inputValue(), String(level));
+        assert.equal(await page.locator("label:has-text('Width') input").inputValue(), String(width));
+      });
     }
     await pointAt(page, "fbp", 100, 100);
     await page.mouse.down();
     await pointAt(page, "fbp", 150, 140);
     await page.mouse.up();
-    assert.ok(+(await page.locator("label:has-text('Width') input").inputValue()) > 2000);
+    await eventually(async () => assert.ok(+(await page.locator("label:has-text('Width') input").inputValue()) > 2000));
     await page.waitForFunction(() => /width=\d+/.test(location.hash));
     await page.getByRole("button", { name: "All", exact: true }).click();
   });
@@ -118,8 +120,7 @@ export const reconstruct = () => test("the genuine observation beside its ground
     await page.keyboard.press("+");
     await page.waitForFunction(() => location.hash.includes("at="));
     await page.keyboard.press("ArrowRight");
-    const value = await panel(page, "fbp").locator(".value").getAttribute("data-value");
-    assert.notEqual(value, "");
+    await eventually(async () => assert.notEqual(await panel(page, "fbp").locator(".value").getAttribute("data-value"), ""));
     await page.keyboard.press("Escape");
     await page.keyboard.press("l");
     for (let i = 0; i < 5; i++) await page.keyboard.press("Shift+ArrowRight");
@@ -133,7 +134,7 @@ export const reconstruct = () => test("the genuine observation beside its ground
     await page.reload();
     await drawn(page, "fbp");
     await panel(page, "fbp").getByText("cosine 0.60").waitFor();
-    assert.equal(await page.locator("label:has-text('Width') input").inputValue(), "1500");
+    await eventually(async () => assert.equal(await page.locator("label:has-text('Width') input").inputValue(), "1500"));
   });
   await done();
 });
