@@ -58,8 +58,7 @@ export const names = () => test("an image has its own name until there is anothe
     both.set(one.values);
     writeFileSync(file, asNpy([2, ...one.shape], both));
     await page.locator("input[type=file]").first().setInputFiles(file);
-    await fbp.getByText(", slice 0").waitFor();
-    await page.waitForLoadState("networkidle");
+    await fbp.getByText("Classic FBP: none 1.00, slice 0", { exact: true }).waitFor();
     const letGo = await held(page, "**/reconstruct?*window=cosine*");
     await page.locator("label:has-text('Window') select").selectOption("cosine");
     await page.getByRole("slider", { name: "Slice" }).fill("1");
