@@ -6,6 +6,7 @@ takes longer than they do. CUDA keeps a sequence of launches as a graph; replayi
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,13 +15,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fbp_ray.caches import Own, apart_from_caches
+
 _KEPT = 4  # graphs; each holds the memory of its call
+_LOCK = threading.RLock()  # a graph reads one place and writes one, whoever calls; and one is recorded at a time
 
 
 class _Graph(NamedTuple):
     graph: torch.cuda.CUDAGraph
     given: Tensor
     made: Tensor
+    own: Own
+    """The tables that it reads, which others' scans would drive out of the caches."""
 
 
 class Recorded:
@@ -34,8 +40,9 @@ class Recorded:
             geometry=geometry)`. It has to do the same for each tensor of a shape, and not wait for the GPU. Weights
             that are changed in place, as by `load_state_dict`, count from the next call on.
 
-    Results are the function's own, bit for bit, without gradients. A tensor that is not on a GPU goes to the function,
-    and so do all where the function cannot be recorded, with a warning.
+    Results are the function's own, bit for bit, without gradients. Any number of threads may call, on one stream. A
+    tensor that is not on a GPU goes to the function, and so do all where the function cannot be recorded, with a
+    warning.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
@@ -46,18 +53,22 @@ class Recorded:
     @torch.no_grad()
     def __call__(self, tensor: Tensor) -> Tensor:
         """The function's result, in memory of its own."""
-        recorded = self._graph(tensor) if tensor.device.type == "cuda" and not self._refused else None
-        if recorded is None:
-            return self._function(tensor)
-        recorded.given.copy_(tensor)
-        recorded.graph.replay()
-        return recorded.made.clone()
+        if tensor.device.type == "cuda" and not self._refused:
+            with _LOCK:
+                recorded = self._graph(tensor)
+                if recorded is not None:
+                    recorded.given.copy_(tensor)
+                    recorded.graph.replay()
+                    return recorded.made.clone()
+        return self._function(tensor)
 
     def _graph(self, tensor: Tensor) -> _Graph | None:
         key = (tuple(tensor.shape), tensor.dtype, tensor.device)
         if key not in self._graphs:
             try:
                 self._graphs[key] = self._record(tensor)
+            except torch.OutOfMemoryError:
+                raise  # which smaller batches, or a later call, may not meet
             except RuntimeError as error:
                 self._refused = True
                 warnings.warn(f"a GPU launches kernel by kernel what cannot be recorded: {error}", stacklevel=3)
@@ -68,8 +79,10 @@ class Recorded:
         return self._graphs[key]
 
     def _record(self, tensor: Tensor) -> _Graph:
-        given = tensor.clone()
-        with torch.cuda.device_of(tensor):  # type: ignore[no-untyped-call]
+        own: Own = {}
+        with torch.inference_mode(False):  # else it could not be overwritten outside of it
+            given = tensor.clone()
+        with torch.cuda.device_of(tensor), apart_from_caches(own):  # type: ignore[no-untyped-call]
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):  # what is made once, tables and compiled kernels, must not be recorded
@@ -79,4 +92,4 @@ class Recorded:
                 with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                     made = self._function(given)
             torch.cuda.current_stream().wait_stream(stream)
-        return _Graph(graph, given, made)
+        return _Graph(graph, given, made, own)

@@ -265,14 +265,13 @@ class Batcher:
             found = engine.run(_together([piece.sinogram for piece in batch], engine.device))
             # each has memory of its own: who keeps one does not keep all
             images: list[Tensor] | Exception = [image.to("cpu", copy=len(batch) > 1) for image in found]
-        except torch.OutOfMemoryError as error:
-            if len(batch) > 1:
-                self._compute(batch[: len(batch) // 2])
-                self._compute(batch[len(batch) // 2 :])
-                return
-            images = error
         except Exception as error:  # a model's fault must not end the thread that serves all others
             images = error
+        if isinstance(images, torch.OutOfMemoryError) and len(batch) > 1:
+            images.__traceback__ = None  # whose frames hold what was made until then
+            self._compute(batch[: len(batch) // 2])
+            self._compute(batch[len(batch) // 2 :])
+            return
         seconds = time.perf_counter() - began
         self._seconds_per_image = seconds / len(batch)
         if isinstance(images, Exception):

@@ -93,7 +93,8 @@ class ModelRegistry:
         try:
             self._look()
             if BEST not in self._models and BEST not in self._absent:
-                verify(self.engine(None, "fbp", None, None), CLASSIC_FBP)
+                sizes = batch_sizes(self.device, self.settings.batching.images)
+                verify(self.engine(None, "fbp", None, None), CLASSIC_FBP, batches=sizes)
         except Exception:
             self.waiting_for = "the models cannot be loaded yet; the log says why"
             raise

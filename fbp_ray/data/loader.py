@@ -5,6 +5,7 @@ Dimensions: B samples that this process takes in a step, A angles, D detector ce
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -155,7 +156,7 @@ def on_device(batches: Iterable[Sample], device: torch.device) -> Iterator[Sampl
         for batch in batches:
             yield _moved(batch, device)
         return
-    computing, copying = torch.cuda.current_stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    computing, copying = torch.cuda.current_stream(device), _copying_stream(device)
 
     def hand_over(moved: Sample, copied: torch.cuda.Event) -> Iterator[Sample]:
         computing.wait_event(copied)
@@ -172,6 +173,12 @@ def on_device(batches: Iterable[Sample], device: torch.device) -> Iterator[Sampl
         before = coming
     if before is not None:
         yield from hand_over(*before)
+
+
+@functools.cache
+def _copying_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all epochs: torch keeps the memory of each stream apart."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _moved(batch: Sample, device: torch.device) -> Sample:

@@ -129,7 +129,8 @@ def backproject(
         geometry: the scan and the image grid.
         storage_dtype: what a CUDA kernel keeps the sinogram as while it reads it, the sinogram's own dtype unless said.
             torch.float16 halves what it reads, each sample scaled by its largest value; sums and result stay as they
-            are. It changes the sinogram by up to 5e-4 of each value. Other devices and the gradient ignore it.
+            are. It changes the sinogram by up to 5e-4 of each value, and values below 2e-9 of the largest by more.
+            Other devices and the gradient ignore it.
         interpolate: read each projection where a pixel's centre falls, between two cells, rather than over the width of
             the pixel. It is sharper, and what a filtered backprojection does. It is the transpose of `project` only
             where pixels and cells are alike in size, to within 1 %; its gradient is right in any case.

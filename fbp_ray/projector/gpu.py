@@ -34,7 +34,7 @@ _MANY = 64  # angles that are shared among programs
 _SHARE = 512  # angles that the tensor cores add up; of a thousand they would make an error of 6e-5
 _PAD = 16  # zero cells on either side of a row, as many as the SPAN of a product
 _TAPS = 3  # pixels of a line that a cell gathers from at a time
-_HIGHEST = 1024.0  # what the largest value of a sample becomes in float16
+_HIGHEST = 32768.0  # what the largest value of a sample becomes in float16
 _LEAST = 1e-30  # that a largest value is taken for: a blank sample must not be multiplied by infinity
 
 
@@ -201,7 +201,7 @@ def _backprojection(geometry: ParallelBeam, interpolate: bool, batch: int, devic
         dx=on_device(np.cos(views.theta) * ratio, np.float32),
         dy=on_device(np.sin(views.theta) * ratio, np.float32),
         reach=on_device(reach, np.float32, 1),
-        reached=2 if np.all(reach == 1) else max(3, min(math.ceil(2 * reach.max()), geometry.cells)),
+        reached=2 if np.all(reach == 1) else max(3, min(math.ceil(2 * reach.max()), geometry.cells + _PAD)),
         narrow=bool(np.all(reach == 1)) and math.ceil(7 * math.sqrt(2) * ratio) + 3 <= _PAD and has_products(device),
         axis=_axis(geometry) + _PAD,
         angle_of=on_device(views.angle_of, np.int32, -1),

@@ -84,11 +84,12 @@ def unfold_image_kernel(
             at = at * (VIEWS * IMAGES) + view * IMAGES
             total += tl.load(sums + at[:, None] + image_of_lane[None, :], mask=shown[:, None], other=0.0)
     sample = group * IMAGES + image_of_lane
+    total = total * scale
     if SCALED:
         total = total * tl.load(largest + sample, mask=sample < batch, other=0.0)[None, :]
     target = (sample * height * width)[:, None] + pixel[None, :]
     kept = (sample < batch)[:, None] & inside[None, :]
-    tl.store(image + target, tl.trans(total * scale).to(image.dtype.element_ty), mask=kept)
+    tl.store(image + target, tl.trans(total).to(image.dtype.element_ty), mask=kept)
 
 
 @triton.jit

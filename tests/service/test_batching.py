@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -209,7 +210,16 @@ def test_a_model_that_fails_fails_its_own_batch_and_no_other() -> None:
 
 def test_a_batch_that_does_not_fit_into_memory_is_halved() -> None:
     model = Counting()
-    model.fail = lambda batch: torch.OutOfMemoryError("too large") if len(batch) > 2 else None
+    made: list[weakref.ref[Tensor]] = []
+
+    def fail(batch: Tensor) -> Exception | None:
+        assert all(one() is None for one in made)  # what a larger one had made is gone
+        if len(batch) <= 2:
+            return None
+        made.append(weakref.ref(batch))
+        return torch.OutOfMemoryError("too large")
+
+    model.fail = fail
 
     async def work(batcher: Batcher) -> None:
         images = await asyncio.gather(*batcher.submit(model.engine, stack(1, 2, 3, 4, 5)))

@@ -93,7 +93,7 @@ def test_a_replica_has_started_when_its_models_are_warm_and_is_healthy_while_it_
 
 
 def test_a_replica_that_cannot_warm_up_does_not_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_registry, "verify", lambda engine, source: 1 / 0)
+    monkeypatch.setattr(model_registry, "verify", lambda *given, **named: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         Replica(settings)
 

@@ -42,6 +42,7 @@ GEOMETRIES = {
     "any angles": scan(angles=(2.9, 0.03, 7.0, 0.0, math.pi / 2, -math.pi), axis_offset=2.3e-3, image_shape=(5, 9)),
     "coarse pixels": scan(pixel_size=3.1e-3, image_shape=(5, 6)),
     "fine pixels": scan(pixel_size=0.21e-3, image_shape=(5, 6), cells=4, angles=(0.1, 0.7, 2.0)),
+    "pixels wider than the detector": scan(pixel_size=7e-3, image_shape=(3, 4), cells=8),
     "several blocks": scan(angles=(0.4, 2.2), cells=40, image_shape=(3, 34)),
     "many angles": scan(angles=RegularAngles(count=65, first=0.1, step=0.05), cells=9, image_shape=(3, 4)),
 }
